@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""Runkon's task runner.
+
+Needs Python 3.11 and a way to install packages; makes the environment `.venv` on first use and
+brings it up to date when pyproject.toml changes. RUNKON_VENV puts it elsewhere.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if sys.version_info < (3, 11):
+    sys.exit(f"Runkon needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}")
+
+from tools import environments
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parent
+VENV = Path(os.environ.get("RUNKON_VENV", ROOT / ".venv")).absolute()
+
+
+def demo(arguments: list[str]) -> int:
+    """Run the guided tour: server, worker and one workflow with a gate (--yes answers it)."""
+    return become(install("embedded"), ["-m", "runkon_client.cli", "demo", *arguments])
+
+
+def test(arguments: list[str]) -> int:
+    """Run the tests: pytest's arguments, and --postgres embedded|system to choose the server."""
+    if "--postgres" in arguments:
+        at = arguments.index("--postgres")
+        choice, arguments = arguments[at + 1 : at + 2], arguments[:at] + arguments[at + 2 :]
+        if choice not in (["embedded"], ["system"]):
+            raise SystemExit("--postgres takes `embedded` or `system`")
+        os.environ["RUNKON_TEST_POSTGRES"] = choice[0]
+    return become(install("dev"), ["-m", "pytest", *arguments])
+
+
+def check(arguments: list[str]) -> int:
+    """Run every static check, also when one fails: stubs, lint, format, types, imports, protos."""
+    if arguments:
+        raise SystemExit("check takes no arguments")
+    python = install("dev")
+    bin_ = Path(python).parent
+    steps = {
+        "generated code": [sys.executable, "-m", "tools.gen", "--check"],
+        "lint": [python, "-m", "ruff", "check"],
+        "format": [python, "-m", "ruff", "format", "--check"],
+        "types": [python, "-m", "mypy"],
+        "imports": [str(bin_ / "lint-imports")],
+        "protos": [str(bin_ / "buf"), "lint", "protos"],
+    }
+    failed = [name for name, command in steps.items() if not passes(name, command)]
+    print(f"failed: {', '.join(failed)}" if failed else "all checks passed")
+    return 1 if failed else 0
+
+
+def passes(name: str, command: list[str]) -> bool:
+    """Run one step, print its name, verdict and time, and what it said when it failed."""
+    print(f"{name:<16}", end="", flush=True)
+    start = time.monotonic()
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    print(f"{'ok' if done.returncode == 0 else 'FAILED':<7}{time.monotonic() - start:5.1f} s")
+    if done.returncode != 0:
+        print(done.stdout, flush=True)
+    return done.returncode == 0
+
+
+def gen(arguments: list[str]) -> int:
+    """Generate the Python stubs from the .proto files (--check only compares)."""
+    return become(sys.executable, ["-m", "tools.gen", *arguments])
+
+
+def bench(arguments: list[str]) -> int:
+    """Run the named benchmark; without a name, list them."""
+    known = {
+        path.stem: summary_of(path)
+        for path in sorted(ROOT.glob("benchmarks/*.py"))
+        if not path.stem.startswith("_")
+    }
+    if arguments and arguments[0] in known:
+        return become(install("dev"), ["-m", f"benchmarks.{arguments[0]}", *arguments[1:]])
+    print("usage: python3 dev.py bench NAME [arguments]\n", file=sys.stderr)
+    print(listing(known), file=sys.stderr)
+    return 2 if arguments else 0
+
+
+TASKS: dict[str, Callable[[list[str]], int]] = {
+    task.__name__: task for task in (demo, test, check, gen, bench)
+}
+
+
+def install(extra: str) -> str:
+    """Bring the environment up to date for `extra` of pyproject.toml; returns its interpreter."""
+    project = (ROOT / "pyproject.toml").read_bytes()
+    fingerprint = hashlib.sha256(project + str(ROOT).encode()).hexdigest()
+    requirements = ["--editable", f"{ROOT}[{extra}]"]
+    if extra != "dev" and environments.has(VENV, "dev", fingerprint):
+        extra = "dev"  # holds the other extras too
+    return str(environments.ensure(VENV, extra, fingerprint, requirements))
+
+
+def become(python: str, arguments: list[str]) -> int:
+    """Replace this process, in the project's folder: signals and exit code are the task's own."""
+    os.chdir(ROOT)
+    sys.stdout.flush()
+    os.execv(python, [python, *arguments])
+
+
+def summary_of(path: Path) -> str:
+    """The first line of a module's docstring."""
+    return (ast.get_docstring(ast.parse(path.read_bytes())) or "").partition("\n")[0]
+
+
+def listing(entries: dict[str, str]) -> str:
+    """One indented line per name, the descriptions aligned."""
+    width = max(map(len, entries), default=0) + 2
+    return "\n".join(f"  {name:<{width}}{text}" for name, text in entries.items())
+
+
+def main(arguments: list[str]) -> int:
+    """Run the task that the first argument names."""
+    if arguments and arguments[0] in TASKS:
+        try:
+            return TASKS[arguments[0]](arguments[1:])
+        except environments.EnvironmentNotMadeError as reason:
+            print(reason, file=sys.stderr)
+            return 1
+    print("usage: python3 dev.py TASK [arguments]\n", file=sys.stderr)
+    print(listing({name: task.__doc__ or "" for name, task in TASKS.items()}), file=sys.stderr)
+    return 0 if arguments in (["-h"], ["--help"]) else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

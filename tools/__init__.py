@@ -1,0 +1,1 @@
+"""What the developers' task runner (`dev.py`) is made of; standard library only, never shipped."""
