@@ -1,0 +1,64 @@
+"""Positions in a source text, and the text they point into.
+
+Offsets count code points from 0. Lines and columns count from 1, also in code points; a tab or a
+carriage return is one column wide, and only a line feed starts a new line.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from typing import Final, NamedTuple
+
+_LINE_FEED: Final = re.compile("\n")
+
+
+class Span(NamedTuple):
+    """A half-open range of a source text; `line` and `column` belong to its first character."""
+
+    offset: int
+    end: int
+    line: int
+    column: int
+
+    @property
+    def length(self) -> int:
+        """Code points covered."""
+        return self.end - self.offset
+
+
+NOWHERE: Final = Span(0, 0, 0, 0)
+"""The span of a node that was not read from source, for example one loaded from a snapshot."""
+
+
+class Source:
+    """A source text with its label and the table of its line starts."""
+
+    __slots__ = ("_line_starts", "label", "text")
+
+    def __init__(self, text: str, label: str) -> None:
+        self.text = text
+        self.label = label
+        self._line_starts = [0, *(match.end() for match in _LINE_FEED.finditer(text))]
+
+    def span(self, offset: int, end: int) -> Span:
+        """The range between two offsets, with the line and column it starts at."""
+        line = bisect_right(self._line_starts, offset)
+        return Span(offset, end, line, offset - self._line_starts[line - 1] + 1)
+
+    def position(self, offset: int) -> tuple[int, int]:
+        """Line and column of an offset; the end of the text is a legal offset."""
+        line = bisect_right(self._line_starts, offset)
+        return line, offset - self._line_starts[line - 1] + 1
+
+    def line_of(self, offset: int) -> int:
+        """The line an offset lies on."""
+        return bisect_right(self._line_starts, offset)
+
+    def line_text(self, line: int) -> str:
+        """One line without its line break; empty for a line the text does not have."""
+        if not 1 <= line <= len(self._line_starts):
+            return ""
+        start = self._line_starts[line - 1]
+        end = self._line_starts[line] - 1 if line < len(self._line_starts) else len(self.text)
+        return self.text[start:end].removesuffix("\r")
