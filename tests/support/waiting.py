@@ -1,0 +1,30 @@
+"""Waiting for a condition with a deadline: the only way tests synchronise with what they test."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+_PAUSE_S = 0.01
+
+
+def wait_until(condition: Callable[[], object], what: str, *, within_s: float = 20) -> None:
+    """Return once `condition()` is true; fail naming `what` when it is not in time."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
+        time.sleep(_PAUSE_S)
+
+
+async def eventually(
+    condition: Callable[[], Awaitable[object]], what: str, *, within_s: float = 20
+) -> None:
+    """`wait_until` for a condition that has to be awaited; the loop runs on in between."""
+    deadline = time.monotonic() + within_s
+    while not await condition():
+        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
+        await asyncio.sleep(_PAUSE_S)
