@@ -3,8 +3,8 @@
 isort:skip_file
 The events of a run: one per persisted change of state, written in the same transaction.
 
-Folding a run's events in order gives its run and step rows, up to long texts: an event is at most
-64 KiB, so texts in it are cut and a flag says so; ListSteps has them whole.
+Folding a run's events in order gives its run and step rows, up to long texts: an event is at
+most 64 KiB, so texts in it are cut and a flag says so; ListSteps has them whole.
 """
 
 from google.protobuf import descriptor as _descriptor
@@ -205,7 +205,9 @@ class RunEvent(_message.Message):
     run_id: _builtins.str
     """The run."""
     generation: _builtins.int
-    """How often the run had changed hands between replicas when this was recorded. For diagnosis only."""
+    """How often the run had changed hands between replicas when this was recorded. For diagnosis
+    only.
+    """
     epoch: _builtins.int
     """The epoch that the event belongs to, from 1."""
     @_builtins.property
@@ -712,8 +714,8 @@ Global___StepTimedOut: _TypeAlias = StepTimedOut  # noqa: Y015
 
 @_typing.final
 class StepProgress(_message.Message):
-    """StepProgress is what a worker said with a heartbeat. At most one per step and 10 s is recorded;
-    the newest wins. It changes no row.
+    """StepProgress is what a worker said with a heartbeat. At most one per step in 5 s is recorded;
+    others are dropped. It changes no row.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1018,7 +1020,7 @@ Global___ChildRunFinished: _TypeAlias = ChildRunFinished  # noqa: Y015
 
 @_typing.final
 class MetricsUpdated(_message.Message):
-    """MetricsUpdated: once per epoch, just before RunFinished, if any metrics were reported."""
+    """MetricsUpdated: once per epoch, just before RunFinished."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

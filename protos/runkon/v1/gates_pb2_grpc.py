@@ -30,7 +30,8 @@ class GateServiceStub(object):
 
     Errors of every RPC: INVALID_ARGUMENT for a bad field (BadRequest names it), NOT_FOUND for an
     object that does not exist in the namespace, PERMISSION_DENIED, RESOURCE_EXHAUSTED for a quota,
-    UNAVAILABLE while the database or the replica is away (RetryInfo; retry with the same request_id).
+    UNAVAILABLE while the database or the replica is away (RetryInfo; retry with the same
+    request_id).
     """
 
     def __init__(self, channel):
@@ -61,7 +62,8 @@ class GateServiceServicer(object):
 
     Errors of every RPC: INVALID_ARGUMENT for a bad field (BadRequest names it), NOT_FOUND for an
     object that does not exist in the namespace, PERMISSION_DENIED, RESOURCE_EXHAUSTED for a quota,
-    UNAVAILABLE while the database or the replica is away (RetryInfo; retry with the same request_id).
+    UNAVAILABLE while the database or the replica is away (RetryInfo; retry with the same
+    request_id).
     """
 
     def ListGates(self, request, context):
@@ -134,7 +136,8 @@ class GateService(object):
 
     Errors of every RPC: INVALID_ARGUMENT for a bad field (BadRequest names it), NOT_FOUND for an
     object that does not exist in the namespace, PERMISSION_DENIED, RESOURCE_EXHAUSTED for a quota,
-    UNAVAILABLE while the database or the replica is away (RetryInfo; retry with the same request_id).
+    UNAVAILABLE while the database or the replica is away (RetryInfo; retry with the same
+    request_id).
     """
 
     @staticmethod

@@ -31,7 +31,8 @@ class GateServiceStub:
 
     Errors of every RPC: INVALID_ARGUMENT for a bad field (BadRequest names it), NOT_FOUND for an
     object that does not exist in the namespace, PERMISSION_DENIED, RESOURCE_EXHAUSTED for a quota,
-    UNAVAILABLE while the database or the replica is away (RetryInfo; retry with the same request_id).
+    UNAVAILABLE while the database or the replica is away (RetryInfo; retry with the same
+    request_id).
     """
 
     @_typing.overload
@@ -72,7 +73,8 @@ class GateServiceAsyncStub(GateServiceStub):
 
     Errors of every RPC: INVALID_ARGUMENT for a bad field (BadRequest names it), NOT_FOUND for an
     object that does not exist in the namespace, PERMISSION_DENIED, RESOURCE_EXHAUSTED for a quota,
-    UNAVAILABLE while the database or the replica is away (RetryInfo; retry with the same request_id).
+    UNAVAILABLE while the database or the replica is away (RetryInfo; retry with the same
+    request_id).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -109,7 +111,8 @@ class GateServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Errors of every RPC: INVALID_ARGUMENT for a bad field (BadRequest names it), NOT_FOUND for an
     object that does not exist in the namespace, PERMISSION_DENIED, RESOURCE_EXHAUSTED for a quota,
-    UNAVAILABLE while the database or the replica is away (RetryInfo; retry with the same request_id).
+    UNAVAILABLE while the database or the replica is away (RetryInfo; retry with the same
+    request_id).
     """
 
     @_abc_1.abstractmethod

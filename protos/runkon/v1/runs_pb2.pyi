@@ -254,7 +254,9 @@ class StartRunResponse(_message.Message):
     STARTED_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     started: _builtins.bool
-    """True: this request created it. False: it was there (USE_EXISTING), or the request only validated."""
+    """True: this request created it. False: it was there (USE_EXISTING), or the request only
+    validated.
+    """
     replayed: _builtins.bool
     """True: the answer to an earlier request with this request_id."""
     @_builtins.property

@@ -30,8 +30,8 @@ class RunServiceStub(object):
 
     Errors of every RPC: INVALID_ARGUMENT for a bad field (BadRequest names it), NOT_FOUND for an
     object that does not exist in the namespace, PERMISSION_DENIED, RESOURCE_EXHAUSTED for a quota or
-    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo; with reason
-    OUTCOME_UNKNOWN it may have happened: retry with the same request_id).
+    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo). After
+    UNAVAILABLE OUTCOME_UNKNOWN it may have happened: retry with the same request_id.
     """
 
     def __init__(self, channel):
@@ -92,8 +92,8 @@ class RunServiceServicer(object):
 
     Errors of every RPC: INVALID_ARGUMENT for a bad field (BadRequest names it), NOT_FOUND for an
     object that does not exist in the namespace, PERMISSION_DENIED, RESOURCE_EXHAUSTED for a quota or
-    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo; with reason
-    OUTCOME_UNKNOWN it may have happened: retry with the same request_id).
+    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo). After
+    UNAVAILABLE OUTCOME_UNKNOWN it may have happened: retry with the same request_id.
     """
 
     def StartRun(self, request, context):
@@ -258,8 +258,8 @@ class RunService(object):
 
     Errors of every RPC: INVALID_ARGUMENT for a bad field (BadRequest names it), NOT_FOUND for an
     object that does not exist in the namespace, PERMISSION_DENIED, RESOURCE_EXHAUSTED for a quota or
-    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo; with reason
-    OUTCOME_UNKNOWN it may have happened: retry with the same request_id).
+    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo). After
+    UNAVAILABLE OUTCOME_UNKNOWN it may have happened: retry with the same request_id.
     """
 
     @staticmethod

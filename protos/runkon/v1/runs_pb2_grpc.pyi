@@ -31,8 +31,8 @@ class RunServiceStub:
 
     Errors of every RPC: INVALID_ARGUMENT for a bad field (BadRequest names it), NOT_FOUND for an
     object that does not exist in the namespace, PERMISSION_DENIED, RESOURCE_EXHAUSTED for a quota or
-    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo; with reason
-    OUTCOME_UNKNOWN it may have happened: retry with the same request_id).
+    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo). After
+    UNAVAILABLE OUTCOME_UNKNOWN it may have happened: retry with the same request_id.
     """
 
     @_typing.overload
@@ -111,8 +111,8 @@ class RunServiceAsyncStub(RunServiceStub):
 
     Errors of every RPC: INVALID_ARGUMENT for a bad field (BadRequest names it), NOT_FOUND for an
     object that does not exist in the namespace, PERMISSION_DENIED, RESOURCE_EXHAUSTED for a quota or
-    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo; with reason
-    OUTCOME_UNKNOWN it may have happened: retry with the same request_id).
+    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo). After
+    UNAVAILABLE OUTCOME_UNKNOWN it may have happened: retry with the same request_id.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -187,8 +187,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Errors of every RPC: INVALID_ARGUMENT for a bad field (BadRequest names it), NOT_FOUND for an
     object that does not exist in the namespace, PERMISSION_DENIED, RESOURCE_EXHAUSTED for a quota or
-    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo; with reason
-    OUTCOME_UNKNOWN it may have happened: retry with the same request_id).
+    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo). After
+    UNAVAILABLE OUTCOME_UNKNOWN it may have happened: retry with the same request_id.
     """
 
     @_abc_1.abstractmethod

@@ -7,7 +7,8 @@ Conventions, valid for every message of this package:
   * Instants are UTC on the database's clock. Spans are never negative unless a field says so.
   * Ids are opaque text of at most 256 bytes, assigned by the server. Run ids are ULIDs, so their
     order is the order of creation; ids of steps, gates, tasks and items derive from their run.
-  * Text is UTF-8 without NUL. Identifiers (workflow, step, input, action names) are at most 128 bytes.
+  * Text is UTF-8 without NUL. Identifiers (workflow, step, input, action names) are at most 128
+    bytes.
   * A message is at most 4 MiB, in either direction; a longer answer is split into pages.
   * Enums are open: a reader must accept a value that it does not know, from a newer server.
   * Whatever is marked "output only" is ignored when a caller sends it.
@@ -57,8 +58,8 @@ class _RunStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunStatus.V
     """Marked to be resumed; the next change makes it FAILED and resumes it."""
 
 class RunStatus(_RunStatus, metaclass=_RunStatusEnumTypeWrapper):
-    """State of a run. COMPLETED, FAILED and CANCELLED are terminal; only a resume, which opens a new epoch,
-    leaves COMPLETED or FAILED again. CANCELLED is final.
+    """State of a run. COMPLETED, FAILED and CANCELLED are terminal; only a resume, which opens a new
+    epoch, leaves COMPLETED or FAILED again. CANCELLED is final.
     """
 
 RUN_STATUS_UNSPECIFIED: RunStatus.ValueType  # 0
@@ -340,7 +341,9 @@ class Run(_message.Message):
     workflow_version: _builtins.int
     """Version of the stored workflow, from 1; 0 for a run of an inline source."""
     content_hash: _builtins.str
-    """SHA-256, hexadecimal, over the source, its output schemas and snippets: what the run is pinned to."""
+    """SHA-256, hexadecimal, over the source, its output schemas and snippets: what the run is pinned
+    to.
+    """
     workflow_title: _builtins.str
     """Title from the definition's `meta`; empty if it has none."""
     display_name: _builtins.str
@@ -374,7 +377,7 @@ class Run(_message.Message):
     last_seq: _builtins.int
     """Sequence of the newest event; an event stream from here misses nothing that came later."""
     definition_snapshot: _builtins.str
-    """FULL view only: JSON of the definition that the run is pinned to. At most 1 MiB."""
+    """FULL view only: JSON of the definition that the run is pinned to; empty in the BASIC view."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the run was created."""
@@ -765,8 +768,9 @@ Global___StepSummary: _TypeAlias = StepSummary  # noqa: Y015
 
 @_typing.final
 class Step(_message.Message):
-    """Step is one leaf of the definition at one place of one loop pass. `call` and `call workflow` have one
-    row per attempt, everything else one row in all. Every field is output only.
+    """Step is one leaf of the definition at one place of one loop pass. `call` and `call workflow`
+    have one row per attempt, everything else one row per epoch. Its output texts are at most 1 MiB
+    together. Every field is output only.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -831,11 +835,11 @@ class Step(_message.Message):
     parallel_group_id: _builtins.str
     """Shared by the branches of one `parallel` block; empty elsewhere."""
     result_text: _builtins.str
-    """What the step said, as text. At most 1 MiB."""
+    """What the step said, as text."""
     context: _builtins.str
-    """What later steps are told of it. At most 4 MiB together with the other outputs."""
+    """What later steps are told of it, as `prior_context`."""
     structured_output: _builtins.str
-    """JSON text that matched the step's output schema; empty if it has none. At most 1 MiB."""
+    """JSON text that the step produced, checked if it has an output schema; empty if there is none."""
     output_file: _builtins.str
     """A path that the worker reported; meaningful to workers only."""
     step_error: _builtins.str
@@ -1103,7 +1107,8 @@ class StepResult(_message.Message):
 
     The server interprets `result_text`: it takes out the FLOW_OUTPUT block, checks it against the
     step's output schema and derives markers and context. What a worker sets in the other fields
-    itself is taken as it is.
+    itself is taken as it is. All texts together are at most 1 MiB; a result beyond a limit named
+    here is accepted as a report, and the step fails with the code OUTPUT_LIMIT.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1136,11 +1141,11 @@ class StepResult(_message.Message):
     CHILD_RUN_ID_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     result_text: _builtins.str
-    """What the step said. At most 1 MiB."""
+    """What the step said."""
     context: _builtins.str
-    """What later steps are told. At most 1 MiB."""
+    """What later steps are told."""
     structured_output: _builtins.str
-    """JSON text, nested at most 64 deep; checked if the step has an output schema. At most 1 MiB."""
+    """JSON text, nested at most 64 deep; checked if the step has an output schema."""
     output_file: _builtins.str
     """A path for later steps; not read by the server. At most 4 KiB."""
     child_run_id: _builtins.str

@@ -3,10 +3,10 @@
 isort:skip_file
 Workers: taking tasks, keeping them and reporting what came of them.
 
-A task is one attempt at one step. Its lease belongs to whoever holds its token, not to a connection
-and not to a replica: a worker that loses its stream, or whose server dies, goes on working and
-reports on a new stream. Delivery is at least once, so an action that changes the world outside
-should hand the idempotency key on.
+A task is one attempt at one step. Its lease belongs to whoever holds its token, not to a
+connection and not to a replica: a worker that loses its stream, or whose server dies, goes on
+working and reports on a new stream. Delivery is at least once, so an action that changes the
+world outside should hand the idempotency key on.
 """
 
 from collections import abc as _abc
@@ -159,7 +159,7 @@ class TaskLease(_message.Message):
     LEASE_DURATION_FIELD_NUMBER: _builtins.int
     DEADLINE_TIME_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
-    CAN_COMMIT_FIELD_NUMBER: _builtins.int
+    ITERATIONS_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
     PRIOR_CONTEXTS_FIELD_NUMBER: _builtins.int
     PRIOR_CONTEXTS_OMITTED_FIELD_NUMBER: _builtins.int
@@ -203,8 +203,6 @@ class TaskLease(_message.Message):
     """Grows each time the run changes hands: for callees that can refuse a late writer."""
     dry_run: _builtins.bool
     """True: change nothing outside."""
-    can_commit: _builtins.bool
-    """True: the action may change things outside."""
     prior_contexts: _builtins.str
     """JSON array of all context entries so far, oldest first; empty if omitted. At most 64 KiB."""
     prior_contexts_omitted: _builtins.bool
@@ -226,6 +224,10 @@ class TaskLease(_message.Message):
     @_builtins.property
     def deadline_time(self) -> _timestamp_pb2.Timestamp:
         """When the step times out; unset if it has no timeout."""
+
+    @_builtins.property
+    def iterations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Passes of all enclosing loops, outermost first, each from 0; empty outside loops."""
 
     @_builtins.property
     def inputs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -263,7 +265,7 @@ class TaskLease(_message.Message):
         lease_duration: _duration_pb2.Duration | None = ...,
         deadline_time: _timestamp_pb2.Timestamp | None = ...,
         dry_run: _builtins.bool = ...,
-        can_commit: _builtins.bool = ...,
+        iterations: _abc.Iterable[_builtins.int] | None = ...,
         inputs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         prior_contexts: _builtins.str = ...,
         prior_contexts_omitted: _builtins.bool = ...,
@@ -278,7 +280,7 @@ class TaskLease(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_gate_feedback", b"_gate_feedback", "_max_turns", b"_max_turns", "deadline_time", b"deadline_time", "gate_feedback", b"gate_feedback", "lease_duration", b"lease_duration", "max_turns", b"max_turns", "output_schema", b"output_schema"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gate_feedback", b"_gate_feedback", "_max_turns", b"_max_turns", "action", b"action", "attempt", b"attempt", "can_commit", b"can_commit", "deadline_time", b"deadline_time", "delivery", b"delivery", "dry_run", b"dry_run", "fence", b"fence", "gate_feedback", b"gate_feedback", "idempotency_key", b"idempotency_key", "identity", b"identity", "inputs", b"inputs", "iteration", b"iteration", "kind", b"kind", "lease_duration", b"lease_duration", "max_turns", b"max_turns", "namespace", b"namespace", "output_schema", b"output_schema", "plugin_dirs", b"plugin_dirs", "prior_contexts", b"prior_contexts", "prior_contexts_omitted", b"prior_contexts_omitted", "retries_remaining", b"retries_remaining", "retry_error", b"retry_error", "run_id", b"run_id", "snippets", b"snippets", "step_id", b"step_id", "step_name", b"step_name", "task_id", b"task_id", "token", b"token", "workflow_name", b"workflow_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gate_feedback", b"_gate_feedback", "_max_turns", b"_max_turns", "action", b"action", "attempt", b"attempt", "deadline_time", b"deadline_time", "delivery", b"delivery", "dry_run", b"dry_run", "fence", b"fence", "gate_feedback", b"gate_feedback", "idempotency_key", b"idempotency_key", "identity", b"identity", "inputs", b"inputs", "iteration", b"iteration", "iterations", b"iterations", "kind", b"kind", "lease_duration", b"lease_duration", "max_turns", b"max_turns", "namespace", b"namespace", "output_schema", b"output_schema", "plugin_dirs", b"plugin_dirs", "prior_contexts", b"prior_contexts", "prior_contexts_omitted", b"prior_contexts_omitted", "retries_remaining", b"retries_remaining", "retry_error", b"retry_error", "run_id", b"run_id", "snippets", b"snippets", "step_id", b"step_id", "step_name", b"step_name", "task_id", b"task_id", "token", b"token", "workflow_name", b"workflow_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gate_feedback: _TypeAlias = _typing.Literal["gate_feedback"]  # noqa: Y015
     _WhichOneofArgType__gate_feedback: _TypeAlias = _typing.Literal["_gate_feedback", b"_gate_feedback"]  # noqa: Y015

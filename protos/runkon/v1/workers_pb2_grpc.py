@@ -28,10 +28,11 @@ if _version_not_supported:
 class WorkerServiceStub(object):
     """WorkerService hands tasks to workers, over one stream or by plain calls.
 
-    No RPC takes a request_id: the task's token makes every report and heartbeat safe to repeat, and a
-    task whose delivery was lost is delivered again when its lease ends. Errors of every RPC:
+    No RPC takes a request_id: the task's token makes every report and heartbeat safe to repeat, and
+    a task whose delivery was lost is delivered again when its lease ends. Errors of every RPC:
     INVALID_ARGUMENT for a bad field (BadRequest names it), PERMISSION_DENIED, RESOURCE_EXHAUSTED for
-    a quota or a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo).
+    a quota or a message over 4 MiB, UNAVAILABLE while the database or the replica is away
+    (RetryInfo).
     """
 
     def __init__(self, channel):
@@ -65,10 +66,11 @@ class WorkerServiceStub(object):
 class WorkerServiceServicer(object):
     """WorkerService hands tasks to workers, over one stream or by plain calls.
 
-    No RPC takes a request_id: the task's token makes every report and heartbeat safe to repeat, and a
-    task whose delivery was lost is delivered again when its lease ends. Errors of every RPC:
+    No RPC takes a request_id: the task's token makes every report and heartbeat safe to repeat, and
+    a task whose delivery was lost is delivered again when its lease ends. Errors of every RPC:
     INVALID_ARGUMENT for a bad field (BadRequest names it), PERMISSION_DENIED, RESOURCE_EXHAUSTED for
-    a quota or a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo).
+    a quota or a message over 4 MiB, UNAVAILABLE while the database or the replica is away
+    (RetryInfo).
     """
 
     def Work(self, request_iterator, context):
@@ -147,10 +149,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
 class WorkerService(object):
     """WorkerService hands tasks to workers, over one stream or by plain calls.
 
-    No RPC takes a request_id: the task's token makes every report and heartbeat safe to repeat, and a
-    task whose delivery was lost is delivered again when its lease ends. Errors of every RPC:
+    No RPC takes a request_id: the task's token makes every report and heartbeat safe to repeat, and
+    a task whose delivery was lost is delivered again when its lease ends. Errors of every RPC:
     INVALID_ARGUMENT for a bad field (BadRequest names it), PERMISSION_DENIED, RESOURCE_EXHAUSTED for
-    a quota or a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo).
+    a quota or a message over 4 MiB, UNAVAILABLE while the database or the replica is away
+    (RetryInfo).
     """
 
     @staticmethod

@@ -3,10 +3,10 @@
 isort:skip_file
 Workers: taking tasks, keeping them and reporting what came of them.
 
-A task is one attempt at one step. Its lease belongs to whoever holds its token, not to a connection
-and not to a replica: a worker that loses its stream, or whose server dies, goes on working and
-reports on a new stream. Delivery is at least once, so an action that changes the world outside
-should hand the idempotency key on.
+A task is one attempt at one step. Its lease belongs to whoever holds its token, not to a
+connection and not to a replica: a worker that loses its stream, or whose server dies, goes on
+working and reports on a new stream. Delivery is at least once, so an action that changes the
+world outside should hand the idempotency key on.
 """
 
 from collections import abc as _abc
@@ -35,10 +35,11 @@ GRPC_VERSION: str
 class WorkerServiceStub:
     """WorkerService hands tasks to workers, over one stream or by plain calls.
 
-    No RPC takes a request_id: the task's token makes every report and heartbeat safe to repeat, and a
-    task whose delivery was lost is delivered again when its lease ends. Errors of every RPC:
+    No RPC takes a request_id: the task's token makes every report and heartbeat safe to repeat, and
+    a task whose delivery was lost is delivered again when its lease ends. Errors of every RPC:
     INVALID_ARGUMENT for a bad field (BadRequest names it), PERMISSION_DENIED, RESOURCE_EXHAUSTED for
-    a quota or a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo).
+    a quota or a message over 4 MiB, UNAVAILABLE while the database or the replica is away
+    (RetryInfo).
     """
 
     @_typing.overload
@@ -76,10 +77,11 @@ class WorkerServiceStub:
 class WorkerServiceAsyncStub(WorkerServiceStub):
     """WorkerService hands tasks to workers, over one stream or by plain calls.
 
-    No RPC takes a request_id: the task's token makes every report and heartbeat safe to repeat, and a
-    task whose delivery was lost is delivered again when its lease ends. Errors of every RPC:
+    No RPC takes a request_id: the task's token makes every report and heartbeat safe to repeat, and
+    a task whose delivery was lost is delivered again when its lease ends. Errors of every RPC:
     INVALID_ARGUMENT for a bad field (BadRequest names it), PERMISSION_DENIED, RESOURCE_EXHAUSTED for
-    a quota or a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo).
+    a quota or a message over 4 MiB, UNAVAILABLE while the database or the replica is away
+    (RetryInfo).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -113,10 +115,11 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     """WorkerService hands tasks to workers, over one stream or by plain calls.
 
-    No RPC takes a request_id: the task's token makes every report and heartbeat safe to repeat, and a
-    task whose delivery was lost is delivered again when its lease ends. Errors of every RPC:
+    No RPC takes a request_id: the task's token makes every report and heartbeat safe to repeat, and
+    a task whose delivery was lost is delivered again when its lease ends. Errors of every RPC:
     INVALID_ARGUMENT for a bad field (BadRequest names it), PERMISSION_DENIED, RESOURCE_EXHAUSTED for
-    a quota or a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo).
+    a quota or a message over 4 MiB, UNAVAILABLE while the database or the replica is away
+    (RetryInfo).
     """
 
     @_abc_1.abstractmethod

@@ -30,8 +30,8 @@ class WorkflowServiceStub(object):
 
     Errors of every RPC: INVALID_ARGUMENT for a bad field (BadRequest names it), NOT_FOUND for an
     object that does not exist in the namespace, PERMISSION_DENIED, RESOURCE_EXHAUSTED for a quota or
-    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo; retry with
-    the same request_id).
+    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo; retry
+    with the same request_id).
     """
 
     def __init__(self, channel):
@@ -67,8 +67,8 @@ class WorkflowServiceServicer(object):
 
     Errors of every RPC: INVALID_ARGUMENT for a bad field (BadRequest names it), NOT_FOUND for an
     object that does not exist in the namespace, PERMISSION_DENIED, RESOURCE_EXHAUSTED for a quota or
-    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo; retry with
-    the same request_id).
+    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo; retry
+    with the same request_id).
     """
 
     def PutWorkflow(self, request, context):
@@ -76,8 +76,8 @@ class WorkflowServiceServicer(object):
 
         Content that equals that of the newest version changes nothing; other content makes a new
         version. Runs keep the version they were started with. Errors:
-        INVALID_ARGUMENT DSL_SYNTAX, DSL_SEMANTIC, DSL_LIMIT, DSL_UNSUPPORTED: refused; one violation per
-        diagnostic, with line and column. With `strict`, warnings refuse as well.
+        INVALID_ARGUMENT DSL_SYNTAX, DSL_SEMANTIC, DSL_LIMIT, DSL_UNSUPPORTED: refused; one violation
+        per diagnostic, with line and column. With `strict`, warnings refuse as well.
         ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -148,8 +148,8 @@ class WorkflowService(object):
 
     Errors of every RPC: INVALID_ARGUMENT for a bad field (BadRequest names it), NOT_FOUND for an
     object that does not exist in the namespace, PERMISSION_DENIED, RESOURCE_EXHAUSTED for a quota or
-    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo; retry with
-    the same request_id).
+    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo; retry
+    with the same request_id).
     """
 
     @staticmethod

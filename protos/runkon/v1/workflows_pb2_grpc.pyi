@@ -31,8 +31,8 @@ class WorkflowServiceStub:
 
     Errors of every RPC: INVALID_ARGUMENT for a bad field (BadRequest names it), NOT_FOUND for an
     object that does not exist in the namespace, PERMISSION_DENIED, RESOURCE_EXHAUSTED for a quota or
-    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo; retry with
-    the same request_id).
+    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo; retry
+    with the same request_id).
     """
 
     @_typing.overload
@@ -44,8 +44,8 @@ class WorkflowServiceStub:
 
     Content that equals that of the newest version changes nothing; other content makes a new
     version. Runs keep the version they were started with. Errors:
-    INVALID_ARGUMENT DSL_SYNTAX, DSL_SEMANTIC, DSL_LIMIT, DSL_UNSUPPORTED: refused; one violation per
-    diagnostic, with line and column. With `strict`, warnings refuse as well.
+    INVALID_ARGUMENT DSL_SYNTAX, DSL_SEMANTIC, DSL_LIMIT, DSL_UNSUPPORTED: refused; one violation
+    per diagnostic, with line and column. With `strict`, warnings refuse as well.
     ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
     """
     GetWorkflow: _grpc.UnaryUnaryMultiCallable[_workflows_pb2.GetWorkflowRequest, _workflows_pb2.GetWorkflowResponse]
@@ -71,8 +71,8 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
 
     Errors of every RPC: INVALID_ARGUMENT for a bad field (BadRequest names it), NOT_FOUND for an
     object that does not exist in the namespace, PERMISSION_DENIED, RESOURCE_EXHAUSTED for a quota or
-    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo; retry with
-    the same request_id).
+    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo; retry
+    with the same request_id).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -81,8 +81,8 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
 
     Content that equals that of the newest version changes nothing; other content makes a new
     version. Runs keep the version they were started with. Errors:
-    INVALID_ARGUMENT DSL_SYNTAX, DSL_SEMANTIC, DSL_LIMIT, DSL_UNSUPPORTED: refused; one violation per
-    diagnostic, with line and column. With `strict`, warnings refuse as well.
+    INVALID_ARGUMENT DSL_SYNTAX, DSL_SEMANTIC, DSL_LIMIT, DSL_UNSUPPORTED: refused; one violation
+    per diagnostic, with line and column. With `strict`, warnings refuse as well.
     ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
     """
     GetWorkflow: _aio.UnaryUnaryMultiCallable[_workflows_pb2.GetWorkflowRequest, _workflows_pb2.GetWorkflowResponse]  # type: ignore[assignment]
@@ -107,8 +107,8 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Errors of every RPC: INVALID_ARGUMENT for a bad field (BadRequest names it), NOT_FOUND for an
     object that does not exist in the namespace, PERMISSION_DENIED, RESOURCE_EXHAUSTED for a quota or
-    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo; retry with
-    the same request_id).
+    a message over 4 MiB, UNAVAILABLE while the database or the replica is away (RetryInfo; retry
+    with the same request_id).
     """
 
     @_abc_1.abstractmethod
@@ -121,8 +121,8 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Content that equals that of the newest version changes nothing; other content makes a new
         version. Runs keep the version they were started with. Errors:
-        INVALID_ARGUMENT DSL_SYNTAX, DSL_SEMANTIC, DSL_LIMIT, DSL_UNSUPPORTED: refused; one violation per
-        diagnostic, with line and column. With `strict`, warnings refuse as well.
+        INVALID_ARGUMENT DSL_SYNTAX, DSL_SEMANTIC, DSL_LIMIT, DSL_UNSUPPORTED: refused; one violation
+        per diagnostic, with line and column. With `strict`, warnings refuse as well.
         ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
         """
 
