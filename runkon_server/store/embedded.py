@@ -134,18 +134,17 @@ class EmbeddedPostgres:
         path = self._root / "owner.lock"
         if not path.exists() and any(self._root.iterdir()):
             raise EmbeddedPostgresError(f"{self._root} holds something else; choose another folder")
-        lock = undo.enter_context(path.open("a+", encoding="utf-8"))
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        undo.callback(os.close, lock)  # a number: losing this object must not give the lock back
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            lock.seek(0)
+            owner = path.read_text(encoding="utf-8").strip()
             raise EmbeddedPostgresError(
-                f"{self._root} is in use by process {lock.read().strip()}:"
-                " stop it, or choose another folder"
+                f"{self._root} is in use by process {owner}: stop it, or choose another folder"
             ) from None
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
 
     def _start_owned(self, undo: contextlib.ExitStack) -> str:
         account = self._choose_account()
@@ -215,6 +214,8 @@ class EmbeddedPostgres:
         Source: PostgreSQL 18, 18.3.1 "Server Start-up Failures".
         """
         known = json.loads(self._connection.read_text(encoding="utf-8"))
+        if self._port and _free_port(self._port) != self._port:
+            raise EmbeddedPostgresError(f"port {self._port} of 127.0.0.1 is taken")
         self._trim_log()
         deadline = time.monotonic() + _RETRY_S
         while True:
