@@ -5,8 +5,6 @@ Needs Python 3.11 and a way to install packages; makes the environment `.venv` o
 brings it up to date when pyproject.toml changes. RUNKON_VENV puts it elsewhere.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import os
@@ -14,10 +12,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 if sys.version_info < (3, 11):
     sys.exit(f"Runkon needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}")
+
+from typing import TYPE_CHECKING
 
 from tools import environments
 
@@ -95,7 +94,7 @@ def bench(arguments: list[str]) -> int:
     return 2 if arguments else 0
 
 
-TASKS: dict[str, Callable[[list[str]], int]] = {
+TASKS: dict[str, "Callable[[list[str]], int]"] = {
     task.__name__: task for task in (demo, test, check, gen, bench)
 }
 

@@ -105,11 +105,11 @@ def _make(venv: Path) -> None:
     ways: list[list[str]] = []
     if uv := shutil.which("uv"):
         ways.append([uv, "venv", "--quiet", "--python", sys.executable, str(venv)])
-    if _has_module("ensurepip"):
+    if _offers("ensurepip"):
         ways.append([sys.executable, "-m", "venv", str(venv)])
-    if _has_module("pip"):
+    if _offers("pip"):
         ways.append([sys.executable, "-m", "venv", "--without-pip", str(venv)])
-    if _has_module("virtualenv"):
+    if _offers("virtualenv"):
         ways.append([sys.executable, "-m", "virtualenv", "--quiet", str(venv)])
     reasons = []
     for way in ways:
@@ -123,22 +123,25 @@ def _make(venv: Path) -> None:
 
 
 def _install(venv: Path, requirements: Sequence[str]) -> None:
-    """Install with uv, with the environment's own pip, or with the base Python's from outside."""
+    """Install with uv, the environment's own pip or the base Python's, whichever succeeds first."""
     python = str(python_of(venv))
+    ways: list[list[str]] = []
     if uv := shutil.which("uv"):
-        command = [uv, "pip", "install", "--quiet", "--python", python]
-    elif _has_module("pip", python):
-        command = [python, "-m", "pip", "install", "--quiet"]
-    elif _has_module("pip"):
-        command = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
-    else:
+        ways.append([uv, "pip", "install", "--quiet", "--python", python])
+    if _offers("pip", python):
+        ways.append([python, "-m", "pip", "install", "--quiet"])
+    elif _offers("pip"):
+        ways.append([sys.executable, "-m", "pip", "--python", python, "install", "--quiet"])
+    if not ways:
         raise EnvironmentNotMadeError(NO_WAY)
-    done = subprocess.run([*command, *requirements], env={**os.environ, **_QUIET}, check=False)
-    if done.returncode != 0:
-        raise EnvironmentNotMadeError(f"installing into {venv} failed, see above")
+    for way in ways:
+        done = subprocess.run([*way, *requirements], env={**os.environ, **_QUIET}, check=False)
+        if done.returncode == 0:
+            return
+    raise EnvironmentNotMadeError(f"installing into {venv} failed, see above")
 
 
-def _has_module(name: str, python: str = sys.executable) -> bool:
-    """Whether that interpreter can really import the module (Debian ships a hollow ensurepip)."""
-    command = [python, "-c", f"import {name}; getattr({name}, 'version', str)()"]
+def _offers(module: str, python: str = sys.executable) -> bool:
+    """Whether that interpreter can run the module: distributions ship some of them hollow."""
+    command = [python, "-m", module, "--version"]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
