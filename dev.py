@@ -54,7 +54,7 @@ def check(arguments: list[str]) -> int:
         "lint": [python, "-m", "ruff", "check"],
         "format": [python, "-m", "ruff", "format", "--check"],
         "types": [python, "-m", "mypy"],
-        "imports": [str(bin_ / "lint-imports")],
+        "imports": [str(bin_ / "lint-imports"), "--no-logo"],
         "protos": [str(bin_ / "buf"), "lint", "protos"],
     }
     failed = [name for name, command in steps.items() if not passes(name, command)]

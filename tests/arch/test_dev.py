@@ -1,0 +1,102 @@
+"""dev.py and what it stands on: the tasks it offers, and environments made from nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tools import environments
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+WHEEL: Final = "sample-1.0-py3-none-any.whl"
+
+
+def dev(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run dev.py in the environment the tests run in, from another folder."""
+    return subprocess.run(
+        [sys.executable, ROOT / "dev.py", *arguments],
+        capture_output=True,
+        text=True,
+        cwd="/",
+        env={**os.environ, "RUNKON_VENV": sys.prefix},
+        check=False,
+    )
+
+
+def make_wheel(wheel: Path, content: str) -> None:
+    """A wheel of one module, `sample`, that needs no index and no build."""
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("sample.py", content)
+        about = "sample-1.0.dist-info"
+        archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: sample\nVersion: 1.0\n")
+        archive.writestr(
+            f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{about}/RECORD", f"sample.py,,\n{about}/METADATA,,\n{about}/WHEEL,,\n")
+
+
+def value_in(python: Path) -> str:
+    shown = subprocess.run(
+        [python, "-c", "import sample; print(sample.value)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return shown.stdout.strip()
+
+
+def test_without_a_task_the_tasks_are_listed() -> None:
+    """No argument and an unknown one: usage on stderr and a code that fails scripts."""
+    for arguments in ([], ["deploy"]):
+        done = dev(*arguments)
+
+        assert done.returncode == 2
+        for task in ("demo", "test", "check", "gen", "bench"):
+            assert f"\n  {task} " in done.stderr
+
+
+def test_bench_without_a_name_lists_the_benchmarks() -> None:
+    """Each by its file and its first line; an unknown name fails."""
+    listed = dev("bench")
+    unknown = dev("bench", "no_such")
+
+    for path in ROOT.glob("benchmarks/[!_]*.py"):
+        assert path.stem in listed.stderr
+    assert (listed.returncode, unknown.returncode) == (0, 2)
+
+
+def test_unknown_postgres_is_refused() -> None:
+    """`test --postgres` takes two names; a third does not silently mean the default."""
+    done = dev("test", "--postgres", "oracle")
+
+    assert done.returncode == 1
+    assert "`embedded` or `system`" in done.stderr
+
+
+def test_environment_is_made_once_and_filled_anew_on_change(tmp_path: Path) -> None:
+    """One environment, made of nothing, through all it meets (making one takes seconds).
+
+    A failed installation leaves no mark; the same fingerprint needs nothing; another fills it anew.
+    """
+    venv, wheel = tmp_path / "venv", tmp_path / WHEEL
+    requirements = ["--no-index", "--force-reinstall", str(wheel)]
+    with pytest.raises(environments.EnvironmentNotMadeError, match="failed, see above"):
+        environments.ensure(venv, "sample", "first", requirements)
+
+    make_wheel(wheel, "value = 1")
+    python = environments.ensure(venv, "sample", "first", requirements)
+    assert value_in(python) == "1"
+
+    wheel.unlink()
+    environments.ensure(venv, "sample", "first", requirements)
+    assert value_in(python) == "1"
+
+    make_wheel(wheel, "value = 2")
+    environments.ensure(venv, "sample", "second", requirements)
+    assert value_in(python) == "2"
