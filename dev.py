@@ -44,18 +44,20 @@ def test(arguments: list[str]) -> int:
 
 
 def check(arguments: list[str]) -> int:
-    """Run every static check, also when one fails: stubs, lint, format, types, imports, protos."""
+    """Run every static check, also when one fails: stubs, code, types, imports, contract."""
     if arguments:
         raise SystemExit("check takes no arguments")
     python = install("dev")
-    bin_ = Path(python).parent
+    buf, lint_imports = (str(Path(python).with_name(name)) for name in ("buf", "lint-imports"))
     steps = {
         "generated code": [sys.executable, "-m", "tools.gen", "--check"],
         "lint": [python, "-m", "ruff", "check"],
         "format": [python, "-m", "ruff", "format", "--check"],
         "types": [python, "-m", "mypy"],
-        "imports": [str(bin_ / "lint-imports"), "--no-logo"],
-        "protos": [str(bin_ / "buf"), "lint", "protos"],
+        "imports": [lint_imports, "--no-logo"],
+        "contract": [buf, "lint", "protos"],
+        "contract format": [buf, "format", "--diff", "--exit-code", "protos"],
+        "compatibility": [buf, "breaking", "protos", "--against", "protos/baseline.binpb"],
     }
     failed = [name for name, command in steps.items() if not passes(name, command)]
     print(f"failed: {', '.join(failed)}" if failed else "all checks passed")
