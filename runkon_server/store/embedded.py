@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "default_data_dir", "find_bindir"]
 
+_MAJOR_MIN = 15
 _RETRY_S = 10
 _PAUSE_S = 0.1
 _LOG_MAX_BYTES = 16 * 1024 * 1024
@@ -151,9 +152,8 @@ class EmbeddedPostgres:
         bindir = find_bindir()
         if account.uid >= 0 and not is_reachable(bindir / "postgres"):
             bindir = copy_for_others(bindir, self._root / "programs")
-        if self._data.exists():
-            self._require_same_major(bindir)
-        else:
+        self._require_fitting(bindir)
+        if not self._data.exists():
             self._make_cluster(bindir, account)
         stop_orphan(self._data)
         undo.callback(stop_orphan, self._data)  # unless the guard is killed, finds nothing
@@ -179,10 +179,16 @@ class EmbeddedPostgres:
                 return Account(user.pw_uid, user.pw_gid)
         raise EmbeddedPostgresError("there is no user `postgres` or `nobody` to run the server as")
 
-    def _require_same_major(self, bindir: Path) -> None:
+    def _require_fitting(self, bindir: Path) -> None:
+        present = major_version(bindir)
+        if present < _MAJOR_MIN:
+            raise EmbeddedPostgresError(
+                f"{bindir} is PostgreSQL {present}, but Runkon needs {_MAJOR_MIN} or newer"
+            )
+        if not self._data.exists():
+            return
         made_by = (self._data / "PG_VERSION").read_text(encoding="utf-8").strip()
-        present = str(major_version(bindir))
-        if made_by != present:
+        if made_by != str(present):
             raise EmbeddedPostgresError(
                 f"{self._data} was made by PostgreSQL {made_by}, but {bindir} is {present}: point"
                 f" RUNKON_PG_BINDIR at version {made_by}, or dump and restore"

@@ -50,7 +50,7 @@ def debian_bindirs() -> list[Path]:
 
 
 def major_version(bindir: Path) -> int:
-    """The major version of the server in `bindir`, 15 or later to be of use.
+    """The major version of the server in `bindir`.
 
     Raises:
         EmbeddedPostgresError: the program does not run here.

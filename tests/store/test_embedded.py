@@ -217,6 +217,18 @@ def test_other_major_version_is_refused(root: Path) -> None:
         EmbeddedPostgres(root).start()
 
 
+def test_programs_too_old_are_refused(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An old server of the distribution's: refused by its version, before it makes a cluster."""
+    for program in ("postgres", "initdb"):
+        path = open_folder / program
+        path.write_text(f"#!/bin/sh\necho '{program} (PostgreSQL) 13.4'\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("RUNKON_PG_BINDIR", str(open_folder))
+
+    with pytest.raises(EmbeddedPostgresError, match="PostgreSQL 13, but Runkon needs 15"):
+        EmbeddedPostgres(open_folder / "server").start()
+
+
 def test_missing_programs_are_an_error_that_says_where(
     open_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
