@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from functools import cached_property
 from typing import Final, NamedTuple
 
 _LINE_FEED: Final = re.compile("\n")
@@ -32,14 +33,15 @@ NOWHERE: Final = Span(0, 0, 0, 0)
 
 
 class Source:
-    """A source text with its label and the table of its line starts."""
-
-    __slots__ = ("_line_starts", "label", "text")
+    """A source text with its label and, from the first question on, the table of its lines."""
 
     def __init__(self, text: str, label: str) -> None:
         self.text = text
         self.label = label
-        self._line_starts = [0, *(match.end() for match in _LINE_FEED.finditer(text))]
+
+    @cached_property
+    def _line_starts(self) -> list[int]:
+        return [0, *(match.end() for match in _LINE_FEED.finditer(self.text))]
 
     def span(self, offset: int, end: int) -> Span:
         """The range between two offsets, with the line and column it starts at."""
@@ -51,9 +53,9 @@ class Source:
         line = bisect_right(self._line_starts, offset)
         return line, offset - self._line_starts[line - 1] + 1
 
-    def line_of(self, offset: int) -> int:
-        """The line an offset lies on."""
-        return bisect_right(self._line_starts, offset)
+    def line_start(self, offset: int) -> int:
+        """Offset of the start of the line an offset lies on."""
+        return self._line_starts[bisect_right(self._line_starts, offset) - 1]
 
     def line_text(self, line: int) -> str:
         """One line without its line break; empty for a line the text does not have."""

@@ -1,0 +1,130 @@
+"""Every diagnostic code of the language, with its title, its group and its usual severity.
+
+A code is stable: it is never renumbered and never given a second meaning. The hundreds tell the
+family: 1 characters, 2 grammar, 3 options and values, 4 limits, 5 meaning (501…531 are the checks
+V01…V31 of the language's specification), 6 what this server does not run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Severity(StrEnum):
+    """Whether a problem keeps the workflow from being used."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+class Group(StrEnum):
+    """The error reason under which a caller sees a problem."""
+
+    SYNTAX = "DSL_SYNTAX"
+    LIMIT = "DSL_LIMIT"
+    SEMANTIC = "DSL_SEMANTIC"
+    UNSUPPORTED = "DSL_UNSUPPORTED"
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One kind of problem."""
+
+    id: str
+    title: str
+    group: Group
+    severity: Severity
+
+
+_table: dict[str, Code] = {}
+
+
+def _add(group: Group, severity: Severity, code_id: str, title: str) -> Code:
+    assert code_id not in _table
+    code = Code(code_id, title, group, severity)
+    _table[code_id] = code
+    return code
+
+
+def _syntax(code_id: str, title: str) -> Code:
+    return _add(Group.SYNTAX, Severity.ERROR, code_id, title)
+
+
+def _limit(code_id: str, title: str) -> Code:
+    return _add(Group.LIMIT, Severity.ERROR, code_id, title)
+
+
+def _meaning(code_id: str, title: str) -> Code:
+    return _add(Group.SEMANTIC, Severity.ERROR, code_id, title)
+
+
+def _warning(code_id: str, title: str) -> Code:
+    return _add(Group.SEMANTIC, Severity.WARNING, code_id, title)
+
+
+UNEXPECTED_CHARACTER: Final = _syntax("WF101", "unexpected character")
+UNTERMINATED_STRING: Final = _syntax("WF102", "string without a closing quote")
+UNSTORABLE_CHARACTER: Final = _syntax("WF103", "character that cannot be stored")
+UNKNOWN_ESCAPE: Final = _warning("WF104", "unknown escape in a string")
+
+EXPECTED: Final = _syntax("WF201", "something else was expected here")
+TRAILING_TEXT: Final = _syntax("WF202", "text after the end of the workflow")
+UNCLOSED_BLOCK: Final = _syntax("WF203", "block is not closed")
+UNKNOWN_STEP: Final = _syntax("WF204", "no such kind of step")
+OPTION_AFTER_STEP: Final = _syntax("WF205", "option after the first step of a block")
+OLD_LOOP: Final = _syntax("WF206", "loop condition before the block")
+AMBIGUOUS_WHILE: Final = _syntax("WF207", "`while` after a `do` block with loop options")
+STRAY_COMMA: Final = _syntax("WF208", "comma where none belongs")
+MISPLACED_BLOCK: Final = _syntax("WF209", "block does not belong here")
+EMPTY_PARALLEL: Final = _syntax("WF210", "parallel block without a call")
+
+UNKNOWN_OPTION: Final = _warning("WF301", "option is not known here and has no effect")
+DUPLICATE_OPTION: Final = _warning("WF302", "option is given twice")
+MISSING_OPTION: Final = _syntax("WF303", "required option is missing")
+WRONG_SHAPE: Final = _syntax("WF304", "text, list or map where another of them belongs")
+NOT_A_NUMBER: Final = _syntax("WF305", "not a whole number")
+UNKNOWN_WORD: Final = _syntax("WF306", "word is not one of the choices")
+BAD_DURATION: Final = _syntax("WF307", "not a duration")
+BAD_AGENT: Final = _syntax("WF308", "agent reference cannot be used")
+BAD_CONDITION: Final = _syntax("WF309", "condition is not of the form step.marker")
+THRESHOLD_RANGE: Final = _syntax("WF310", "threshold is above 100")
+APPROVALS_WITH_REVIEW: Final = _syntax("WF311", "min_approvals together with review_decision")
+OPTIONS_ON_QUALITY_GATE: Final = _syntax("WF312", "options on a quality gate")
+BAD_OPTIONS_REFERENCE: Final = _syntax("WF313", "gate options are not of the form step.field")
+ZERO: Final = _syntax("WF314", "zero makes no sense here")
+BAD_BOOLEAN: Final = _syntax("WF315", "neither true nor false")
+REFUSED_OPTION: Final = _syntax("WF316", "option does not belong to this block")
+BAD_NAME: Final = _syntax("WF317", "text cannot be used as a name")
+DUPLICATE_INPUTS: Final = _syntax("WF318", "a second inputs block")
+WITHOUT_EFFECT: Final = _warning("WF321", "option has no effect on this type of gate")
+AGENT_READING: Final = _warning("WF322", "quoted agent reference that is easily misread")
+ON_FAIL_FAIL: Final = _warning("WF323", "on_fail = fail is the default")
+REQUIRED_DEFAULT: Final = _warning("WF324", "default of a required input is never used")
+REQUIRED_BOOLEAN: Final = _warning("WF325", "a boolean input is never required")
+TRIGGER_NEVER_FIRES: Final = _warning("WF326", "trigger never fires")
+NESTED_ALWAYS: Final = _warning("WF327", "nested always is an ordinary sequence")
+STUCK_AFTER_ONE: Final = _warning("WF328", "stuck_after = 1 stops after the first pass")
+DUPLICATE_INPUT: Final = _warning("WF329", "input is declared twice")
+TYPE_WORD_INPUT: Final = _warning("WF330", "input named like a type")
+NUMBERED_GATE: Final = _warning("WF331", "gate without a name of its own")
+DUPLICATE_GATE: Final = _warning("WF332", "gate name is used twice")
+
+NUMBER_TOO_LARGE: Final = _limit("WF401", "number is above 4294967295")
+SOURCE_TOO_LARGE: Final = _limit("WF402", "source is too large")
+TOO_DEEP: Final = _limit("WF403", "blocks are nested too deeply")
+TOO_MANY_NODES: Final = _limit("WF404", "workflow has too many steps")
+NAME_TOO_LONG: Final = _limit("WF405", "name is too long")
+STRING_TOO_LONG: Final = _limit("WF406", "string is too long")
+ABOVE_LIMIT: Final = _limit("WF407", "value is above its limit")
+TOO_MANY_PROBLEMS: Final = _limit("WF408", "too many errors to go on")
+TOO_MANY_ENTRIES: Final = _limit("WF410", "list, map or block has too many entries")
+MORE_WARNINGS: Final = _add(Group.LIMIT, Severity.WARNING, "WF409", "more warnings than are shown")
+
+CODES: Final[Mapping[str, Code]] = MappingProxyType(_table)
+"""Every code by its id, in the order of the ids within each family."""

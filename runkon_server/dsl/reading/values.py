@@ -1,0 +1,267 @@
+"""The right-hand sides of options: text, lists of texts, maps of texts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from runkon_server.dsl import codes
+from runkon_server.dsl.strings import unquote
+from runkon_server.dsl.tokens import (
+    EOF,
+    IDENT,
+    INT,
+    KEY_KINDS,
+    KEYWORDS,
+    NAME_KINDS,
+    NODE_KEYWORDS,
+    STRING,
+)
+
+if TYPE_CHECKING:
+    from runkon_server.dsl.reading.cursor import Cursor
+
+
+class Text(NamedTuple):
+    """Quoted or bare text; offsets say where it stands."""
+
+    text: str
+    start: int
+    end: int
+    quoted: bool = False
+
+
+class TextList(NamedTuple):
+    """A list of texts."""
+
+    items: tuple[Text, ...]
+    start: int
+    end: int
+
+
+class Pair(NamedTuple):
+    """`key = value`, with the offsets of the key; None stands for a value already reported."""
+
+    key: str
+    value: Value | None
+    start: int
+    end: int
+
+
+class TextMap(NamedTuple):
+    """A map, still with all that was written: duplicate keys, lists where texts belong."""
+
+    pairs: tuple[Pair, ...]
+    start: int
+    end: int
+
+
+Value: TypeAlias = Text | TextList | TextMap
+
+_WORDS = KEYWORDS | {IDENT}
+_VALUE_STARTS = _WORDS | {STRING, INT, "[", "{"}
+_AFTER_JUNK = frozenset({"}", EOF}) | NODE_KEYWORDS
+_AFTER_VALUE = _AFTER_JUNK | {"]", ","}
+
+
+def read_value(cursor: Cursor, *, of: str) -> Value | None:
+    """Read one value; None, after a report, if there is none.
+
+    Args:
+        cursor: stands behind the `=`, or at an element of a list.
+        of: the key it belongs to, for messages.
+    """
+    kind = cursor.kind
+    if kind == STRING:
+        start, end = cursor.start, cursor.end
+        text = unquote(cursor.text, start, cursor.problems, edition=cursor.edition)
+        cursor.advance()
+        return Text(text, start, end, quoted=True)
+    if kind == INT:
+        return _read_number(cursor)
+    if kind == "[":
+        return _read_list(cursor, of)
+    if kind == "{":
+        return read_map(cursor, of)
+    if kind in _WORDS and not _value_is_missing(cursor):
+        return _read_word(cursor, of)
+    cursor.expected(f"a value for `{of}`")
+    return None
+
+
+def _value_is_missing(cursor: Cursor) -> bool:
+    """Whether the word here already belongs to what follows the option."""
+    if cursor.at_pair():
+        return True
+    if cursor.kind not in NODE_KEYWORDS or not cursor.starts_line():
+        return False
+    ends_here = cursor.peek() in _AFTER_VALUE or (
+        cursor.peek() in KEY_KINDS and cursor.peek(2) == "="
+    )
+    return not ends_here
+
+
+def _read_number(cursor: Cursor) -> Text | None:
+    start = cursor.start
+    digits, end = cursor.text, cursor.end
+    cursor.advance()
+    if cursor.kind == ".":
+        cursor.expected("an option", hint="numbers are whole")
+        cursor.advance()
+        if cursor.kind == INT:
+            cursor.advance()
+        return None
+    if cursor.kind in _WORDS and cursor.start == end:
+        text = f"{digits}{cursor.text}"
+        hint = f'text that starts with a digit stands in quotes: `"{text}"`'
+        cursor.expected("an option", hint=hint)
+        end = cursor.end
+        cursor.advance()
+        return Text(text, start, end)
+    return Text(digits.lstrip("0") or "0", start, end)
+
+
+def _read_word(cursor: Cursor, of: str) -> Text | None:
+    kind, text, start, end = cursor.kind, cursor.text, cursor.start, cursor.end
+    if kind not in NAME_KINDS:
+        cursor.expected(f"a value for `{of}`", hint=f'`{text}` stands in quotes here: `"{text}"`')
+        cursor.advance()
+        return None
+    cursor.advance()
+    if cursor.kind != ".":
+        return Text(text, start, end)
+    if kind != IDENT:
+        hint = f'a value with a dot that starts with a keyword stands in quotes: `"{text}.…"`'
+        cursor.expected("an option", hint=hint)
+        _skip_dots(cursor)
+        return None
+    cursor.advance()
+    if cursor.kind not in NAME_KINDS:
+        cursor.expected("a name")
+        return None
+    text, end = f"{text}.{cursor.text}", cursor.end
+    cursor.advance()
+    if cursor.kind == ".":
+        cursor.expected("an option", hint=f'with two dots it stands in quotes: `"{text}.…"`')
+        _skip_dots(cursor)
+        return None
+    return Text(text, start, end)
+
+
+def _skip_dots(cursor: Cursor) -> None:
+    while cursor.kind == ".":
+        cursor.advance()
+        if cursor.kind in NAME_KINDS:
+            cursor.advance()
+
+
+def _read_list(cursor: Cursor, of: str) -> TextList:
+    start = cursor.start
+    cursor.advance()
+    items: list[Text] = []
+    while cursor.kind != "]":
+        if cursor.kind in {EOF, "}"} or cursor.at_pair():
+            cursor.expected("]", hint=f"the list of `{of}` is not closed")
+            return TextList(tuple(items), start, cursor.previous_end)
+        if cursor.kind == ",":
+            cursor.report(codes.STRAY_COMMA, "a comma belongs behind an element")
+            cursor.advance()
+            continue
+        _read_element(cursor, of, items)
+        cursor.count_entry(len(items), of)
+    cursor.advance()
+    return TextList(tuple(items), start, cursor.previous_end)
+
+
+def _skip_equals(cursor: Cursor, of: str) -> None:
+    while cursor.kind == "=":
+        cursor.expected(f"a value for `{of}`")
+        cursor.advance()
+
+
+def _read_element(cursor: Cursor, of: str, items: list[Text]) -> None:
+    _skip_equals(cursor, of)
+    if cursor.kind in {"[", "{"}:
+        cursor.report(codes.WRONG_SHAPE, f"the list of `{of}` may only contain texts")
+        cursor.skip()
+    else:
+        index = cursor.index
+        value = read_value(cursor, of=of)
+        if isinstance(value, Text):
+            items.append(value)
+        elif cursor.index == index:
+            cursor.advance()
+    cursor.accept(",")
+
+
+def read_map(cursor: Cursor, of: str) -> TextMap:
+    """Read `{ key = value … }`, with optional commas behind the entries."""
+    start = cursor.start
+    cursor.advance()
+    pairs: list[Pair] = []
+    while cursor.kind != "}":
+        if cursor.kind == EOF:
+            cursor.unclosed(start, f"`{of}`")
+            break
+        read = read_pair if cursor.at_pair() else recover_pair
+        pair = read(cursor, nested=True)
+        if pair is not None:
+            pairs.append(pair)
+            cursor.count_entry(len(pairs), of)
+            cursor.accept(",")
+    else:
+        cursor.advance()
+    return TextMap(tuple(pairs), start, cursor.previous_end)
+
+
+def read_pair(cursor: Cursor, *, nested: bool = False) -> Pair:
+    """Read `key = value`; the cursor stands at the key, and `=` follows.
+
+    Args:
+        cursor: stands at the key; the next token is `=`.
+        nested: inside a map, where lists and maps cannot stand.
+    """
+    key, start, end = cursor.text, cursor.start, cursor.end
+    cursor.advance()
+    cursor.advance()
+    return Pair(key, _read_pair_value(cursor, key, nested=nested), start, end)
+
+
+def _read_pair_value(cursor: Cursor, key: str, *, nested: bool) -> Value | None:
+    _skip_equals(cursor, key)
+    if nested and cursor.kind in {"[", "{"}:
+        cursor.report(codes.WRONG_SHAPE, f"`{key}` must be a text here, not a list or map")
+        cursor.skip()
+        return None
+    return read_value(cursor, of=key)
+
+
+def recover_pair(cursor: Cursor, *, nested: bool = False) -> Pair | None:
+    """Report that no pair starts here, and get past it; the pair, if it is plain what was meant."""
+    kind, after = cursor.kind, cursor.peek()
+    if kind == ",":
+        cursor.report(codes.STRAY_COMMA, "no comma belongs here")
+        cursor.advance()
+        return None
+    if after == "=" and kind in KEYWORDS | {STRING}:
+        return _read_misnamed(cursor, nested=nested)
+    if kind in KEY_KINDS and after in _VALUE_STARTS and cursor.same_line():
+        return _read_without_equals(cursor, nested=nested)
+    cursor.expected("an option", "}")
+    cursor.skip_to(_AFTER_JUNK)
+    return None
+
+
+def _read_misnamed(cursor: Cursor, *, nested: bool) -> Pair:
+    is_quoted = cursor.kind == STRING
+    hint = "names stand without quotes" if is_quoted else f"`{cursor.kind}` is a keyword"
+    cursor.expected("the name of an option", hint=hint)
+    pair = read_pair(cursor, nested=nested)
+    return pair._replace(key=pair.key[1:-1]) if is_quoted else pair
+
+
+def _read_without_equals(cursor: Cursor, *, nested: bool) -> Pair:
+    key, start, end = cursor.text, cursor.start, cursor.end
+    cursor.advance()
+    cursor.expected("=", hint="options are written `key = value`")
+    value = None if cursor.at_pair() else _read_pair_value(cursor, key, nested=nested)
+    return Pair(key, value, start, end)

@@ -1,0 +1,1 @@
+"""Writing and reading snapshots; `runkon_server.dsl.snapshot` says what they are."""
