@@ -126,5 +126,18 @@ TOO_MANY_PROBLEMS: Final = _limit("WF408", "too many errors to go on")
 TOO_MANY_ENTRIES: Final = _limit("WF410", "list, map or block has too many entries")
 MORE_WARNINGS: Final = _add(Group.LIMIT, Severity.WARNING, "WF409", "more warnings than are shown")
 
+STEP_BEFORE_IF: Final = _meaning("WF501", "condition on a step that has not run")
+NOT_A_BOOLEAN_INPUT: Final = _meaning("WF502", "condition on something that is no boolean input")
+STEP_BEFORE_WHILE: Final = _meaning("WF503", "loop on a step that has not run before it")
+STEP_IN_DO_WHILE: Final = _meaning("WF504", "loop on a step that does not run in or before it")
+STEP_BEFORE_CALL: Final = _meaning("WF505", "parallel call that depends on a step that has not run")
+STEP_BEFORE_GATE: Final = _meaning("WF507", "quality gate on a step that has not run")
+MIN_SUCCESS_ABOVE_CALLS: Final = _warning("WF551", "min_success is above the number of calls")
+ENGINE_OWNED_INPUT: Final = _warning("WF552", "input has the name of a built-in variable")
+
+UNSUPPORTED: Final = _add(
+    Group.UNSUPPORTED, Severity.ERROR, "WF601", "not served by this version of the server"
+)
+
 CODES: Final[Mapping[str, Code]] = MappingProxyType(_table)
 """Every code by its id, in the order of the ids within each family."""

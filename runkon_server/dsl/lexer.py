@@ -96,7 +96,6 @@ def _run(tokens: Tokens, position: int, problems: Problems) -> int:
         elif group == _STRING:
             if match["quote"] is None:
                 _report_unterminated(tokens, start, problems)
-                break
             kinds.append(STRING)
         elif group == _NUMBER:
             kinds.append(INT)

@@ -58,7 +58,7 @@ class TextMap(NamedTuple):
 Value: TypeAlias = Text | TextList | TextMap
 
 _WORDS = KEYWORDS | {IDENT}
-_VALUE_STARTS = _WORDS | {STRING, INT, "[", "{"}
+_VALUE_STARTS = (_WORDS - NODE_KEYWORDS) | {STRING, INT, "[", "{"}
 _AFTER_JUNK = frozenset({"}", EOF}) | NODE_KEYWORDS
 _AFTER_VALUE = _AFTER_JUNK | {"]", ","}
 
@@ -82,22 +82,10 @@ def read_value(cursor: Cursor, *, of: str) -> Value | None:
         return _read_list(cursor, of)
     if kind == "{":
         return read_map(cursor, of)
-    if kind in _WORDS and not _value_is_missing(cursor):
+    if kind in _WORDS and not cursor.at_pair():
         return _read_word(cursor, of)
     cursor.expected(f"a value for `{of}`")
     return None
-
-
-def _value_is_missing(cursor: Cursor) -> bool:
-    """Whether the word here already belongs to what follows the option."""
-    if cursor.at_pair():
-        return True
-    if cursor.kind not in NODE_KEYWORDS or not cursor.starts_line():
-        return False
-    ends_here = cursor.peek() in _AFTER_VALUE or (
-        cursor.peek() in KEY_KINDS and cursor.peek(2) == "="
-    )
-    return not ends_here
 
 
 def _read_number(cursor: Cursor) -> Text | None:
@@ -125,6 +113,7 @@ def _read_word(cursor: Cursor, of: str) -> Text | None:
     if kind not in NAME_KINDS:
         cursor.expected(f"a value for `{of}`", hint=f'`{text}` stands in quotes here: `"{text}"`')
         cursor.advance()
+        _skip_dots(cursor)
         return None
     cursor.advance()
     if cursor.kind != ".":
@@ -232,7 +221,25 @@ def _read_pair_value(cursor: Cursor, key: str, *, nested: bool) -> Value | None:
         cursor.report(codes.WRONG_SHAPE, f"`{key}` must be a text here, not a list or map")
         cursor.skip()
         return None
+    if _step_starts(cursor):
+        cursor.expected(f"a value for `{key}`")
+        return None
     return read_value(cursor, of=key)
+
+
+def _step_starts(cursor: Cursor) -> bool:
+    """Whether the word here is no value but a step on a line of its own.
+
+    It is a value if what follows it can follow a value.
+    """
+    if cursor.kind not in NODE_KEYWORDS or not cursor.starts_line():
+        return False
+    after, next_but_one = cursor.peek(), cursor.peek(2)
+    return not (
+        after in _AFTER_VALUE
+        or (after in KEY_KINDS and next_but_one == "=")
+        or (after == "inputs" and next_but_one == "{")
+    )
 
 
 def recover_pair(cursor: Cursor, *, nested: bool = False) -> Pair | None:

@@ -99,7 +99,8 @@ class WorkflowReader:
         elif cursor.kind == "}":
             message, hint = "this `}` closes nothing", cursor.misindented_hint() or hint
         cursor.report(codes.TRAILING_TEXT, message, hint=hint)
-        cursor.skip_to(_LANDMARKS)
+        if cursor.kind not in _LANDMARKS:
+            cursor.skip_to(_LANDMARKS)
         while cursor.kind != EOF:
             reader = NODE_READERS.get(cursor.kind)
             if reader is not None and cursor.starts_line():

@@ -1,0 +1,1 @@
+"""The single checks behind `runkon_server.dsl.check`: one module for each subject."""

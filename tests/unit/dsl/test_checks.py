@@ -1,0 +1,139 @@
+"""What the checker finds in workflows that can be read."""
+
+from __future__ import annotations
+
+import pytest
+
+from runkon_server.dsl.check import check
+from runkon_server.dsl.unsupported import refuse_unsupported
+from support.workflows import accepted
+
+EACH = "foreach f { over = a max_parallel = 1 workflow = c }"
+
+
+def found(text: str) -> list[str]:
+    return [each.code for each in check(accepted(text))]
+
+
+def hint(text: str) -> str:
+    (problem,) = check(accepted(text))
+    assert problem.hint is not None
+    return problem.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("call x if x.m { }", []),
+        ("if x.m { } call x", ["WF501"]),
+        ("unless x.m { } call x", ["WF501"]),
+        ('call "ops/scan.md" if scan.m { }', []),
+        ("script s { run = a } if s.m { }", []),
+        (f"{EACH} if f.m {{ }}", []),
+        ("parallel { call a call b } if a.m { } if b.m { }", []),
+        ("parallel { name = both call a } if both.m { }", []),
+        ("parallel { call a } if both.m { }", ["WF501"]),
+        ("call x parallel { call a { if = x.m } }", []),
+        ("while x.m { max_iterations = 1 call x }", ["WF503"]),
+        ("do { max_iterations = 1 call x } while x.m", []),
+        ("do { max_iterations = 1 call x } while y.m", ["WF504"]),
+        ("do { call x } if x.m { }", []),
+        ("if x.m { call y } call x if y.m { }", ["WF501"]),
+        ("call x always { if x.m { } if y.m { } }", ["WF501"]),
+        ("call x gate quality_gate { source = x threshold = 1 }", []),
+        ("gate quality_gate { source = x threshold = 1 } call x", ["WF507"]),
+        (f'{EACH} gate quality_gate {{ source = "foreach:f" threshold = 1 }}', []),
+        ("inputs { dry boolean } if dry { }", []),
+        ("inputs { dry } if dry { }", ["WF502"]),
+        ("unless dry { }", ["WF502"]),
+    ],
+)  # fmt: skip
+def test_conditions_look_at_what_has_run(text: str, expected: list[str]) -> None:
+    """V01 to V05 and V07; IMP-19 lets a foreach answer to its bare name."""
+    assert found(text) == expected
+
+
+def test_behind_an_unknown_child_any_step_may_have_run() -> None:
+    """Its steps are visible to the parent, and without a loader nobody knows them."""
+    assert found("call workflow c if inner.m { }") == []
+    assert found("if inner.m { } call workflow c") == ["WF501"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("if x.m { }\n call x", "`x` comes only later, on line 2"),
+        ("call build if bulid.m { }", "did you mean `build`?"),
+        ("if x.m { }", "put a step `x` before it"),
+        ("gate deploy { } if deploy.m { }", "gates leave nothing that a condition could look at"),
+        ("inputs { dry } if dry { }", "declare it as `dry boolean`"),
+        ("call x if x { }", "`x` is a step: write `x.marker`"),
+        ("inputs { ready boolean } if redy { }", "did you mean `ready`?"),
+    ],
+)  # fmt: skip
+def test_hints_say_what_to_do(text: str, expected: str) -> None:
+    assert hint(text) == expected
+
+
+def test_suggestions_are_bounded() -> None:
+    """They cost more than the check; the first ones do."""
+    problems = check(accepted("call build " + "if bulid.m { } " * 50))
+    hints = [each.hint for each in problems]
+
+    assert hints.count("did you mean `build`?") == 20
+    assert len(hints) == 50
+
+
+@pytest.mark.parametrize("name", ["workflow_run_id", "prior_output", "gate_feedback", "dry_run"])
+def test_inputs_cannot_have_the_names_of_built_in_variables(name: str) -> None:
+    """IMP-32: the value given would never be seen. A name such as `ticket_id` is normal."""
+    assert found(f"inputs {{ ticket_id {name} }}") == ["WF552"]
+
+
+def test_min_success_cannot_exceed_the_calls() -> None:
+    assert found("parallel { min_success = 2 call a call b }") == []
+    assert found("parallel { min_success = 3 call a call b }") == ["WF551"]
+
+
+SERVED = """\
+meta { title = x } inputs { a b boolean }
+call x { retries = 1 retry_delay = 1 on_fail = y as = z timeout = 1 plugin_dirs = d max_turns = 3 }
+if b { call x } unless b { call x } while x.m { max_iterations = 1 call x }
+do { max_iterations = 1 call x } while x.m do { call x }
+parallel { min_success = 1 call x { if = x.m retries = 1 } }
+gate human_approval { } gate human_review { options = [a] approvers = 2 }
+always { call x }
+"""
+
+
+def test_what_the_engine_runs_is_not_refused() -> None:
+    assert refuse_unsupported(accepted(SERVED)) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("call workflow c", "calls of other workflows"),
+        ("foreach f { over = a max_parallel = 1 workflow = c }", "`foreach` steps"),
+        ("script s { run = a }", "`script` steps"),
+        ("gate quality_gate { source = x threshold = 1 }", "quality gates"),
+        ("gate pr_checks { }", "gates of type `pr_checks`"),
+        ("gate deploy { }", "gates of type `deploy`"),
+        ("call x { output = s }", "output schemas"),
+        ("call x { with = s }", "prompt snippets"),
+        ("do { output = s }", "output schemas"),
+        ("do { with = [s] }", "prompt snippets"),
+        ("parallel { output = s call x }", "output schemas"),
+        ("parallel { call x { with = s } }", "prompt snippets"),
+        ("do { always { script s { run = a } } }", "`script` steps"),
+        ("always { call workflow c }", "calls of other workflows"),
+    ],
+)
+def test_what_the_engine_does_not_run_is_refused(text: str, what: str) -> None:
+    """At any depth, with the place of the node."""
+    (problem,) = refuse_unsupported(accepted(text))
+
+    assert problem.code == "WF601"
+    assert problem.message.startswith(what)
+    assert problem.span.line == 1
+    assert problem.span.column > 1
