@@ -1,0 +1,1 @@
+"""The Runkon server: a durable workflow service on PostgreSQL."""

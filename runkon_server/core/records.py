@@ -1,0 +1,91 @@
+"""Rows as the core reads them back. The store fills these; no other module knows both sides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """What `restore` needs of a run's row and details."""
+
+    run_id: str
+    workflow_name: str
+    status: str
+    inputs: dict[str, str]
+    """With declared defaults filled in when the run was started."""
+    epoch: int = 1
+    phase: str = "body"
+    dry_run: bool = False
+    fail_fast: bool = True
+    body_outcome: str | None = None
+    body_error: str | None = None
+    cancel_reason: str | None = None
+    """Set by the decision that applied a cancel, never by its recorder."""
+    force: bool = False
+    resume_mode: str | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """One row of `workflow_run_steps`, by the column names of the table.
+
+    `at` is the sortable identity (`b.0003.0012.0001`); comparing it compares program order.
+    """
+
+    id: str
+    at: str
+    path: str
+    step_name: str
+    step_key: str
+    role: str
+    status: str
+    position: int
+    iteration: int = 0
+    iterations: tuple[int, ...] = ()
+    epoch: int = 1
+    superseded_epoch: int | None = None
+    retry_count: int = 0
+    condition_expr: str | None = None
+    condition_met: bool | None = None
+    parallel_group_id: str | None = None
+    result_text: str | None = None
+    context_out: str | None = None
+    markers_out: tuple[str, ...] | None = None
+    structured_output: str | None = None
+    output_file: str | None = None
+    step_error: str | None = None
+    error_code: str | None = None
+    retryable: bool | None = None
+    fatal: bool | None = None
+    metrics: dict[str, Any] | None = None
+    gate_type: str | None = None
+    gate_prompt: str | None = None
+    gate_timeout: str | None = None
+    """Seconds, as decimal text (the column's type in the original)."""
+    gate_options: tuple[tuple[str, str], ...] | None = None
+    gate_approved_by: str | None = None
+    gate_feedback: str | None = None
+    gate_selections: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerRecord:
+    """An open timer; its existence is the state (a delayed retry has no other trace)."""
+
+    timer_id: str
+    kind: str
+    step_id: str | None = None
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRows:
+    """All rows of one run that `restore` walks over."""
+
+    run: RunRecord
+    steps: tuple[StepRecord, ...] = ()
+    """Every row, superseded ones too, in any order."""
+    timers: tuple[TimerRecord, ...] = ()

@@ -1,0 +1,354 @@
+"""Every domain error, one class per reason. Imports nothing of ours.
+
+The reason is API (`google.rpc.ErrorInfo.reason`, domain `runkon.dev`); every changing part of a
+message is also metadata. `api/status.py` alone chooses gRPC codes; a test asserts that its table
+covers every class here and that reasons are unique.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One wrong place in a request: `field` is a path such as `inputs.ticket` or `source:3:7`."""
+
+    field: str
+    description: str
+
+
+class RunkonError(Exception):
+    """Base of all domain errors. The message is safe to show to any caller."""
+
+    reason: ClassVar[str]
+
+    def __init__(self, message: str, /, **metadata: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata = metadata
+
+
+class InvalidArgumentError(RunkonError):
+    """The request is malformed whatever the state of the system; do not retry it."""
+
+    reason = "INVALID_ARGUMENT"
+
+    def __init__(self, violations: Iterable[Violation], message: str = "") -> None:
+        self.violations = tuple(violations)
+        text = message or "; ".join(f"{v.field}: {v.description}" for v in self.violations)
+        super().__init__(text)
+
+
+class InputsInvalidError(InvalidArgumentError):
+    """A required input is missing, or an input is not declared by the workflow."""
+
+    reason = "INPUTS_INVALID"
+
+
+class DslSyntaxError(InvalidArgumentError):
+    """The source does not parse; one violation per diagnostic, `source:LINE:COLUMN`."""
+
+    reason = "DSL_SYNTAX"
+
+
+class DslLimitError(InvalidArgumentError):
+    """The source exceeds a limit (size, depth, count, range)."""
+
+    reason = "DSL_LIMIT"
+
+
+class DslSemanticError(InvalidArgumentError):
+    """The source parses but cannot mean anything safe to run."""
+
+    reason = "DSL_SEMANTIC"
+
+
+class DslUnsupportedError(InvalidArgumentError):
+    """The source uses a construct that this version of the server does not execute."""
+
+    reason = "DSL_UNSUPPORTED"
+
+
+class PageTokenInvalidError(InvalidArgumentError):
+    """The page token is garbage, forged, or belongs to another query."""
+
+    reason = "PAGE_TOKEN_INVALID"
+
+    def __init__(self) -> None:
+        super().__init__(
+            [Violation("page_token", "not a token this query returned; start from the first page")]
+        )
+
+
+class GateSelectionInvalidError(InvalidArgumentError):
+    """A selection is not among the gate's options."""
+
+    reason = "GATE_SELECTION_INVALID"
+
+    def __init__(self, wrong: Iterable[str], options: Iterable[str]) -> None:
+        allowed = ", ".join(options)
+        remedy = f"choose from: {allowed}" if allowed else "this gate offers no options"
+        super().__init__(Violation("selections", f"{item!r}: {remedy}") for item in wrong)
+
+
+class NotFoundError(RunkonError):
+    """No such object in this namespace; another namespace's object looks the same."""
+
+    reason = "NOT_FOUND"
+    kind: ClassVar[str] = "object"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no {self.kind} {name!r} in this namespace", name=name, type=self.kind)
+        self.name = name
+
+
+class WorkflowNotFoundError(NotFoundError):
+    """No workflow (or no such version of it) is registered under this name."""
+
+    reason = "WORKFLOW_NOT_FOUND"
+    kind = "workflow"
+
+
+class RunNotFoundError(NotFoundError):
+    """No run has this id or key."""
+
+    reason = "RUN_NOT_FOUND"
+    kind = "run"
+
+
+class GateNotFoundError(NotFoundError):
+    """No gate has this id, or the run has no gate of this name."""
+
+    reason = "GATE_NOT_FOUND"
+    kind = "gate"
+
+
+class TaskNotFoundError(NotFoundError):
+    """No task has this id, or the token was never issued for it."""
+
+    reason = "TASK_NOT_FOUND"
+    kind = "task"
+
+
+class RequestIdReusedError(RunkonError):
+    """The request id was used before with another payload."""
+
+    reason = "REQUEST_ID_REUSED"
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(
+            f"request id {request_id!r} was used before with another payload; use a fresh id",
+            request_id=request_id,
+        )
+
+
+class RunKeyInUseError(RunkonError):
+    """A live run already holds this key and the conflict policy is FAIL."""
+
+    reason = "RUN_KEY_IN_USE"
+
+    def __init__(self, key: str, *, run_id: str) -> None:
+        super().__init__(f"run {run_id} is live under key {key!r}", key=key, run_id=run_id)
+
+
+class ReportConflictError(RunkonError):
+    """This attempt was already reported with another outcome; the first report stands."""
+
+    reason = "REPORT_CONFLICT"
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(f"task {task_id} was already reported otherwise", task_id=task_id)
+
+
+class PreconditionError(RunkonError):
+    """The object is not in a state that allows this; `subject` and `state` say which and what."""
+
+    reason = "FAILED_PRECONDITION"
+
+    def __init__(self, message: str, *, subject: str, state: str, **metadata: str) -> None:
+        super().__init__(message, subject=subject, state=state, **metadata)
+        self.subject = subject
+        self.state = state
+
+
+class RunStateError(PreconditionError):
+    """The run's status does not allow the change."""
+
+    reason = "RUN_STATE"
+
+    def __init__(self, run_id: str, *, status: str, wish: str) -> None:
+        super().__init__(
+            f"run {run_id} is {status}; it cannot be {wish}", subject=run_id, state=status
+        )
+
+
+class GateAlreadyResolvedError(PreconditionError):
+    """Another decision won this gate; metadata names the winner."""
+
+    reason = "GATE_ALREADY_RESOLVED"
+
+    def __init__(self, gate_id: str, *, decision: str, resolved_by: str) -> None:
+        super().__init__(
+            f"gate {gate_id} was already {decision} by {resolved_by}",
+            subject=gate_id,
+            state=decision,
+            resolved_by=resolved_by,
+        )
+
+
+class GateTimedOutError(PreconditionError):
+    """The gate's deadline passed before this decision."""
+
+    reason = "GATE_TIMED_OUT"
+
+    def __init__(self, gate_id: str) -> None:
+        super().__init__(
+            f"the deadline of gate {gate_id} has passed", subject=gate_id, state="timed_out"
+        )
+
+
+class GateClosedError(PreconditionError):
+    """The gate was closed without a decision because its run was cancelled or ended."""
+
+    reason = "GATE_CLOSED"
+
+    def __init__(self, gate_id: str) -> None:
+        super().__init__(
+            f"gate {gate_id} was closed with its run", subject=gate_id, state="closed"
+        )
+
+
+class TaskAttemptStaleError(PreconditionError):
+    """The attempt was superseded or its run is over: drop the work."""
+
+    reason = "TASK_ATTEMPT_STALE"
+
+    def __init__(self, task_id: str, *, state: str) -> None:
+        super().__init__(
+            f"this attempt of task {task_id} no longer counts; drop the work",
+            subject=task_id,
+            state=state,
+        )
+
+
+class GateStarterExcludedError(RunkonError):
+    """The gate excludes the principal who started the run."""
+
+    reason = "GATE_STARTER_EXCLUDED"
+
+    def __init__(self, gate_id: str, *, principal: str) -> None:
+        super().__init__(
+            f"{principal} started the run and may not resolve gate {gate_id}",
+            gate_id=gate_id,
+            principal=principal,
+        )
+
+
+class CursorAheadError(RunkonError):
+    """The cursor is beyond the last event of the run."""
+
+    reason = "CURSOR_AHEAD"
+
+    def __init__(self, run_id: str, *, after_seq: int, head_seq: int) -> None:
+        super().__init__(
+            f"run {run_id} has {head_seq} events, the cursor says {after_seq}",
+            run_id=run_id,
+            after_seq=str(after_seq),
+            head_seq=str(head_seq),
+        )
+
+
+class CursorExpiredError(RunkonError):
+    """Events above the cursor have been purged; start again from `oldest_seq`."""
+
+    reason = "CURSOR_EXPIRED"
+
+    def __init__(self, run_id: str, *, oldest_seq: int) -> None:
+        super().__init__(
+            f"events of run {run_id} before {oldest_seq} are gone",
+            run_id=run_id,
+            oldest_seq=str(oldest_seq),
+        )
+
+
+class ResourceExhaustedError(RunkonError):
+    """A limit on rate, concurrency or size is reached; try again later."""
+
+    reason = "RESOURCE_EXHAUSTED"
+
+    def __init__(self, subject: str, *, limit: str) -> None:
+        super().__init__(f"{subject}: limit of {limit} reached", subject=subject, limit=limit)
+
+
+class SlowConsumerError(RunkonError):
+    """The reader of a stream did not take a frame in time; reconnect with the cursor."""
+
+    reason = "SLOW_CONSUMER"
+
+    def __init__(self, run_id: str, *, after_seq: int) -> None:
+        super().__init__(
+            "the reader is too slow; reconnect with the cursor",
+            run_id=run_id,
+            after_seq=str(after_seq),
+        )
+
+
+class UnavailableError(RunkonError):
+    """The server cannot answer now; repeat the same call (same request id)."""
+
+    reason = "UNAVAILABLE"
+
+    def __init__(self, message: str = "the server cannot answer now") -> None:
+        super().__init__(message)
+
+
+class DatabaseUnavailableError(UnavailableError):
+    """PostgreSQL cannot be reached."""
+
+    reason = "DATABASE_UNAVAILABLE"
+
+    def __init__(self) -> None:
+        super().__init__("the database cannot be reached")
+
+
+class DrainingError(UnavailableError):
+    """This replica is shutting down; another one will answer."""
+
+    reason = "DRAINING"
+
+    def __init__(self) -> None:
+        super().__init__("this replica is shutting down")
+
+
+class OutcomeUnknownError(UnavailableError):
+    """The commit's outcome is unknown; repeat with the same request id to learn it."""
+
+    reason = "OUTCOME_UNKNOWN"
+
+    def __init__(self) -> None:
+        super().__init__("the outcome is unknown; repeat with the same request id")
+
+
+class ConflictError(RunkonError):
+    """The database kept refusing a concurrent change; read again and retry."""
+
+    reason = "CONFLICT"
+
+    def __init__(self) -> None:
+        super().__init__("a concurrent change won; read again and retry")
+
+
+class LeaseLostError(RunkonError):
+    """Another replica owns the run now; its results are fenced off. Never reaches a caller."""
+
+    reason = "LEASE_LOST"
+
+    def __init__(self, run_id: str, *, generation: int) -> None:
+        super().__init__(
+            f"lease on run {run_id} is past generation {generation}",
+            run_id=run_id,
+            generation=str(generation),
+        )
