@@ -106,8 +106,6 @@ class Cursor:
         return self._breaks_before(self.index)
 
     def _breaks_before(self, index: int) -> bool:
-        if index == 0:
-            return True
         tokens = self.tokens
         return "\n" in tokens.source.text[tokens.end(index - 1) : tokens.starts[index]]
 

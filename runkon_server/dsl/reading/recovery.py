@@ -75,8 +75,6 @@ def _skip_misplaced_block(cursor: Cursor, construct: str) -> None:
     message, hint = f"`{kind}` cannot stand inside `{construct}`", "it belongs to the workflow"
     if kind == "workflow":
         message, hint = "a workflow cannot stand inside another one", "is a `}` missing above?"
-    elif construct == "workflow":
-        message, hint = f"`{kind}` needs a block", f"write `{kind} {{ … }}`"
     cursor.report(codes.MISPLACED_BLOCK, message, hint=hint)
     cursor.skip_to(_LANDMARKS)
 

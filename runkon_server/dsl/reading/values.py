@@ -94,9 +94,7 @@ def _read_number(cursor: Cursor) -> Text | None:
     cursor.advance()
     if cursor.kind == ".":
         cursor.expected("an option", hint="numbers are whole")
-        cursor.advance()
-        if cursor.kind == INT:
-            cursor.advance()
+        _skip_dots(cursor)
         return None
     if cursor.kind in _WORDS and cursor.start == end:
         text = f"{digits}{cursor.text}"
@@ -139,7 +137,7 @@ def _read_word(cursor: Cursor, of: str) -> Text | None:
 def _skip_dots(cursor: Cursor) -> None:
     while cursor.kind == ".":
         cursor.advance()
-        if cursor.kind in NAME_KINDS:
+        if cursor.kind in NAME_KINDS or cursor.kind == INT:
             cursor.advance()
 
 

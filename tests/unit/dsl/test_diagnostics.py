@@ -11,9 +11,10 @@ from runkon_server.dsl.check import check
 from runkon_server.dsl.codes import CODES, Group, Severity
 from runkon_server.dsl.diagnostics import Diagnostic, diagnostic, did_you_mean, one_of, strict
 from runkon_server.dsl.parser import parse
+from runkon_server.dsl.snapshot import dump, load
 from runkon_server.dsl.source import Source
 from runkon_server.dsl.unsupported import refuse_unsupported
-from support.workflows import read, wrap
+from support.workflows import accepted, read, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -180,6 +181,14 @@ def test_a_long_line_is_cut_around_the_place() -> None:
 
     assert len(line) < 120
     assert line[carets.index("^") :].startswith("retires")
+
+
+def test_a_problem_without_a_place_can_be_shown() -> None:
+    """Nodes that were loaded from a snapshot have none."""
+    definition = load(dump(accepted("inputs { dry_run }")))
+    (problem,) = check(definition)
+
+    assert problem.render(Source("", "w.wf")).startswith("w.wf:0:0: warning WF552")
 
 
 def test_a_position_counts_code_points_and_only_line_feeds() -> None:
