@@ -1,0 +1,1 @@
+"""Leases, the committer, actors, the dispatcher of tasks, the listener: everything that runs."""

@@ -1,0 +1,227 @@
+"""What callers ask of the engine and what it answers: plain values, checked by `api` before.
+
+Every mutation carries `request_id` (None: not idempotent) and `digest`, a hash of the whole payload;
+the engine answers a repeat from the stored response, with `replayed` set, and refuses the same id
+with another digest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from runkon_server.core.facts import Reported
+from runkon_server.dsl.ast import Definition
+
+
+class ConflictPolicy(StrEnum):
+    """What StartRun does when a live run holds the key."""
+
+    FAIL = "fail"
+    USE_EXISTING = "use_existing"
+    CANCEL_EXISTING = "cancel_existing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinnedDefinition:
+    """A checked definition with the hash that names it for the life of its runs."""
+
+    content_hash: str
+    """SHA-256 hex over source, output schemas and snippets."""
+    snapshot: str
+    definition: Definition
+    version: int | None = None
+    """None: started from an inline source."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRun:
+    """Create a run. Inputs are already checked and defaults filled in."""
+
+    namespace: str
+    pinned: PinnedDefinition
+    inputs: dict[str, str]
+    principal: str
+    request_id: str | None = None
+    digest: str = ""
+    key: str | None = None
+    conflict_policy: ConflictPolicy = ConflictPolicy.FAIL
+    labels: dict[str, str] = field(default_factory=dict)
+    priority: int = 0
+    dry_run: bool = False
+    fail_fast: bool = True
+    trigger: str = ""
+    parent_run_id: str | None = None
+    start_delay: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted:
+    """Answer to StartRun; `started` is False when an existing run was returned."""
+
+    run_id: str
+    started: bool
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRun:
+    """Ask a run to stop. Refused for completed and failed runs; a repeat is fine."""
+
+    namespace: str
+    run_id: str
+    principal: str
+    reason: str = ""
+    force: bool = False
+    request_id: str | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolveGate:
+    """Vote on a gate, found by id, or by name among the run's gates (pending first, then newest)."""
+
+    namespace: str
+    principal: str
+    approve: bool
+    gate_id: str | None = None
+    run_id: str | None = None
+    key: str | None = None
+    gate_name: str | None = None
+    feedback: str | None = None
+    selections: tuple[str, ...] = ()
+    on_behalf_of: str | None = None
+    request_id: str | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateResolved:
+    """Answer to ResolveGate; the gate may still be pending when the quorum is larger."""
+
+    run_id: str
+    gate_id: str
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCancelled:
+    """Answer to CancelRun."""
+
+    run_id: str
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskLease:
+    """One task as it goes to a worker."""
+
+    task_id: str
+    token: str
+    namespace: str
+    run_id: str
+    workflow_name: str
+    step_id: str
+    step_name: str
+    action: str
+    iteration: int
+    iterations: tuple[int, ...]
+    attempt: int
+    delivery: int
+    """0 for the first hand-out; counts redeliveries of the same attempt."""
+    retries_remaining: int
+    idempotency_key: str
+    fence: str
+    """`GENERATION.DELIVERY`; a callee may refuse an older one."""
+    inputs: dict[str, str]
+    prior_contexts: str | None
+    retry_error: str | None
+    gate_feedback: str | None
+    identity: str | None
+    max_turns: int | None
+    plugin_dirs: tuple[str, ...]
+    lease: timedelta
+    """Heartbeat within this, or the task is handed out again."""
+    deadline_at: datetime | None
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCancel:
+    """Tell a worker to stop a task; it reports `cancelled` (or whatever was too late to stop)."""
+
+    task_id: str
+    token: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskReport:
+    """A worker's word on one task. `fact.task_id` names it."""
+
+    token: str
+    fact: Reported
+    digest: str = ""
+    """Hash of the outcome: tells a repeat from a contradiction."""
+
+
+class AckStatus(StrEnum):
+    """What became of a report."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    STALE = "stale"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportAck:
+    """Answer to one report, after its commit."""
+
+    task_id: str
+    token: str
+    status: AckStatus
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskHeartbeat:
+    """A sign of life for one task, with optional progress (JSON text or plain text)."""
+
+    task_id: str
+    token: str
+    progress: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeartbeatAnswer:
+    """Whether the task still counts and whether it should stop."""
+
+    task_id: str
+    token: str
+    known: bool
+    cancel_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerHello:
+    """Who a worker is and what it serves; `*` in `actions` makes it a fallback."""
+
+    namespace: str
+    worker_id: str
+    actions: frozenset[str]
+    principal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """One row of `run_events`; `payload` is JSON text."""
+
+    run_id: str
+    seq: int
+    epoch: int
+    kind: str
+    at: datetime
+    generation: int
+    payload: str
