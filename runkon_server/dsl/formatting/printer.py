@@ -1,0 +1,98 @@
+"""The layout tree to text."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from runkon_server.dsl.formatting.items import Block, BlockKind, Item, Line
+
+_INDENT: Final = "  "
+_WIDTH: Final = 100
+_INLINE_ENTRIES: Final = 2
+"""Options or map entries that may share a line with what they belong to."""
+
+
+def print_file(file: Block) -> str:
+    """The text of a whole file."""
+    printer = _Printer()
+    printer.items(file, "")
+    return "\n".join(printer.lines) + "\n"
+
+
+class _Printer:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._starts_block = True
+
+    def items(self, block: Block, indent: str) -> None:
+        """Print what is inside a block."""
+        self._starts_block = True
+        for item in block.items:
+            self._comments(item.comments, indent)
+            self._blank(wanted=item.blank_before)
+            for comment in item.hoisted_comments:
+                self._line(f"{indent}{comment}", None)
+            self._item(item, indent, "," if block.kind is BlockKind.LIST else "")
+        self._comments(block.closing_comments, indent)
+
+    def _item(self, item: Item, indent: str, separator: str) -> None:
+        inline = _inline(item)
+        if inline is None or (item.block and len(indent + inline + separator) > _WIDTH):
+            self._open_item(item, indent, separator)
+        else:
+            self._line(f"{indent}{inline}{separator}", item.trailing_comment)
+
+    def _open_item(self, item: Item, indent: str, separator: str) -> None:
+        assert item.block is not None
+        opening, closing = item.block.brackets
+        self._line(f"{indent}{item.head} {opening}", item.block.opening_comment)
+        self.items(item.block, indent + _INDENT)
+        tail = f" {item.tail}" if item.tail else ""
+        self._line(f"{indent}{closing}{tail}{separator}", item.trailing_comment)
+
+    def _comments(self, comments: list[Line], indent: str) -> None:
+        for comment in comments:
+            self._blank(wanted=comment.blank_before)
+            self._line(f"{indent}{comment.text}", None)
+
+    def _blank(self, *, wanted: bool) -> None:
+        if wanted and not self._starts_block:
+            self.lines.append("")
+
+    def _line(self, text: str, comment: str | None) -> None:
+        self.lines.append(text if comment is None else f"{text}  {comment}")
+        self._starts_block = False
+
+
+def _inline(item: Item) -> str | None:
+    """The item on one line, if it may be."""
+    block = item.block
+    if block is None:
+        return item.head
+    opening, closing = block.brackets
+    inside = _inline_entries(block)
+    if inside is None:
+        return None
+    tail = f" {item.tail}" if item.tail else ""
+    head = f"{item.head} " if item.head else ""
+    return f"{head}{opening}{inside}{closing}{tail}"
+
+
+def _inline_entries(block: Block) -> str | None:
+    if block.has_comments:
+        return None
+    if not block.items:
+        return ""
+    entries = [_inline(item) for item in block.items]
+    texts = [entry for entry in entries if entry is not None and "\n" not in entry]
+    if len(texts) < len(entries) or block.kind is BlockKind.BODY:
+        return None
+    if block.kind is BlockKind.LIST:
+        return ", ".join(texts)
+    if len(texts) > _INLINE_ENTRIES or any(_is_filled_map(item) for item in block.items):
+        return None
+    return f" {' '.join(texts)} "
+
+
+def _is_filled_map(item: Item) -> bool:
+    return item.block is not None and item.block.kind is BlockKind.MAP and bool(item.block.items)
