@@ -1,0 +1,76 @@
+"""Client of the Runkon workflow service: callers, watchers and workers.
+
+`Client` and `SyncClient` start runs, follow them and answer gates; `Worker` executes actions.
+Values are frozen dataclasses, failures are `RunkonClientError`s; gRPC and protobuf stay inside.
+"""
+
+from runkon_client.calls.runs import EventPage, RunOptions, RunSpec
+from runkon_client.client import Client, GateHandle, ListedGate, RunHandle, StartedRun
+from runkon_client.errors import (
+    AbortedError,
+    AlreadyExistsError,
+    CallCancelledError,
+    Code,
+    DeadlineExceededError,
+    EventGapError,
+    InvalidArgumentError,
+    NotFoundError,
+    OutOfRangeError,
+    PermissionDeniedError,
+    PreconditionError,
+    ResourceExhaustedError,
+    RunkonClientError,
+    ServerFaultError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnimplementedError,
+    Violation,
+    WaitTimeoutError,
+)
+from runkon_client.retry import RetryPolicy
+from runkon_client.streams import EventStream, SyncEventStream
+from runkon_client.sync import (
+    SyncClient,
+    SyncGateHandle,
+    SyncListedGate,
+    SyncRunHandle,
+    SyncStartedRun,
+)
+
+__all__ = [
+    "AbortedError",
+    "AlreadyExistsError",
+    "CallCancelledError",
+    "Client",
+    "Code",
+    "DeadlineExceededError",
+    "EventGapError",
+    "EventPage",
+    "EventStream",
+    "GateHandle",
+    "InvalidArgumentError",
+    "ListedGate",
+    "NotFoundError",
+    "OutOfRangeError",
+    "PermissionDeniedError",
+    "PreconditionError",
+    "ResourceExhaustedError",
+    "RetryPolicy",
+    "RunHandle",
+    "RunOptions",
+    "RunSpec",
+    "RunkonClientError",
+    "ServerFaultError",
+    "StartedRun",
+    "SyncClient",
+    "SyncEventStream",
+    "SyncGateHandle",
+    "SyncListedGate",
+    "SyncRunHandle",
+    "SyncStartedRun",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UnimplementedError",
+    "Violation",
+    "WaitTimeoutError",
+]

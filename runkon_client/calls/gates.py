@@ -1,0 +1,122 @@
+"""Calls of GateService."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runkon.v1 import gates_pb2
+from runkon_client.calls.call import Call, Page, encode_span, mint_request_id, reader
+from runkon_client.decode import decode_gate
+from runkon_client.errors import Code, NotFoundError
+from runkon_client.values import GateState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+
+    from runkon_client import values
+
+
+@dataclass(frozen=True, slots=True)
+class GateFilter:
+    """Which gates a list holds: those that everything given holds for."""
+
+    run_id: str = ""
+    type: str = ""
+    workflow_name: str = ""
+    state: values.GateState | None = None
+    min_age: timedelta | None = None
+
+
+def list_gates(namespace: str, wanted: GateFilter, token: str) -> Call[Page[values.Gate]]:
+    """ListGates."""
+    state = gates_pb2.GATE_STATE_UNSPECIFIED
+    if wanted.state is not None:
+        state = gates_pb2.GateState.Value(f"GATE_STATE_{wanted.state.name}")
+    return Call(
+        "/runkon.v1.GateService/ListGates",
+        gates_pb2.ListGatesRequest(
+            namespace=namespace,
+            run_id=wanted.run_id,
+            type=wanted.type,
+            workflow_name=wanted.workflow_name,
+            state=state,
+            min_age=encode_span(wanted.min_age) if wanted.min_age is not None else None,
+            page_token=token,
+        ),
+        reader(
+            gates_pb2.ListGatesResponse,
+            lambda answer: Page(tuple(map(decode_gate, answer.gates)), answer.next_page_token),
+        ),
+    )
+
+
+def get_gate(namespace: str, gate_id: str) -> Call[values.Gate]:
+    """GetGate."""
+    return Call(
+        "/runkon.v1.GateService/GetGate",
+        gates_pb2.GetGateRequest(namespace=namespace, gate_id=gate_id),
+        reader(gates_pb2.GetGateResponse, lambda answer: decode_gate(answer.gate)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What to say at a gate."""
+
+    approve: bool
+    feedback: str = ""
+    selections: Sequence[str] = ()
+    on_behalf_of: str = ""
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GateTarget:
+    """Which gate: by its id, or else by its run and its name there."""
+
+    gate_id: str = ""
+    run_id: str = ""
+    gate_name: str = ""
+
+    def found_in(self, gates: Sequence[values.Gate]) -> GateTarget:
+        """The same gate by its id, out of its run's: the pending one, or else the latest.
+
+        Raises:
+            NotFoundError: the run has had no gate of that name.
+        """
+        named = [gate for gate in gates if gate.name == self.gate_name]
+        if not named:
+            raise NotFoundError(
+                f"run {self.run_id} has had no gate {self.gate_name}",
+                code=Code.NOT_FOUND,
+                reason="GATE_NOT_FOUND",
+            )
+        pending = [gate for gate in named if gate.state is GateState.PENDING]
+        # Each group of a list comes oldest first.
+        return GateTarget(gate_id=(pending or named)[-1].id)
+
+
+def resolve_gate(namespace: str, target: GateTarget, vote: Vote) -> Call[values.Gate]:
+    """ResolveGate."""
+    request = gates_pb2.ResolveGateRequest(
+        namespace=namespace,
+        request_id=vote.request_id or mint_request_id(),
+        decision=(
+            gates_pb2.GATE_DECISION_APPROVE if vote.approve else gates_pb2.GATE_DECISION_REJECT
+        ),
+        feedback=vote.feedback,
+        selections=vote.selections,
+        on_behalf_of=vote.on_behalf_of,
+    )
+    if target.gate_id:
+        request.gate_id = target.gate_id
+    else:
+        request.run_gate.gate_name = target.gate_name
+        request.run_gate.run_id = target.run_id
+    return Call(
+        "/runkon.v1.GateService/ResolveGate",
+        request,
+        reader(gates_pb2.ResolveGateResponse, lambda answer: decode_gate(answer.gate)),
+    )

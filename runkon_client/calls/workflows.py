@@ -1,0 +1,104 @@
+"""Calls of WorkflowService."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runkon.v1 import types_pb2, workflows_pb2
+from runkon_client import values
+from runkon_client.calls.call import Call, Page, mint_request_id, reader
+from runkon_client.decode import decode_diagnostics, decode_workflow
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def put_workflow(
+    namespace: str,
+    source: str,
+    *,
+    output_schemas: Mapping[str, str],
+    snippets: Mapping[str, str],
+    strict: bool,
+    request_id: str,
+) -> Call[values.StoredWorkflow]:
+    """PutWorkflow."""
+    return Call(
+        "/runkon.v1.WorkflowService/PutWorkflow",
+        workflows_pb2.PutWorkflowRequest(
+            namespace=namespace,
+            request_id=request_id or mint_request_id(),
+            source=source,
+            output_schemas=output_schemas,
+            snippets=snippets,
+            strict=strict,
+        ),
+        reader(
+            workflows_pb2.PutWorkflowResponse,
+            lambda answer: values.StoredWorkflow(
+                workflow=decode_workflow(answer.workflow),
+                created=answer.created,
+                diagnostics=decode_diagnostics(answer.diagnostics),
+                replayed=answer.replayed,
+            ),
+        ),
+    )
+
+
+def get_workflow(namespace: str, name: str, version: int, *, full: bool) -> Call[values.Workflow]:
+    """GetWorkflow."""
+    return Call(
+        "/runkon.v1.WorkflowService/GetWorkflow",
+        workflows_pb2.GetWorkflowRequest(
+            namespace=namespace,
+            name=name,
+            version=version,
+            view=types_pb2.VIEW_FULL if full else types_pb2.VIEW_BASIC,
+        ),
+        reader(workflows_pb2.GetWorkflowResponse, lambda a: decode_workflow(a.workflow)),
+    )
+
+
+def list_workflows(
+    namespace: str, name: str, *, page_size: int, token: str
+) -> Call[Page[values.Workflow]]:
+    """ListWorkflows."""
+    return Call(
+        "/runkon.v1.WorkflowService/ListWorkflows",
+        workflows_pb2.ListWorkflowsRequest(
+            namespace=namespace, name=name, page_size=page_size, page_token=token
+        ),
+        reader(
+            workflows_pb2.ListWorkflowsResponse,
+            lambda a: Page(tuple(map(decode_workflow, a.workflows)), a.next_page_token),
+        ),
+    )
+
+
+def validate_workflow(
+    namespace: str,
+    source: str,
+    *,
+    output_schemas: Mapping[str, str],
+    snippets: Mapping[str, str],
+    strict: bool,
+) -> Call[values.Validation]:
+    """ValidateWorkflow."""
+    return Call(
+        "/runkon.v1.WorkflowService/ValidateWorkflow",
+        workflows_pb2.ValidateWorkflowRequest(
+            namespace=namespace,
+            source=source,
+            output_schemas=output_schemas,
+            snippets=snippets,
+            strict=strict,
+        ),
+        reader(
+            workflows_pb2.ValidateWorkflowResponse,
+            lambda answer: values.Validation(
+                valid=answer.valid,
+                diagnostics=decode_diagnostics(answer.diagnostics),
+                workflow=decode_workflow(answer.workflow) if answer.HasField("workflow") else None,
+            ),
+        ),
+    )

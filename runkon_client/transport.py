@@ -1,0 +1,161 @@
+"""Performing calls on either stack: retries, deadlines, metadata, errors.
+
+The two classes do the same; each line that differs waits for bytes or for time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import grpc
+import grpc.aio
+
+from runkon.v1 import runs_pb2
+from runkon_client.errors import error_from_rpc
+from runkon_client.following import STREAM_PATH
+from runkon_client.retry import Attempts
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from google.protobuf.message import Message
+
+    from runkon_client.calls.call import Call, Page
+    from runkon_client.channel import Endpoint, Options
+    from runkon_client.retry import RetryPolicy
+
+_T = TypeVar("_T")
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+class EventCall(Protocol):
+    """A stream of events on the sync stack, as far as it is used here."""
+
+    def __next__(self) -> runs_pb2.StreamRunEventsResponse: ...
+
+    def cancel(self) -> object:
+        """End it from this side; a wait in `next` fails."""
+
+    def add_callback(self, callback: Callable[[], None]) -> object:
+        """Call once it has ended."""
+
+
+class AsyncTransport:
+    """Calls on one channel of the running event loop."""
+
+    def __init__(self, endpoint: Endpoint, retry: RetryPolicy, options: Options) -> None:
+        self.endpoint = endpoint
+        self._retry = retry
+        self._channel = endpoint.open_async(options)
+        self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[Message, bytes]] = {}
+        self._follow: grpc.aio.UnaryStreamMultiCallable[
+            runs_pb2.StreamRunEventsRequest, runs_pb2.StreamRunEventsResponse
+        ] = self._channel.unary_stream(
+            STREAM_PATH, _serialize, runs_pb2.StreamRunEventsResponse.FromString
+        )
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The channel, for streams of another kind."""
+        return self._channel
+
+    async def close(self) -> None:
+        """Close the channel; calls that are under way fail."""
+        await self._channel.close()
+
+    async def perform(self, call: Call[_T], policy: RetryPolicy | None = None) -> _T:
+        """Make the call until it succeeds, fails for good, or the retry window is over."""
+        method = self._methods.get(call.path)
+        if method is None:
+            method = self._channel.unary_unary(call.path, _serialize, None)
+            self._methods[call.path] = method
+        attempts = Attempts(policy or self._retry, now=time.monotonic())
+        while True:
+            try:
+                data = await method(
+                    call.request, timeout=call.timeout_s, metadata=self.endpoint.metadata
+                )
+            except grpc.RpcError as rpc_error:
+                error = error_from_rpc(rpc_error)
+                delay_s = attempts.delay_after(error, now=time.monotonic())
+                if delay_s is None:
+                    raise error from rpc_error
+            else:
+                return call.read(data)
+            await asyncio.sleep(delay_s)
+
+    async def pages(self, page: Callable[[str], Call[Page[_T]]]) -> AsyncIterator[_T]:
+        """Every item of a list, page after page; `page` makes the call for a token."""
+        token = ""
+        while True:
+            found = await self.perform(page(token))
+            for item in found.items:
+                yield item
+            token = found.next_token
+            if not token:
+                return
+
+    def follow(
+        self, request: runs_pb2.StreamRunEventsRequest
+    ) -> grpc.aio.UnaryStreamCall[
+        runs_pb2.StreamRunEventsRequest, runs_pb2.StreamRunEventsResponse
+    ]:
+        """One stream of events."""
+        return self._follow(request, metadata=self.endpoint.metadata)
+
+
+class SyncTransport:
+    """Calls on one channel, from any thread."""
+
+    def __init__(self, endpoint: Endpoint, retry: RetryPolicy) -> None:
+        self.endpoint = endpoint
+        self._retry = retry
+        self._channel = endpoint.open_sync()
+        self._methods: dict[str, grpc.UnaryUnaryMultiCallable[Message, bytes]] = {}
+        self._follow: grpc.UnaryStreamMultiCallable[
+            runs_pb2.StreamRunEventsRequest, runs_pb2.StreamRunEventsResponse
+        ] = self._channel.unary_stream(
+            STREAM_PATH, _serialize, runs_pb2.StreamRunEventsResponse.FromString
+        )
+
+    def close(self) -> None:
+        """Close the channel; calls that are under way fail."""
+        self._channel.close()
+
+    def perform(self, call: Call[_T], policy: RetryPolicy | None = None) -> _T:
+        """Make the call until it succeeds, fails for good, or the retry window is over."""
+        method = self._methods.get(call.path)
+        if method is None:
+            method = self._channel.unary_unary(call.path, _serialize, None)
+            self._methods[call.path] = method
+        attempts = Attempts(policy or self._retry, now=time.monotonic())
+        while True:
+            try:
+                data = method(call.request, timeout=call.timeout_s, metadata=self.endpoint.metadata)
+            except grpc.RpcError as rpc_error:
+                error = error_from_rpc(rpc_error)
+                delay_s = attempts.delay_after(error, now=time.monotonic())
+                if delay_s is None:
+                    raise error from rpc_error
+            else:
+                return call.read(data)
+            time.sleep(delay_s)
+
+    def pages(self, page: Callable[[str], Call[Page[_T]]]) -> Iterator[_T]:
+        """Every item of a list, page after page; `page` makes the call for a token."""
+        token = ""
+        while True:
+            found = self.perform(page(token))
+            yield from found.items
+            token = found.next_token
+            if not token:
+                return
+
+    def follow(self, request: runs_pb2.StreamRunEventsRequest) -> EventCall:
+        """One stream of events."""
+        return self._follow(request, metadata=self.endpoint.metadata)
