@@ -10,11 +10,12 @@ run's lock, one instant for everything that is committed together. The rules it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from runkon_server.core.model import RunState
 
 
@@ -67,6 +68,10 @@ class Dispatch:
     timeout_s: float | None = None
     """The step's deadline, for the worker's information; the run's own timer enforces it."""
     dry_run: bool = False
+    output_schema: str | None = None
+    """Name that `output` uses."""
+    snippets: tuple[str, ...] = ()
+    """Names that `with` uses, in the order in which they apply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,194 @@
+"""From syntax to plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from runkon_server.core import ids
+from runkon_server.core.plan import Block, CallNode, GateNode, Loop, ParallelNode, Plan
+from runkon_server.dsl.ast import (
+    AgentRef,
+    Always,
+    Call,
+    ContinueOnFail,
+    Do,
+    DoWhile,
+    Gate,
+    If,
+    Parallel,
+    Policy,
+    StepField,
+    StepMarker,
+    Unless,
+    While,
+)
+from runkon_server.dsl.queries import agent_key, all_nodes, display_name, step_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from runkon_server.core.plan import PlanNode
+    from runkon_server.dsl.ast import Definition, Node, ParallelCall
+
+HUMAN_GATES: Final = frozenset({"human_approval", "human_review"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """What the enclosing `do` blocks say."""
+
+    output: str | None = None
+    snippets: tuple[str, ...] = ()
+
+    def inside(self, output: str | None, snippets: tuple[str, ...]) -> _Settings:
+        return _Settings(output or self.output, self.snippets + snippets)
+
+
+def compile_plan(definition: Definition) -> Plan:
+    """Make a definition ready to run.
+
+    Raises:
+        ValueError: it has a node that this version does not run, or numbers too large for `at`.
+    """
+    return Plan(
+        name=definition.name,
+        display_name=display_name(definition),
+        body=Block(path="body", children=_nodes(definition.body, "body", _Settings())),
+        always=Block(path="always", children=_nodes(definition.always, "always", _Settings())),
+        watched=frozenset(_watched(definition)),
+        option_sources=frozenset(
+            node.options.step
+            for node in all_nodes(definition)
+            if isinstance(node, Gate) and isinstance(node.options, StepField)
+        ),
+        declared=frozenset(each.name for each in definition.inputs),
+    )
+
+
+def _watched(definition: Definition) -> Iterator[str]:
+    for node in all_nodes(definition):
+        if isinstance(node, If | Unless | While | DoWhile):
+            if isinstance(node.condition, StepMarker):
+                yield node.condition.step
+        elif isinstance(node, Parallel):
+            yield from (call.condition.step for call in node.calls if call.condition is not None)
+
+
+def _nodes(nodes: Sequence[Node], path: str, settings: _Settings) -> tuple[PlanNode, ...]:
+    _fits(len(nodes), path)
+    return tuple(_node(node, f"{path}.{n}", settings) for n, node in enumerate(nodes))
+
+
+def _node(node: Node, path: str, settings: _Settings) -> PlanNode:
+    match node:
+        case Call():
+            return _call(node, path, settings)
+        case If() | Unless():
+            return Block(
+                path=path,
+                children=_nodes(node.body, path, settings),
+                condition=node.condition,
+                wanted=isinstance(node, If),
+            )
+        case While() | DoWhile():
+            return _loop(node, path, settings)
+        case Do():
+            inner = settings.inside(node.output, node.with_)
+            return Block(path=path, children=_nodes(node.body, path, inner))
+        case Always():
+            return Block(path=path, children=_nodes(node.body, path, settings))
+        case Parallel():
+            return _parallel(node, path, settings)
+        case Gate(gate_type=gate_type) if gate_type in HUMAN_GATES:
+            return _gate(node, path)
+        case Gate():
+            raise ValueError(f"{path}: gates of type `{node.gate_type}` are not run yet")
+        case _:
+            raise ValueError(f"{path}: `{type(node).__name__}` is not run yet")
+
+
+def _call(call: Call, path: str, settings: _Settings) -> CallNode:
+    inner = settings.inside(call.output, call.with_)
+    on_fail = None
+    if isinstance(call.on_fail, AgentRef):
+        on_fail = replace(
+            _agent(call.on_fail, f"{path}.on_fail"),
+            output_schema=settings.output,
+            snippets=settings.snippets,
+        )
+    return replace(
+        _agent(call.agent, path),
+        retries=call.retries,
+        retry_delay_s=None if call.retry_delay is None else call.retry_delay.seconds,
+        timeout_s=None if call.timeout is None else call.timeout.seconds,
+        identity=call.as_identity,
+        max_turns=call.max_turns,
+        plugin_dirs=tuple(dict.fromkeys(call.plugin_dirs)),
+        output_schema=inner.output,
+        snippets=inner.snippets,
+        on_fail=on_fail,
+        tolerated=isinstance(call.on_fail, ContinueOnFail),
+    )
+
+
+def _agent(agent: AgentRef, path: str) -> CallNode:
+    key = agent_key(agent)
+    columns = {"path": path, "step_name": agent.value, "step_key": key, "role": "actor"}
+    return CallNode(path=path, name=agent.value, key=key, columns=columns)
+
+
+def _loop(node: While | DoWhile, path: str, settings: _Settings) -> Loop:
+    _fits(node.max_iterations, path)
+    return Loop(
+        path=path,
+        children=_nodes(node.body, path, settings),
+        condition=node.condition,
+        tests_first=isinstance(node, While),
+        max_iterations=node.max_iterations,
+        stuck_after=node.stuck_after,
+        fails_at_max=node.on_max_iter is Policy.FAIL,
+    )
+
+
+def _parallel(node: Parallel, path: str, settings: _Settings) -> ParallelNode:
+    inner = settings.inside(node.output, node.with_)
+    count = len(node.calls)
+    _fits(count, path)
+    return ParallelNode(
+        path=path,
+        branches=tuple(_branch(call, f"{path}.{n}", inner) for n, call in enumerate(node.calls)),
+        fail_fast=node.fail_fast,
+        min_success=count if node.min_success is None else min(node.min_success, count),
+        name=node.name,
+    )
+
+
+def _branch(call: ParallelCall, path: str, settings: _Settings) -> CallNode:
+    inner = settings.inside(call.output, call.with_ or ())
+    return replace(
+        _agent(call.agent, path),
+        retries=call.retries or 0,
+        retry_delay_s=None if call.retry_delay is None else call.retry_delay.seconds,
+        output_schema=inner.output,
+        snippets=inner.snippets,
+        condition=call.condition,
+    )
+
+
+def _gate(gate: Gate, path: str) -> GateNode:
+    columns = {
+        "path": path,
+        "step_name": gate.name,
+        "step_key": step_key(gate),
+        "gate_type": gate.gate_type,
+        "gate_timeout": str(gate.timeout_s),
+    }
+    if gate.prompt is not None:
+        columns["gate_prompt"] = gate.prompt
+    return GateNode(path=path, gate=gate, columns=columns)
+
+
+def _fits(number: int, path: str) -> None:
+    if number > ids.NUMBER_MAX:
+        raise ValueError(f"{path}: {number} is more than {ids.NUMBER_MAX}")

@@ -1,0 +1,100 @@
+"""Why a run stands still, and where."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from runkon_server.core import ids
+from runkon_server.core.gates import blocked_on_gate
+from runkon_server.core.model import CallOp, GateOp, OnFailOp, ParallelOp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runkon_server.core.model import RunState
+
+
+class CurrentStep(NamedTuple):
+    """Where a run is now; of several branches the first that has not ended."""
+
+    name: str
+    iteration: int
+
+
+class _Waiting(NamedTuple):
+    """One attempt that is awaited, or one pause."""
+
+    name: str
+    step_id: str
+    attempt: int
+    iteration: int
+    is_paused: bool
+
+
+def blocked_on(state: RunState) -> tuple[dict[str, Any], ...]:
+    """What the run waits for, one entry each; empty only when it is over.
+
+    An entry's `type` is `start`, the type of a gate, `worker` or `retry`. A gate's entry is what
+    the run's row has; the others have `step_id`, `step_name`, `attempt` and `task_id` or
+    `timer_id`.
+    """
+    if state.status == "pending":
+        return ({"type": "start"},)
+    if isinstance(state.leaf, GateOp):
+        return (blocked_on_gate(state.leaf),)
+    return tuple(_entry(each) for each in _waiting(state))
+
+
+def _entry(waiting: _Waiting) -> dict[str, Any]:
+    step_id = waiting.step_id
+    entry: dict[str, Any] = {"step_id": step_id, "step_name": waiting.name}
+    if waiting.is_paused:
+        attempt = waiting.attempt + 1
+        return {"type": "retry", "timer_id": ids.retry_timer(step_id), "attempt": attempt} | entry
+    task = ids.task_id(step_id, waiting.attempt)
+    return {"type": "worker", "task_id": task, "attempt": waiting.attempt} | entry
+
+
+def _waiting(state: RunState) -> Iterator[_Waiting]:
+    match state.leaf:
+        case CallOp() as op:
+            iteration = op.row["iteration"]
+            yield _Waiting(op.node.name, op.step_id, op.attempt, iteration, op.is_paused)
+        case OnFailOp(step_id=step_id, row=row):
+            yield _Waiting(row["step_name"], step_id, 0, row["iteration"], is_paused=False)
+        case ParallelOp() as op:
+            yield from _branches(state, op)
+        case _:
+            pass
+
+
+def _branches(state: RunState, op: ParallelOp) -> Iterator[_Waiting]:
+    setup = state.setup
+    iteration = op.place.passes[-1] if op.place.passes else 0
+    for number, branch in enumerate(op.branches):
+        if branch.state in ("running", "paused"):
+            step_id = ids.step_id(setup.run_id, ids.child_at(op.place.at, number), setup.epoch, 0)
+            name = op.node.branches[number].name
+            is_paused = branch.state == "paused"
+            yield _Waiting(name, step_id, branch.attempt, iteration, is_paused)
+
+
+def open_tasks(state: RunState) -> tuple[str, ...]:
+    """Ids of the tasks whose reports are awaited."""
+    return tuple(
+        ids.task_id(each.step_id, each.attempt) for each in _waiting(state) if not each.is_paused
+    )
+
+
+def current_step(state: RunState) -> CurrentStep | None:
+    """None before the first step and after the last."""
+    if isinstance(state.leaf, GateOp):
+        return CurrentStep(state.leaf.node.gate.name, state.leaf.row["iteration"])
+    for each in _waiting(state):
+        return CurrentStep(each.name, each.iteration)
+    return None
+
+
+def waits_only_for_gates(state: RunState) -> bool:
+    """Whether the run can be forgotten until a person answers."""
+    return isinstance(state.leaf, GateOp)

@@ -1,0 +1,222 @@
+"""What a run is while it lives: where it stands, what is in flight, what later steps are told.
+
+A `RunState` is never changed once `advance` or `restore` has returned it; a `Scratch` works on a
+copy. It holds no history: its size follows the definition, whatever the age of the run. Equal
+states behave alike, so a field that means nothing in a situation has its default there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from runkon_server.core.plan import Block, CallNode, GateNode, Loop, ParallelNode, Plan
+
+RunStatus: TypeAlias = Literal[
+    "pending", "running", "waiting", "cancelling", "completed", "failed", "cancelled"
+]
+Phase: TypeAlias = Literal["body", "always", "done"]
+BodyOutcome: TypeAlias = Literal["completed", "failed", "cancelled"]
+Passes: TypeAlias = tuple[int, ...]
+"""One counter per enclosing loop, outermost first."""
+Options: TypeAlias = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What stays the same as long as an epoch of the run lasts."""
+
+    plan: Plan
+    run_id: str
+    workflow_name: str
+    epoch: int
+    dry_run: bool
+    fail_fast: bool
+    inputs: dict[str, str]
+    variables: dict[str, str]
+    """Those that every task is given with the same value."""
+    reserved: frozenset[str]
+    """Names that no step may export."""
+
+
+class Frame(NamedTuple):
+    """One container that is being walked; `parent` is the one around it."""
+
+    node: Block | Loop
+    at: str
+    """Where its children are: in a loop, of this pass."""
+    passes: Passes
+    entered: int
+    """Children entered so far."""
+    parent: Frame | None
+    starts: int = 0
+    """The run's count of awaited steps when the pass began."""
+    window: tuple[frozenset[str], ...] = ()
+    """Markers of the loop's step after each of the last passes, for `stuck_after`."""
+
+
+class Place(NamedTuple):
+    """Where a step stands in the program, and its number in the order of rows."""
+
+    at: str
+    passes: Passes
+    position: int
+
+
+class Completion(NamedTuple):
+    """What a completed step says to later ones."""
+
+    context: str
+    markers: tuple[str, ...]
+    structured_output: str | None
+    output_file: str | None
+
+
+class CallOp(NamedTuple):
+    """An attempt at a call that is running, or the pause after one that failed."""
+
+    node: CallNode
+    place: Place
+    step_id: str
+    attempt: int
+    row: dict[str, Any]
+    """The columns that the row was inserted with."""
+    is_paused: bool = False
+    error: str | None = None
+    """Of the attempt before the pause."""
+
+
+class OnFailOp(NamedTuple):
+    """The agent that runs after the last attempt at a call."""
+
+    call: CallNode
+    failed_step_id: str
+    failure: str
+    """Why the call counts as failed, whatever becomes of the agent."""
+    step_id: str
+    row: dict[str, Any]
+
+
+BranchState: TypeAlias = Literal["running", "paused", "completed", "failed", "skipped"]
+
+
+class Branch(NamedTuple):
+    """One call of a parallel block."""
+
+    state: BranchState
+    attempt: int = 0
+    error: str | None = None
+    done: Completion | None = None
+
+
+class ParallelOp(NamedTuple):
+    """A parallel block of which at least one branch has not ended."""
+
+    node: ParallelNode
+    place: Place
+    """Of the block; its position is that of the first branch."""
+    branches: tuple[Branch, ...]
+
+
+class GateOp(NamedTuple):
+    """A gate that waits for its decision; `step_id` is the gate's id, too."""
+
+    node: GateNode
+    step_id: str
+    row: dict[str, Any]
+    options: Options | None
+
+
+Leaf: TypeAlias = CallOp | OnFailOp | ParallelOp | GateOp
+
+
+class Memory(NamedTuple):
+    """What tasks are told about the steps before them."""
+
+    prior_context: str = ""
+    contexts: str | None = ""
+    """All context entries, JSON objects joined by commas; None once they are too long to send."""
+    prior_output: str | None = None
+    prior_output_file: str | None = None
+    exports: dict[str, str] = {}  # noqa: RUF012  replaced, never changed
+    gate_feedback: str | None = None
+
+
+NOTHING_TOLD: Final = Memory()
+
+
+class Counts(NamedTuple):
+    """Rows of steps by how they ended."""
+
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    timed_out: int = 0
+
+
+NO_ROWS: Final = Counts()
+
+
+@dataclass(slots=True)
+class RunState:
+    """One run between two facts."""
+
+    setup: Setup
+    status: RunStatus
+    phase: Phase = "body"
+    ok: bool = True
+    """Whether no step of this section has failed."""
+    error: str | None = None
+    """The first failure of the body."""
+    outcome: BodyOutcome | None = None
+    """How the body ended; None before."""
+    cancel: str | None = None
+    """Why the run is being cancelled; None: it is not."""
+    force: bool = False
+    frame: Frame | None = None
+    leaf: Leaf | None = None
+    results: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Markers of watched step keys; a key without markers is left out."""
+    outputs: dict[str, str] = field(default_factory=dict)
+    """Structured outputs that gates take their options from."""
+    memory: Memory = NOTHING_TOLD
+    position: int = 0
+    starts: int = 0
+    """Steps so far that something outside was awaited for."""
+    counts: Counts = NO_ROWS
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing will ever happen in this epoch any more."""
+        return self.phase == "done"
+
+
+def copy_of(state: RunState) -> RunState:
+    """A state to work on; its dictionaries are shared and must be replaced, not changed."""
+    return RunState(
+        state.setup,
+        state.status,
+        state.phase,
+        state.ok,
+        state.error,
+        state.outcome,
+        state.cancel,
+        state.force,
+        state.frame,
+        state.leaf,
+        state.results,
+        state.outputs,
+        state.memory,
+        state.position,
+        state.starts,
+        state.counts,
+        state.metrics,
+    )
+
+
+def ended(setup: Setup, status: RunStatus) -> RunState:
+    """The one state of a run that is over."""
+    return RunState(setup, status, phase="done")

@@ -1,0 +1,330 @@
+"""Parallel blocks: branches that run at the same time on one row each, and what they amount to.
+
+Results apply in declaration order when the last branch has ended, so reports may come in any
+order. Until then they lie in the branches, which are rebuilt from the rows alone: a branch that
+waits for its next attempt is a running row with an error.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from runkon_server.core import ids, tasks
+from runkon_server.core.decision import ClearTimer, SetTimer
+from runkon_server.core.facts import Outcome
+from runkon_server.core.metrics import parse_metrics
+from runkon_server.core.model import Branch, Completion, ParallelOp, Place
+from runkon_server.core.outcomes import fail, forget, record_metrics, set_markers, succeed
+from runkon_server.core.rows import completion_of, new_row
+from runkon_server.core.variables import task_variables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from runkon_server.core.facts import Reported
+    from runkon_server.core.model import BranchState, Passes, Setup
+    from runkon_server.core.plan import CallNode, ParallelNode
+    from runkon_server.core.records import StepRecord
+    from runkon_server.core.scratch import Scratch
+
+_GIVEN_UP = "given up, because the run was cancelled"
+_AT_WIDTH = 5
+"""Characters that a branch's number adds to `at`."""
+
+
+class Tally(NamedTuple):
+    """How far a block is."""
+
+    open: int
+    good: int
+    """Completed and skipped branches."""
+    failed: int
+
+
+def tally(op: ParallelOp) -> Tally:
+    """Count the branches."""
+    is_open = good = failed = 0
+    for branch in op.branches:
+        if branch.state in ("running", "paused"):
+            is_open += 1
+        elif branch.state == "failed":
+            failed += 1
+        else:
+            good += 1
+    return Tally(is_open, good, failed)
+
+
+def is_doomed(op: ParallelOp) -> bool:
+    """Whether the block can no longer succeed and has said that it stops then."""
+    node = op.node
+    return node.fail_fast and tally(op).failed > len(node.branches) - node.min_success
+
+
+def enter(tx: Scratch, node: ParallelNode, at: str, passes: Passes) -> None:
+    """Begin a block, or take it from its rows."""
+    if tx.known(ids.child_at(at, 0)) is not None:
+        _adopt(tx, node, at, passes)
+    elif tx.may_start():
+        _begin(tx, node, at, passes)
+
+
+def _begin(tx: Scratch, node: ParallelNode, at: str, passes: Passes) -> None:
+    state = tx.state
+    branches = tuple(Branch("running" if _is_wanted(tx, c) else "skipped") for c in node.branches)
+    op = ParallelOp(node, Place(at, passes, state.position), branches)
+    state.position += len(branches)
+    for number in range(len(branches)):
+        _insert(tx, op, number)
+    variables = task_variables(state)
+    for number, branch in enumerate(branches):
+        if branch.state == "running":
+            _dispatch(tx, op, number, variables=variables)
+    _settle(tx, op)
+    state.starts += _is_awaited(op)
+
+
+def _is_wanted(tx: Scratch, node: CallNode) -> bool:
+    condition = node.condition
+    return condition is None or condition.marker in tx.state.results.get(condition.step, ())
+
+
+def _is_awaited(op: ParallelOp) -> bool:
+    return any(branch.state != "skipped" for branch in op.branches)
+
+
+def _insert(tx: Scratch, op: ParallelOp, number: int) -> None:
+    step_id, row = _row(tx.state.setup, op, number)
+    tx.insert_step(step_id, row)
+    kind = "step_started" if row["status"] == "running" else "step_skipped"
+    tx.step_event(kind, step_id, row)
+
+
+def _row(setup: Setup, op: ParallelOp, number: int) -> tuple[str, dict[str, Any]]:
+    """Id and columns of a branch's row, without those that its end adds."""
+    node, branch = op.node.branches[number], op.branches[number]
+    at = ids.child_at(op.place.at, number)
+    status = "skipped" if branch.state == "skipped" else "running"
+    place = Place(at, op.place.passes, op.place.position + number)
+    row = new_row(node.columns, place, setup.epoch, branch.attempt, status)
+    row["parallel_group_id"] = ids.group_id(setup.run_id, op.place.at, setup.epoch)
+    if node.condition is not None:
+        expression = f"{node.condition.step}.{node.condition.marker}"
+        row["condition_expr"] = expression
+        row["condition_met"] = branch.state != "skipped"
+        if branch.state == "skipped":
+            row["result_text"] = f"skipped: `{expression}` is not set"
+    return ids.step_id(setup.run_id, at, setup.epoch, 0), row
+
+
+def _dispatch(
+    tx: Scratch,
+    op: ParallelOp,
+    number: int,
+    *,
+    retry_error: str | None = None,
+    variables: dict[str, str] | None = None,
+) -> None:
+    step_id, row = _row(tx.state.setup, op, number)
+    node = op.node.branches[number]
+    tasks.dispatch(tx, node, step_id, row, retry_error=retry_error, variables=variables)
+
+
+def _task(setup: Setup, op: ParallelOp, number: int) -> str:
+    step_id = ids.step_id(setup.run_id, ids.child_at(op.place.at, number), setup.epoch, 0)
+    return ids.task_id(step_id, op.branches[number].attempt)
+
+
+def _number_in(setup: Setup, op: ParallelOp, identity: str) -> int | None:
+    """The branch that an id seems to belong to; the caller compares the whole id."""
+    start = len(setup.run_id) + 1 + len(op.place.at)
+    digits = identity[start + 1 : start + _AT_WIDTH]
+    number = int(digits) if digits.isascii() and digits.isdigit() else len(op.branches)
+    return number if number < len(op.branches) else None
+
+
+def report(tx: Scratch, op: ParallelOp, fact: Reported) -> bool:
+    """An attempt ended; whether it was one of this block's."""
+    setup = tx.state.setup
+    number = _number_in(setup, op, fact.task_id)
+    if number is None or op.branches[number].state != "running":
+        return False
+    if fact.task_id != _task(setup, op, number):
+        return False
+    if fact.outcome is Outcome.COMPLETED:
+        op = _complete(tx, op, number, fact)
+    else:
+        op = _fail_attempt(tx, op, number, fact)
+    _settle(tx, op)
+    return True
+
+
+def _complete(tx: Scratch, op: ParallelOp, number: int, fact: Reported) -> ParallelOp:
+    metrics = parse_metrics(fact.metadata) if fact.metadata else None
+    _end(tx, op, number, "step_completed", tasks.completed_columns(fact, metrics))
+    record_metrics(tx, metrics)
+    done = Completion(fact.context or "", fact.markers, fact.structured_output, fact.output_file)
+    attempt = op.branches[number].attempt
+    return _with(op, number, Branch("completed", attempt, done=done))
+
+
+def _fail_attempt(tx: Scratch, op: ParallelOp, number: int, fact: Reported) -> ParallelOp:
+    node, attempt = op.node.branches[number], op.branches[number].attempt
+    columns = tasks.failed_columns(fact)
+    is_last = attempt >= node.retries or not columns["retryable"]
+    if is_last or tx.is_stopping() or is_doomed(op):
+        return _fail_branch(tx, op, number, columns)
+    error = columns["step_error"]
+    op = _with(op, number, Branch("paused", attempt, error))
+    step_id, row = _row(tx.state.setup, op, number)
+    columns = {**columns, "status": "running"}
+    tx.update_step(step_id, columns)
+    delay_s = tasks.retry_delay_s(node, attempt, fact.jitter)
+    tx.step_event(
+        "step_retrying", step_id, {**row, **columns}, attempt=attempt + 1, delay_s=delay_s or 0.0
+    )
+    if delay_s is None:
+        return _retry(tx, op, number)
+    timer_id = ids.retry_timer(step_id)
+    tx.order(
+        SetTimer(timer_id=timer_id, kind="retry", delay_s=delay_s, step_id=step_id, attempt=attempt)
+    )
+    return op
+
+
+def _retry(tx: Scratch, op: ParallelOp, number: int) -> ParallelOp:
+    branch = op.branches[number]
+    op = _with(op, number, Branch("running", branch.attempt + 1))
+    step_id, row = _row(tx.state.setup, op, number)
+    cleared = dict.fromkeys(("step_error", "error_code", "retryable", "result_text"))
+    tx.update_step(step_id, {"retry_count": branch.attempt + 1, **cleared})
+    tx.step_event("step_started", step_id, row)
+    _dispatch(tx, op, number, retry_error=branch.error)
+    return op
+
+
+def _fail_branch(tx: Scratch, op: ParallelOp, number: int, columns: dict[str, Any]) -> ParallelOp:
+    was_doomed = is_doomed(op)
+    _end(tx, op, number, "step_failed", columns)
+    branch = Branch("failed", op.branches[number].attempt, columns["step_error"])
+    op = _with(op, number, branch)
+    if is_doomed(op) and not was_doomed and not tx.is_stopping():
+        op = _stop_branches(tx, op, tasks.FAIL_FAST)
+    return op
+
+
+def _end(tx: Scratch, op: ParallelOp, number: int, kind: str, columns: dict[str, Any]) -> None:
+    step_id, row = _row(tx.state.setup, op, number)
+    tx.update_step(step_id, columns)
+    tx.step_event(kind, step_id, {**row, **columns})
+
+
+def _with(op: ParallelOp, number: int, branch: Branch) -> ParallelOp:
+    branches = (*op.branches[:number], branch, *op.branches[number + 1 :])
+    return op._replace(branches=branches)
+
+
+def _in_state(op: ParallelOp, state: BranchState) -> Iterator[int]:
+    return (number for number, branch in enumerate(op.branches) if branch.state == state)
+
+
+def pause_over(tx: Scratch, op: ParallelOp, timer_id: str) -> bool:
+    """A timer went off; whether it was the pause of one of this block's branches."""
+    setup = tx.state.setup
+    number = _number_in(setup, op, timer_id)
+    if number is None or op.branches[number].state != "paused":
+        return False
+    if timer_id != ids.retry_timer(_row(setup, op, number)[0]):
+        return False
+    tx.state.leaf = _retry(tx, op, number)
+    return True
+
+
+def stop(tx: Scratch, op: ParallelOp) -> None:
+    """A cancel: end the pauses, ask the running branches to stop."""
+    reason = None if is_doomed(op) else tasks.RUN_CANCELLED
+    _settle(tx, _stop_branches(tx, op, reason))
+
+
+def _stop_branches(tx: Scratch, op: ParallelOp, reason: str | None) -> ParallelOp:
+    """Ask what runs to stop (None: it has been asked), and let no other attempt follow."""
+    for number in _in_state(op, "running"):
+        if reason is not None:
+            tasks.ask_to_stop(tx, _task(tx.state.setup, op, number), reason)
+    for number in tuple(_in_state(op, "paused")):
+        step_id, _ = _row(tx.state.setup, op, number)
+        branch = op.branches[number]
+        tx.order(ClearTimer(timer_id=ids.retry_timer(step_id)))
+        columns = {"status": "failed", "step_error": branch.error, "retryable": True}
+        _end(tx, op, number, "step_failed", columns)
+        op = _with(op, number, branch._replace(state="failed"))
+    return op
+
+
+def give_up(tx: Scratch, op: ParallelOp) -> None:
+    """The run no longer waits for any branch."""
+    for number in tuple(_in_state(op, "running")):
+        task = _task(tx.state.setup, op, number)
+        tasks.abandon(tx, task, tasks.RUN_CANCELLED)
+        op = _fail_branch(tx, op, number, tasks.failed_columns(tasks.given_up(task, _GIVEN_UP)))
+    _settle(tx, op)
+
+
+def _settle(tx: Scratch, op: ParallelOp) -> None:
+    """Go on waiting, or apply the results if every branch has ended."""
+    counts = tally(op)
+    if counts.open:
+        tx.state.leaf = op
+        return
+    tx.state.leaf = None
+    node = op.node
+    merged: set[str] = set()
+    for call, branch in zip(node.branches, op.branches, strict=True):
+        if branch.done is not None:
+            succeed(tx, call.key, op.place.passes, branch.done)
+            merged.update(branch.done.markers)
+        elif branch.state == "failed":
+            forget(tx, call.key)
+    if node.name is not None and node.name in tx.state.setup.plan.watched:
+        set_markers(tx, node.name, frozenset(merged))
+    if counts.good < node.min_success:
+        culprits = [_row(tx.state.setup, op, number)[0] for number in _in_state(op, "failed")]
+        fail(tx, _failure(op, counts), culprits)
+
+
+def _failure(op: ParallelOp, counts: Tally) -> str:
+    node = op.node
+    number = next(_in_state(op, "failed"))
+    which = "" if node.name is None else f" `{node.name}`"
+    return (
+        f"parallel block{which}: {counts.good} of {len(node.branches)} calls succeeded, "
+        f"{node.min_success} needed; `{node.branches[number].name}` failed: "
+        f"{op.branches[number].error}"
+    )
+
+
+def _adopt(tx: Scratch, node: ParallelNode, at: str, passes: Passes) -> None:
+    branches = []
+    position = 0
+    for number in range(len(node.branches)):
+        record = (tx.known(ids.child_at(at, number)) or ())[0]
+        branches.append(_branch_of(record))
+        position = record.position - number
+    op = ParallelOp(node, Place(at, passes, position), tuple(branches))
+    tx.state.starts += _is_awaited(op)
+    _settle(tx, op)
+
+
+def _branch_of(record: StepRecord) -> Branch:
+    attempt = record.retry_count
+    match record.status:
+        case "skipped":
+            return Branch("skipped")
+        case "completed":
+            return Branch("completed", attempt, done=completion_of(record))
+        case "running" if record.step_error is None:
+            return Branch("running", attempt)
+        case "running":
+            return Branch("paused", attempt, record.step_error)
+        case _:
+            return Branch("failed", attempt, record.step_error)

@@ -1,0 +1,127 @@
+"""The one place where a decision takes shape: a state to change, and what is to be written.
+
+Nothing else emits. While a run is being restored the same code walks over rows that exist already,
+so everything that would be emitted is dropped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runkon_server.core.decision import Decision, Event, StepWrite
+from runkon_server.core.model import Counts
+from runkon_server.core.rows import ENDED, step_payload
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from runkon_server.core.decision import Order
+    from runkon_server.core.model import RunState, RunStatus
+    from runkon_server.core.records import StepRecord
+
+
+class MissingRowError(ValueError):
+    """The rows of a run do not go together: a step that must have been started has no row."""
+
+
+class Scratch:
+    """A state being changed; `state` is a copy that nobody else has seen."""
+
+    __slots__ = ("_known", "_steps", "events", "orders", "run", "state")
+
+    def __init__(
+        self, state: RunState, known: Mapping[str, Sequence[StepRecord]] | None = None
+    ) -> None:
+        self.state = state
+        self.run: dict[str, Any] = {}
+        self.events: list[Event] = []
+        self.orders: list[Order] = []
+        self._steps: dict[str, StepWrite] = {}
+        self._known = known
+
+    @property
+    def is_restoring(self) -> bool:
+        """Whether the state is being rebuilt from rows; then nothing may start."""
+        return self._known is not None
+
+    def known(self, at: str) -> Sequence[StepRecord] | None:
+        """The standing rows at a place, by attempt; None: the step has not been started."""
+        return None if self._known is None else self._known.get(at)
+
+    def may_start(self) -> bool:
+        """Whether new work is allowed; if not, the rest of the section is given up.
+
+        Raises:
+            MissingRowError: in a restore, a row is missing that must be there.
+        """
+        if self.is_stopping():
+            self.state.frame = None
+            return False
+        if self._known is not None:
+            raise MissingRowError(f"run {self.state.setup.run_id}: a started step has no row")
+        return True
+
+    def is_stopping(self) -> bool:
+        """Whether a cancel forbids new work; derived, so that it needs no memory of its own."""
+        state = self.state
+        return state.cancel is not None and (state.phase == "body" or state.force)
+
+    def set_status(self, status: RunStatus) -> None:
+        """The run's status changes."""
+        self.state.status = status
+        self.run["status"] = status
+
+    def insert_step(self, step_id: str, row: dict[str, Any]) -> None:
+        """A row that did not exist; `row` is copied."""
+        if self._known is not None:
+            return
+        self._steps[step_id] = StepWrite(step_id, insert=True, columns={"id": step_id, **row})
+        self._count(row["status"], is_new=True)
+
+    def update_step(self, step_id: str, columns: dict[str, Any]) -> None:
+        """Columns of an existing row change; `columns` is copied."""
+        if self._known is not None:
+            return
+        write = self._steps.get(step_id)
+        if write is None:
+            self._steps[step_id] = StepWrite(step_id, insert=False, columns=dict(columns))
+        else:
+            write.columns.update(columns)
+        status = columns.get("status")
+        if status in ENDED:
+            self._count(status, is_new=False)
+
+    def event(self, kind: str, payload: dict[str, Any]) -> None:
+        """A public change of state."""
+        if self._known is None:
+            self.events.append(Event(kind, payload))
+
+    def step_event(self, kind: str, step_id: str, row: dict[str, Any], **more: object) -> None:
+        """A change of one step; `row` is the whole row after it."""
+        if self._known is None:
+            self.events.append(Event(kind, {**step_payload(step_id, row), **more}))
+
+    def order(self, order: Order) -> None:
+        """Something to do after the commit."""
+        if self._known is None:
+            self.orders.append(order)
+
+    def decision(self) -> Decision:
+        """What has come together; the scratch must not be used after."""
+        return Decision(
+            self.state,
+            self.run,
+            tuple(self._steps.values()),
+            tuple(self.events),
+            tuple(self.orders),
+        )
+
+    def _count(self, status: str, *, is_new: bool) -> None:
+        total, completed, failed, skipped, timed_out = self.state.counts
+        self.state.counts = Counts(
+            total + is_new,
+            completed + (status == "completed"),
+            failed + (status == "failed"),
+            skipped + (status == "skipped"),
+            timed_out + (status == "timed_out"),
+        )

@@ -1,0 +1,153 @@
+"""What a task is told about its run: inputs, engine variables, contexts, exported outputs.
+
+Source: engine.md §4 of the language's specification, with its engine names and declared inputs
+reserved.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from runkon_server.core.model import Memory
+from runkon_server.dsl import limits
+from runkon_server.dsl.reserved import ENGINE_VARIABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runkon_server.core.model import Completion, RunState
+    from runkon_server.core.plan import Plan
+    from runkon_server.core.records import RunRecord
+
+PRIOR_CONTEXTS_BYTES: Final = 16 * 1024
+"""Above this a task goes without `prior_contexts`, else long runs would grow quadratically."""
+EXPORTS_BYTES: Final = 512 * 1024
+"""All exports of a run together; an export that would not fit is left out."""
+_OWN_FIELDS: Final = frozenset({"markers", "context"})
+
+
+def fixed_variables(run: RunRecord) -> dict[str, str]:
+    """The variables that never change in a run. An input with an engine's name is not seen."""
+    values = {name: value for name, value in run.inputs.items() if name not in ENGINE_VARIABLES}
+    values["workflow_run_id"] = run.run_id
+    values["dry_run"] = "true" if run.dry_run else "false"
+    return values
+
+
+def reserved_names(plan: Plan, run: RunRecord) -> frozenset[str]:
+    """Names that no step may export."""
+    return ENGINE_VARIABLES | plan.declared | run.inputs.keys()
+
+
+def task_variables(state: RunState) -> dict[str, str]:
+    """The variable map of a task that starts now; a new dictionary."""
+    memory = state.memory
+    values = {**state.setup.variables, **memory.exports, "prior_context": memory.prior_context}
+    if memory.gate_feedback is not None:
+        values["gate_feedback"] = memory.gate_feedback
+    if memory.prior_output is not None:
+        values["prior_output"] = memory.prior_output
+    if memory.prior_output_file is not None:
+        values["prior_output_file"] = memory.prior_output_file
+    if state.outcome is not None:
+        values["workflow_status"] = state.outcome
+    return values
+
+
+def prior_contexts(memory: Memory) -> str | None:
+    """All context entries as a JSON array; None when they are too long to be sent along."""
+    return None if memory.contexts is None else f"[{memory.contexts}]"
+
+
+def remember(state: RunState, step: str, iteration: int, done: Completion) -> Memory:
+    """The memory with one more context entry, that of a completed step."""
+    memory = state.memory
+    exports = memory.exports
+    if done.structured_output is not None:
+        exports = _with_exports(exports, done.structured_output, state.setup.reserved)
+    return Memory(
+        done.context,
+        _with_entry(memory.contexts, step, iteration, done),
+        memory.prior_output if done.structured_output is None else done.structured_output,
+        memory.prior_output_file if done.output_file is None else done.output_file,
+        exports,
+        memory.gate_feedback,
+    )
+
+
+def _with_entry(contexts: str | None, step: str, iteration: int, done: Completion) -> str | None:
+    if contexts is None:
+        return None
+    texts = len(done.context) + len(done.structured_output or "")
+    if len(contexts) + texts > PRIOR_CONTEXTS_BYTES:
+        return None  # without rendering what may be a megabyte
+    entry = _render(
+        {
+            "step": step,
+            "iteration": iteration,
+            "context": done.context,
+            "markers": done.markers,
+            "structured_output": done.structured_output,
+            "output_file": done.output_file,
+        }
+    )
+    joined = f"{contexts},{entry}" if contexts else entry
+    size = len(joined) if joined.isascii() else len(joined.encode())
+    return joined if size + 2 <= PRIOR_CONTEXTS_BYTES else None
+
+
+_render = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _with_exports(exports: dict[str, str], output: str, reserved: frozenset[str]) -> dict[str, str]:
+    fields = output_fields(output)
+    if fields is None:
+        return exports
+    result, room = exports, 0
+    for name, value in _exportable(fields):
+        old = result.get(name)
+        if name in reserved or old == value:
+            continue
+        if result is exports:
+            result = dict(exports)
+            room = EXPORTS_BYTES - sum(_size(key) + _size(text) for key, text in exports.items())
+        needed = _size(value) + (_size(name) if old is None else -_size(old))
+        if needed <= room:
+            result[name] = value
+            room -= needed
+    return result
+
+
+def _exportable(fields: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    markers = fields.get("markers", [])
+    is_flow_output = (
+        isinstance(markers, list)
+        and all(isinstance(marker, str) for marker in markers)
+        and isinstance(fields.get("context", ""), str)
+    )
+    for name, value in fields.items() if is_flow_output else ():
+        if name in _OWN_FIELDS or not isinstance(value, str) or len(name) > limits.NAME_LENGTH:
+            continue
+        if is_storable(name) and is_storable(value):
+            yield name, value
+
+
+def output_fields(output: str) -> dict[str, Any] | None:
+    """A structured output as an object; None if it is none, or no JSON."""
+    try:
+        value = json.loads(output)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def is_storable(text: str) -> bool:
+    """Whether the database takes it: escapes in JSON can spell what no text may hold."""
+    if "\x00" in text:
+        return False
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
