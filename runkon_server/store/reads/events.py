@@ -1,0 +1,73 @@
+"""Reading the log of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sqlalchemy import select
+
+from runkon_server.store.reads.paging import PAGE_BYTES, fetch_page, weight_of
+from runkon_server.store.tables import run_events
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from datetime import datetime
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+SPAN: Final = 5_000
+"""Most sequence numbers that one page looks at, however few of the kinds wanted are among them."""
+
+
+class EventRow(NamedTuple):
+    """One event as it is stored; `payload` is JSON text."""
+
+    run_id: str
+    seq: int
+    epoch: int
+    kind: str
+    at: datetime
+    generation: int
+    payload: str
+
+
+class EventPage(NamedTuple):
+    """Events in order; every one up to `examined_seq` was looked at."""
+
+    events: list[EventRow]
+    examined_seq: int
+
+
+async def list_events(
+    conn: AsyncConnection,
+    *,
+    run_id: str,
+    after_seq: int,
+    head_seq: int,
+    limit: int,
+    kinds: Collection[str] = (),
+    budget: int = PAGE_BYTES,
+) -> EventPage:
+    """A page of the run's events above `after_seq` and up to `head_seq`.
+
+    Args:
+        run_id: of a run that the caller has found in its namespace.
+        head_seq: from `run_head`; later events are left for the next look.
+        kinds: only these; empty means all.
+    """
+    upto = min(head_seq, after_seq + SPAN)
+    statement = select(*(run_events.c[name] for name in EventRow._fields)).where(
+        run_events.c.run_id == run_id, run_events.c.seq > after_seq, run_events.c.seq <= upto
+    )
+    if kinds:
+        statement = statement.where(run_events.c.kind.in_(kinds))
+    page = await fetch_page(
+        conn,
+        statement,
+        order=[run_events.c.seq],
+        weight=weight_of([run_events.c.payload]),
+        limit=limit,
+        budget=budget,
+    )
+    events = [EventRow(**{name: row[name] for name in EventRow._fields}) for row in page.rows]
+    return EventPage(events, events[-1].seq if page.more else max(upto, after_seq))

@@ -1,0 +1,183 @@
+"""Reading runs."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import case, cast, func, select, true
+from sqlalchemy.dialects.postgresql import JSON
+
+from runkon_server.errors import RunNotFoundError
+from runkon_server.store.reads.paging import PAGE_BYTES, fetch_page, weight_of
+from runkon_server.store.rows import Page, RunHead, RunRow
+from runkon_server.store.tables import definitions, run_details, run_events, run_keys, runs, steps
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sqlalchemy import RowMapping, Select
+    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy.sql.selectable import LateralFromClause
+
+_LOOK_BACK: Final = 32
+"""Rows, from the last in program order, among which the current step is looked for: more than the
+branches of any sensible `parallel`, and the same effort for a run of any length."""
+_ACTIVE: Final = ("running", "waiting")
+
+
+def _select_runs() -> Select[Any]:
+    current, ending = _current_step(), _ending()
+    names = {each.name for each in fields(RunRow)}
+    return (
+        select(
+            *(column for column in runs.c if column.name in names),
+            *(c for c in run_details.c if c.name in names and c.name not in _OWN),
+            func.coalesce(run_details.c.result_summary, ending.c.summary).label("result_summary"),
+            current.c.step_name.label("current_name"),
+            current.c.iteration.label("current_iteration"),
+        )
+        .select_from(runs.join(run_details, run_details.c.run_id == runs.c.id))
+        .outerjoin(current, true())
+        .outerjoin(ending, true())
+    )
+
+
+_OWN: Final = frozenset({"namespace", "result_summary"})
+"""Columns of the details that are taken from elsewhere."""
+
+
+def _current_step() -> LateralFromClause:
+    """Of a live run: its first open step in program order, or else the last step of all."""
+    last = (
+        select(steps.c.step_name, steps.c.iteration, steps.c.status, steps.c.at)
+        .where(
+            steps.c.workflow_run_id == runs.c.id,
+            steps.c.superseded_epoch.is_(None),
+            runs.c.ended_at.is_(None),
+        )
+        .order_by(steps.c.id.desc())
+        .limit(_LOOK_BACK)
+        .correlate(runs)
+        .subquery("last_steps")
+    )
+    is_open = last.c.status.in_(_ACTIVE)
+    return (
+        select(last.c.step_name, last.c.iteration)
+        .order_by(is_open.desc(), case((is_open, last.c.at)).asc(), last.c.at.desc())
+        .limit(1)
+        .lateral("current_step")
+    )
+
+
+def _ending() -> LateralFromClause:
+    """Of an ended run: what the event says that ended its newest epoch."""
+    return (
+        select(cast(run_events.c.payload, JSON)["result_summary"].astext.label("summary"))
+        .where(
+            run_events.c.run_id == runs.c.id,
+            run_events.c.epoch == runs.c.epoch,
+            run_events.c.kind == "run_finished",
+            runs.c.ended_at.is_not(None),
+        )
+        .limit(1)
+        .correlate(runs)
+        .lateral("ending")
+    )
+
+
+def _run(row: RowMapping) -> RunRow:
+    values = {each.name: row[each.name] for each in fields(RunRow) if each.name in row}
+    name = row["current_name"]
+    current = None if name is None else (name, row["current_iteration"])
+    return RunRow(**values, current_step=current)
+
+
+async def runs_by_id(conn: AsyncConnection, run_ids: Collection[str]) -> dict[str, RunRow]:
+    """The runs of these ids, of any namespace; the caller compares it. Unknown ids are left out."""
+    found = await conn.execute(_select_runs().where(runs.c.id.in_(run_ids)))
+    return {row["id"]: _run(row) for row in found.mappings()}
+
+
+async def list_runs(
+    conn: AsyncConnection,
+    *,
+    namespace: str,
+    limit: int,
+    after: str | None = None,
+    newest_first: bool = True,
+    budget: int = PAGE_BYTES,
+) -> Page[RunRow]:
+    """The runs of a namespace in the order of their creation, or against it.
+
+    Args:
+        after: id of the last run of the page before.
+    """
+    statement = _select_runs().where(runs.c.namespace == namespace)
+    if after is not None:
+        statement = statement.where(runs.c.id < after if newest_first else runs.c.id > after)
+    page = await fetch_page(
+        conn,
+        statement,
+        order=[runs.c.id.desc() if newest_first else runs.c.id],
+        weight=weight_of(
+            [run_details.c.error, run_details.c.result_summary, run_details.c.cancel_reason],
+            [run_details.c.inputs, run_details.c.labels, runs.c.blocked_on],
+        ),
+        limit=limit,
+        budget=budget,
+    )
+    return Page([_run(row) for row in page.rows], page.more)
+
+
+async def run_head(conn: AsyncConnection, *, namespace: str, run_id: str) -> RunHead:
+    """How far the run's events go, at one moment.
+
+    Raises:
+        RunNotFoundError: the namespace has no such run.
+    """
+    oldest = (
+        select(func.min(run_events.c.seq)).where(run_events.c.run_id == runs.c.id).scalar_subquery()
+    )
+    row = (
+        (
+            await conn.execute(
+                select(
+                    runs.c.last_seq,
+                    func.coalesce(oldest, runs.c.last_seq + 1).label("oldest_seq"),
+                    runs.c.status,
+                    runs.c.epoch,
+                ).where(runs.c.id == run_id, runs.c.namespace == namespace)
+            )
+        )
+        .mappings()
+        .one_or_none()
+    )
+    if row is None:
+        raise RunNotFoundError(run_id)
+    return RunHead(run_id=run_id, **row)
+
+
+async def run_id_of_key(conn: AsyncConnection, *, namespace: str, key: str) -> str:
+    """The run that holds the key now, or held it last.
+
+    Raises:
+        RunNotFoundError: the key was never used in this namespace.
+    """
+    statement = select(run_keys.c.run_id).where(
+        run_keys.c.namespace == namespace, run_keys.c.key == key
+    )
+    run_id: str | None = (await conn.execute(statement)).scalar_one_or_none()
+    if run_id is None:
+        raise RunNotFoundError(key)
+    return run_id
+
+
+async def snapshots(
+    conn: AsyncConnection, *, namespace: str, content_hashes: Collection[str]
+) -> dict[str, str]:
+    """The stored definitions of these content hashes, as JSON text."""
+    statement = select(definitions.c.content_hash, definitions.c.snapshot).where(
+        definitions.c.namespace == namespace, definitions.c.content_hash.in_(content_hashes)
+    )
+    return {row.content_hash: row.snapshot for row in await conn.execute(statement)}

@@ -1,0 +1,99 @@
+"""Reading the steps of a run."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy import func, literal, select, tuple_
+
+from runkon_server.core.records import StepRecord
+from runkon_server.store.reads.paging import PAGE_BYTES, fetch_page, weight_of
+from runkon_server.store.rows import Page, StepRow
+from runkon_server.store.tables import steps
+
+if TYPE_CHECKING:
+    from sqlalchemy import RowMapping
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+_COLUMNS: Final = tuple(each.name for each in fields(StepRow))
+_RECORD: Final = tuple(each.name for each in fields(StepRecord))
+_TUPLES: Final = ("iterations", "markers_out", "gate_selections")
+
+
+class StepCursor(NamedTuple):
+    """The place of a step: program order, then epochs, then attempts; none of it ever changes."""
+
+    at: str
+    epoch: int
+    id: str
+
+
+def cursor_of(step: StepRow) -> StepCursor:
+    """Where the page behind this step begins."""
+    return StepCursor(step.at, step.epoch, step.id)
+
+
+async def list_steps(
+    conn: AsyncConnection,
+    *,
+    run_id: str,
+    limit: int,
+    after: StepCursor | None = None,
+    include_superseded: bool = False,
+    budget: int = PAGE_BYTES,
+) -> Page[StepRow]:
+    """The steps of a run in program order, attempts at one step in their order, texts whole.
+
+    Args:
+        run_id: of a run that the caller has found in its namespace.
+    """
+    # Ids at one place and of one epoch differ in the attempt, which ends them.
+    order = (steps.c.at, steps.c.epoch, func.length(steps.c.id), steps.c.id)
+    statement = select(*(steps.c[name] for name in _COLUMNS)).where(
+        steps.c.workflow_run_id == run_id
+    )
+    if not include_superseded:
+        statement = statement.where(steps.c.superseded_epoch.is_(None))
+    if after is not None:
+        place = (after.at, after.epoch, len(after.id), after.id)
+        statement = statement.where(tuple_(*order) > tuple_(*(literal(value) for value in place)))
+    weight = weight_of(
+        [
+            steps.c.result_text,
+            steps.c.context_out,
+            steps.c.structured_output,
+            steps.c.step_error,
+            steps.c.gate_prompt,
+            steps.c.gate_feedback,
+        ],
+        [steps.c.markers_out, steps.c.gate_options],
+    )
+    page = await fetch_page(conn, statement, order=order, weight=weight, limit=limit, budget=budget)
+    return Page([_step(row) for row in page.rows], page.more)
+
+
+async def step_outlines(conn: AsyncConnection, *, run_id: str) -> list[StepRecord]:
+    """Every standing step of a run in the order of making, without the texts that it produced."""
+    left_out = ("result_text", "context_out", "structured_output", "gate_prompt", "gate_feedback")
+    wanted = [steps.c[name] for name in _RECORD if name not in left_out]
+    statement = (
+        select(*wanted)
+        .where(steps.c.workflow_run_id == run_id, steps.c.superseded_epoch.is_(None))
+        .order_by(steps.c.position, steps.c.id)
+    )
+    return [_record(row) for row in (await conn.execute(statement)).mappings()]
+
+
+def _step(row: RowMapping) -> StepRow:
+    return StepRow(**{name: row[name] for name in _COLUMNS})
+
+
+def _record(row: RowMapping) -> StepRecord:
+    values: dict[str, Any] = dict(row)
+    for name in _TUPLES:
+        if values[name] is not None:
+            values[name] = tuple(values[name])
+    if values["gate_options"] is not None:
+        values["gate_options"] = tuple((key, label) for key, label in values["gate_options"])
+    return StepRecord(**values)

@@ -1,0 +1,189 @@
+"""Reading stored workflows."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Text, cast, func, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+from runkon_server.errors import WorkflowNotFoundError
+from runkon_server.store.reads.paging import PAGE_BYTES, fetch_page, weight_of
+from runkon_server.store.rows import Page, WorkflowRow
+from runkon_server.store.tables import definitions, workflows
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sqlalchemy import RowMapping, Select
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from runkon_server.store.reads.paging import Weight
+
+_HEAD: Final = ("namespace", "name", "version", "content_hash", "created_at", "created_by")
+_BODY: Final = ("source", "output_schemas", "snippets")
+
+
+def _select_workflows(*, full: bool) -> Select[Any]:
+    snapshot = definitions.c.snapshot
+    steps = literal(["body", "always"], ARRAY(Text))
+    head = cast(snapshot, JSONB).op("-", return_type=JSONB())(steps).label("head")
+    columns = [workflows.c[name] for name in (*_HEAD, *(_BODY if full else ()))]
+    return select(*columns, head, *([snapshot] if full else [])).join_from(
+        workflows,
+        definitions,
+        (definitions.c.namespace == workflows.c.namespace)
+        & (definitions.c.content_hash == workflows.c.content_hash),
+    )
+
+
+def _weight(*, full: bool) -> Weight:
+    if full:
+        return weight_of(
+            [workflows.c.source, definitions.c.snapshot],
+            [workflows.c.output_schemas, workflows.c.snippets],
+        )
+    # Declared inputs, with descriptions and defaults, are most of what is left of the source.
+    return weight_of([workflows.c.source])
+
+
+def _workflow(row: RowMapping) -> WorkflowRow:
+    return WorkflowRow(
+        **{each.name: row[each.name] for each in fields(WorkflowRow) if each.name in row}
+    )
+
+
+async def workflow(
+    conn: AsyncConnection, *, namespace: str, name: str, version: int | None = None, full: bool
+) -> WorkflowRow:
+    """One version of a workflow; None means the newest.
+
+    Raises:
+        WorkflowNotFoundError: the namespace has no such workflow, or it has no such version.
+    """
+    statement = _select_workflows(full=full).where(
+        workflows.c.namespace == namespace, workflows.c.name == name
+    )
+    if version is not None:
+        statement = statement.where(workflows.c.version == version)
+    statement = statement.order_by(workflows.c.version.desc()).limit(1)
+    row = (await conn.execute(statement)).mappings().one_or_none()
+    if row is None:
+        raise WorkflowNotFoundError(name if version is None else f"{name}@{version}")
+    return _workflow(row)
+
+
+async def newest_workflows(
+    conn: AsyncConnection,
+    *,
+    namespace: str,
+    limit: int,
+    after: str | None = None,
+    full: bool = False,
+    budget: int = PAGE_BYTES,
+) -> Page[WorkflowRow]:
+    """The newest version of every workflow of a namespace, by name.
+
+    Args:
+        after: name of the last one of the page before.
+    """
+    newest = (
+        select(workflows.c.name, func.max(workflows.c.version).label("version"))
+        .where(workflows.c.namespace == namespace)
+        .group_by(workflows.c.name)
+        .order_by(workflows.c.name)
+        .limit(limit + 1)
+    )
+    if after is not None:
+        newest = newest.where(workflows.c.name > after)
+    chosen = newest.subquery("newest")
+    statement = (
+        _select_workflows(full=full)
+        .join(
+            chosen,
+            (chosen.c.name == workflows.c.name) & (chosen.c.version == workflows.c.version),
+        )
+        .where(workflows.c.namespace == namespace)
+    )
+    page = await fetch_page(
+        conn,
+        statement,
+        order=[workflows.c.name],
+        weight=_weight(full=full),
+        limit=limit,
+        budget=budget,
+    )
+    return Page([_workflow(row) for row in page.rows], page.more)
+
+
+async def versions(
+    conn: AsyncConnection,
+    *,
+    namespace: str,
+    name: str,
+    limit: int,
+    below: int | None = None,
+    full: bool = False,
+    budget: int = PAGE_BYTES,
+) -> Page[WorkflowRow]:
+    """Every version of one workflow, newest first.
+
+    Args:
+        below: version that ended the page before.
+    """
+    statement = _select_workflows(full=full).where(
+        workflows.c.namespace == namespace, workflows.c.name == name
+    )
+    if below is not None:
+        statement = statement.where(workflows.c.version < below)
+    page = await fetch_page(
+        conn,
+        statement,
+        order=[workflows.c.version.desc()],
+        weight=_weight(full=full),
+        limit=limit,
+        budget=budget,
+    )
+    return Page([_workflow(row) for row in page.rows], page.more)
+
+
+async def newest_hashes(
+    conn: AsyncConnection, names: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], tuple[int, str]]:
+    """Version and content hash of the newest version, by namespace and name."""
+    wanted = (
+        func.unnest(
+            literal([namespace for namespace, _ in names], ARRAY(Text)),
+            literal([name for _, name in names], ARRAY(Text)),
+        )
+        .table_valued("namespace", "name")
+        .render_derived("wanted")
+    )
+    newest = (
+        select(workflows.c.version, workflows.c.content_hash)
+        .where(
+            workflows.c.namespace == wanted.c.namespace.collate("C"),
+            workflows.c.name == wanted.c.name.collate("C"),
+        )
+        .order_by(workflows.c.version.desc())
+        .limit(1)
+        .lateral("newest")
+    )
+    statement = select(wanted.c.namespace, wanted.c.name, newest).select_from(wanted, newest)
+    return {
+        (row.namespace, row.name): (row.version, row.content_hash)
+        for row in await conn.execute(statement)
+    }
+
+
+async def content_hash(
+    conn: AsyncConnection, *, namespace: str, name: str, version: int
+) -> str | None:
+    """The content hash of one version; None if there is no such version."""
+    statement = select(workflows.c.content_hash).where(
+        workflows.c.namespace == namespace,
+        workflows.c.name == name,
+        workflows.c.version == version,
+    )
+    return (await conn.execute(statement)).scalar_one_or_none()

@@ -1,0 +1,145 @@
+"""The tables as SQLAlchemy Core sees them; the migrations make them, and a test compares the two.
+
+Only what reads and the short transactions of `store` use by name stands here as columns with types:
+the committer's statements are plain SQL (`locking`, `writing`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Integer,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+metadata: Final = MetaData()
+
+
+def _text(*names: str) -> list[Column[Any]]:
+    return [Column(name, Text) for name in names]
+
+
+def _integer(*names: str) -> list[Column[Any]]:
+    return [Column(name, Integer) for name in names]
+
+
+def _bigint(*names: str) -> list[Column[Any]]:
+    return [Column(name, BigInteger) for name in names]
+
+
+def _boolean(*names: str) -> list[Column[Any]]:
+    return [Column(name, Boolean) for name in names]
+
+
+def _instant(*names: str) -> list[Column[Any]]:
+    return [Column(name, DateTime(timezone=True)) for name in names]
+
+
+def _json(*names: str) -> list[Column[Any]]:
+    return [Column(name, JSONB(none_as_null=True)) for name in names]
+
+
+workflows: Final = Table(
+    "workflows",
+    metadata,
+    *_text("namespace", "name"),
+    *_bigint("version"),
+    *_text("content_hash", "title", "description", "source", "created_by"),
+    *_json("output_schemas", "snippets"),
+    *_instant("created_at"),
+)
+
+definitions: Final = Table(
+    "definitions",
+    metadata,
+    *_text("namespace", "content_hash", "snapshot"),
+    *_instant("created_at"),
+)
+
+runs: Final = Table(
+    "workflow_runs",
+    metadata,
+    *_text("id", "namespace", "workflow_name", "status", "phase"),
+    *_text("parent_run_id", "parent_workflow_run_id", "body_outcome", "owner_token"),
+    *_boolean("dry_run", "fail_fast", "dismissed", "force"),
+    Column("priority", SmallInteger),
+    *_integer("iteration", "epoch", "infra_attempts"),
+    *_instant("created_at", "started_at", "ended_at", "lease_until", "ready_at"),
+    *_json("blocked_on"),
+    *_bigint("generation", "last_seq", "fact_seq", "applied_fact_seq"),
+)
+
+run_details: Final = Table(
+    "run_details",
+    metadata,
+    *_text("run_id", "namespace", "key", "content_hash", "workflow_title", "trigger", "started_by"),
+    *_text("resume_mode", "cancel_reason", "body_error", "error", "result_summary"),
+    *_bigint("workflow_version"),
+    *_json("inputs", "labels", "metrics"),
+    *_instant("scheduled_at"),
+)
+
+run_keys: Final = Table("run_keys", metadata, *_text("namespace", "key", "run_id"))
+
+requests: Final = Table(
+    "requests",
+    metadata,
+    *_text("namespace", "request_id", "method", "digest"),
+    *_json("response"),
+    *_instant("created_at"),
+)
+
+steps: Final = Table(
+    "workflow_run_steps",
+    metadata,
+    *_text("workflow_run_id", "id", "at", "path", "step_name", "step_key", "role", "status"),
+    *_text("condition_expr", "child_run_id", "result_text", "context_out", "structured_output"),
+    *_text("output_file", "step_error", "error_code", "parallel_group_id"),
+    *_text("gate_type", "gate_prompt", "gate_timeout", "gate_approved_by", "gate_feedback"),
+    *_boolean("can_commit", "condition_met", "retryable", "fatal"),
+    *_integer("position", "iteration", "epoch", "superseded_epoch", "retry_count"),
+    Column("iterations", ARRAY(Integer)),
+    *_instant("started_at", "ended_at", "gate_approved_at"),
+    *_json("markers_out", "metrics", "gate_options", "gate_selections"),
+)
+
+run_events: Final = Table(
+    "run_events",
+    metadata,
+    *_text("run_id", "kind", "op_id", "payload"),
+    *_bigint("seq", "generation"),
+    *_integer("epoch"),
+    *_instant("at"),
+    Column("xid", Text),
+)
+
+gates: Final = Table(
+    "gates",
+    metadata,
+    *_text("run_id", "id", "namespace", "step_id", "name", "gate_type", "prompt", "on_timeout"),
+    *_text("state", "resolved_by", "on_behalf_of", "feedback"),
+    *_integer("iteration", "approvers"),
+    *_boolean("exclude_starter"),
+    *_json("options", "selections"),
+    *_instant("opened_at", "deadline_at", "resolved_at"),
+)
+
+gate_votes: Final = Table(
+    "gate_votes",
+    metadata,
+    *_text("run_id", "gate_id", "principal", "decision", "feedback", "on_behalf_of"),
+    *_integer("n"),
+    *_json("selections"),
+    *_instant("at"),
+)
+
+settings: Final = Table("settings", metadata, *_text("name", "value"), *_instant("created_at"))

@@ -1,0 +1,46 @@
+"""Short transactions outside the committer: begun, committed and repeated here and nowhere else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from sqlalchemy.exc import DBAPIError
+
+from runkon_server.errors import ConflictError, OutcomeUnknownError
+from runkon_server.store.failures import is_conflict
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+_Result = TypeVar("_Result")
+_ATTEMPTS_MAX: Final = 5
+
+
+async def in_transaction(
+    engine: AsyncEngine, body: Callable[[AsyncConnection], Awaitable[_Result]]
+) -> _Result:
+    """What `body` gives, once its work is committed. After a deadlock it runs anew.
+
+    Raises:
+        ConflictError: it kept losing against concurrent work.
+        OutcomeUnknownError: the connection broke while the commit was under way.
+    """
+    transactional = engine.execution_options(isolation_level="READ COMMITTED")
+    for _ in range(_ATTEMPTS_MAX):
+        async with transactional.connect() as conn:
+            try:
+                result = await body(conn)
+            except DBAPIError as error:
+                if not is_conflict(error):
+                    raise
+                continue
+            try:
+                await conn.commit()
+            except DBAPIError as error:
+                if error.connection_invalidated:
+                    raise OutcomeUnknownError from error
+                raise
+            return result
+    raise ConflictError
