@@ -36,9 +36,19 @@ from runkon_client.sync import (
     SyncRunHandle,
     SyncStartedRun,
 )
+from runkon_client.worker import (
+    ActionOutput,
+    Actions,
+    FinalError,
+    RetryableError,
+    Task,
+    Worker,
+)
 
 __all__ = [
     "AbortedError",
+    "ActionOutput",
+    "Actions",
     "AlreadyExistsError",
     "CallCancelledError",
     "Client",
@@ -47,6 +57,7 @@ __all__ = [
     "EventGapError",
     "EventPage",
     "EventStream",
+    "FinalError",
     "GateHandle",
     "InvalidArgumentError",
     "ListedGate",
@@ -56,6 +67,7 @@ __all__ = [
     "PreconditionError",
     "ResourceExhaustedError",
     "RetryPolicy",
+    "RetryableError",
     "RunHandle",
     "RunOptions",
     "RunSpec",
@@ -68,9 +80,11 @@ __all__ = [
     "SyncListedGate",
     "SyncRunHandle",
     "SyncStartedRun",
+    "Task",
     "UnauthenticatedError",
     "UnavailableError",
     "UnimplementedError",
     "Violation",
     "WaitTimeoutError",
+    "Worker",
 ]

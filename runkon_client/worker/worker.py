@@ -1,0 +1,149 @@
+"""The worker: takes tasks over one stream, executes actions, reports what came of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import uuid
+from datetime import timedelta
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from runkon.v1 import workers_pb2
+from runkon_client.channel import WORKER_CHANNEL_OPTIONS, resolve_endpoint
+from runkon_client.retry import RetryPolicy
+from runkon_client.transport import AsyncTransport
+from runkon_client.worker.actions import Actions
+from runkon_client.worker.engine import Engine
+from runkon_client.worker.ledger import CREDIT_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runkon_client.worker.actions import Action
+
+_CLOSE_S: Final = 2.0  # for the server to end a stream that the worker has closed
+
+_A = TypeVar("_A", bound="Action")
+
+
+class Worker:
+    """Executes actions for runs, at most `concurrency` tasks at a time.
+
+    Address, namespace and principal are found as those of `Client`; nothing is connected before
+    `run`. It reconnects for ever: tasks in hand go on meanwhile, and their reports follow on the
+    next stream. When it is stopped it finishes what it holds for at most `grace`; what is not done
+    then is left to other workers, once its lease has run out.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        namespace: str | None = None,
+        principal: str | None = None,
+        worker_id: str | None = None,
+        concurrency: int = 16,
+        actions: Actions | None = None,
+        grace: timedelta = timedelta(seconds=30),
+    ) -> None:
+        if not 1 <= concurrency <= CREDIT_MAX:
+            raise ValueError(f"concurrency is 1 to {CREDIT_MAX}, not {concurrency}")
+        self.worker_id = worker_id or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+        self.actions = actions or Actions()
+        self._endpoint = resolve_endpoint(address, namespace, principal)
+        self._concurrency = concurrency
+        self._grace = grace
+        self._is_stopping = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped: asyncio.Event | None = None
+
+    def action(self, name: str) -> Callable[[_A], _A]:
+        """Execute the calls of this name with the decorated function: see `Actions`."""
+        return self.actions.action(name)
+
+    def fallback(self, function: _A) -> _A:
+        """Execute every action that no connected worker names: see `Actions`."""
+        return self.actions.fallback(function)
+
+    def stop(self) -> None:
+        """Ask the worker to drain and end; from any thread, and more than once."""
+        self._is_stopping = True
+        if self._loop is not None and self._stopped is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stopped.set)
+
+    async def run(self) -> None:
+        """Work until `stop`.
+
+        Raises:
+            ValueError: there are no actions.
+            RunkonClientError: the server refuses the worker; it is not tried again.
+        """
+        if not self.actions.names:
+            raise ValueError("a worker needs at least one action")
+        self._loop = asyncio.get_running_loop()
+        self._stopped = asyncio.Event()
+        if self._is_stopping:
+            return
+        transport = AsyncTransport(self._endpoint, RetryPolicy(), WORKER_CHANNEL_OPTIONS)
+        engine = Engine(transport, self._hello(), self.actions)
+        serving = asyncio.create_task(engine.serve())
+        stopped = asyncio.create_task(self._stopped.wait())
+        try:
+            await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done():
+                await self._drain(engine, serving)
+            if serving.done():
+                serving.result()
+        finally:
+            engine.abandon()
+            for task in (serving, stopped):
+                task.cancel()
+            await asyncio.gather(serving, stopped, return_exceptions=True)
+            await transport.close()
+
+    def run_forever(self) -> None:
+        """Work until SIGTERM or SIGINT, in an event loop of its own; a second signal cuts short."""
+        asyncio.run(self._run_with_signals())
+
+    async def _run_with_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        running = asyncio.current_task()
+        assert running is not None
+
+        def on_signal() -> None:
+            if self._is_stopping:
+                running.cancel()
+            self.stop()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal)
+        try:
+            await self.run()
+        except asyncio.CancelledError:
+            if not self._is_stopping:
+                raise
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    async def _drain(self, engine: Engine, serving: asyncio.Task[None]) -> None:
+        draining = asyncio.create_task(engine.drain(self._grace.total_seconds()))
+        try:
+            # A server that refuses the worker meanwhile ends the wait for it.
+            await asyncio.wait({draining, serving}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({serving}, timeout=_CLOSE_S)
+        finally:
+            draining.cancel()
+            await asyncio.gather(draining, return_exceptions=True)
+
+    def _hello(self) -> workers_pb2.WorkerHello:
+        return workers_pb2.WorkerHello(
+            namespace=self._endpoint.namespace,
+            worker_id=self.worker_id,
+            actions=self.actions.names,
+            concurrency=self._concurrency,
+            client=f"runkon-python/{version('runkon')}",
+        )
