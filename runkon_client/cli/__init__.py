@@ -1,0 +1,103 @@
+"""The command line `runkon`: start runs, watch them, answer gates, keep workflows, run workers.
+
+Each command lives in a module of its own that is imported when it is asked for: `runkon --help`
+needs neither gRPC nor the drawing library.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from runkon_client.cli.exits import explain
+from runkon_client.cli.session import server_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _run() -> click.Command:
+    from runkon_client.cli.run import run
+
+    return run
+
+
+def _runs() -> click.Command:
+    from runkon_client.cli.runs import runs
+
+    return runs
+
+
+def _gates() -> click.Command:
+    from runkon_client.cli.gates import gates
+
+    return gates
+
+
+def _workflows() -> click.Command:
+    from runkon_client.cli.workflows import workflows
+
+    return workflows
+
+
+def _worker() -> click.Command:
+    from runkon_client.cli.worker import worker
+
+    return worker
+
+
+def _demo() -> click.Command:
+    from runkon_client.demo.command import demo
+
+    return demo
+
+
+COMMANDS: Final[dict[str, tuple[Callable[[], click.Command], str]]] = {
+    "run": (_run, "Start a run of a workflow, and watch it with --watch."),
+    "runs": (_runs, "List, show, watch and cancel runs."),
+    "gates": (_gates, "List the gates that wait, approve and reject."),
+    "workflows": (_workflows, "Store, list, show and check workflows."),
+    "worker": (_worker, "Run a worker that offers the actions of a Python module."),
+    "demo": (_demo, "Take the guided tour: a server, a worker, a workflow with a gate."),
+}
+"""How each command is imported, and its line in the help."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports its commands when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """All names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        cmd_name: str,
+    ) -> click.Command | None:
+        """The command of that name; None if there is none."""
+        entry = COMMANDS.get(cmd_name)
+        return None if entry is None else entry[0]()
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        formatter: click.HelpFormatter,
+    ) -> None:
+        """List the commands from the table, without importing any of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    params=server_options(),
+    epilog=explain(
+        failed="the run failed, or problems were found", run_cancelled="the run was cancelled"
+    ),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(package_name="runkon")
+def main() -> None:
+    """Start and follow durable workflows, and answer the gates where they wait for a person."""

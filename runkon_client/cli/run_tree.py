@@ -1,0 +1,298 @@
+"""The state that `--watch` draws: a run's events, folded into lines.
+
+Pure. Knows nothing of terminals: what a line looks like is decided in `drawing`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from runkon_client.cli.outline import Part, Shape
+from runkon_client.values import (
+    DefinitionWarning,
+    GateResolved,
+    GateVoted,
+    GateWaiting,
+    RunCancelRequested,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+    RunStatus,
+    RunUnblocked,
+    RunWaiting,
+    StepEvent,
+    StepProgress,
+    StepRetrying,
+    StepStatus,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
+
+    from runkon_client.values import Gate, RunEvent, Step
+
+
+class Mark(StrEnum):
+    """What a line's sign says."""
+
+    GROUP = "group"
+    """A block, or one pass of a loop; its state is that of its lines."""
+    AHEAD = "ahead"
+    """Not reached yet; it may never be."""
+    NOT_TAKEN = "not taken"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    """Between two attempts."""
+    WAITING = "waiting"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    TIMED_OUT = "timed out"
+
+
+ACTIVE: Final = frozenset({Mark.RUNNING, Mark.RETRYING, Mark.WAITING})
+
+_MARK_OF: Final = {
+    StepStatus.PENDING: Mark.AHEAD,
+    StepStatus.RUNNING: Mark.RUNNING,
+    StepStatus.WAITING: Mark.WAITING,
+    StepStatus.COMPLETED: Mark.COMPLETED,
+    StepStatus.FAILED: Mark.FAILED,
+    StepStatus.SKIPPED: Mark.SKIPPED,
+    StepStatus.TIMED_OUT: Mark.TIMED_OUT,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One line of the tree."""
+
+    depth: int
+    mark: Mark
+    label: str
+    began_at: datetime | None = None
+    ended_at: datetime | None = None
+    notes: tuple[str, ...] = ()
+    """Markers, attempts, what a worker says of its progress, whose vote decided."""
+    text: str = ""
+    """What the step told later steps, or why it failed; may have several lines."""
+
+
+_Place = tuple[str, tuple[int, ...]]
+"""Definition path and the passes of all enclosing loops."""
+
+
+@dataclass(slots=True)
+class RunTree:
+    """One run, as far as its events have been applied."""
+
+    outline: tuple[Part, ...] = ()
+    """Without it the steps are lines of one list, in the order in which they began."""
+    title: str = ""
+    status: RunStatus = RunStatus.PENDING
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    error: str = ""
+    warnings: list[str] = field(default_factory=list)
+    gates: dict[str, Gate] = field(default_factory=dict)
+    """The gates that wait for an answer, by id, oldest first."""
+    seq: int = 0
+    """Sequence of the newest event applied."""
+    _rows: defaultdict[_Place, dict[int, Step]] = field(default_factory=lambda: defaultdict(dict))
+    _progress: dict[str, str] = field(default_factory=dict)
+    _retrying: set[str] = field(default_factory=set)
+    _votes: dict[str, int] = field(default_factory=dict)
+
+    def apply(self, event: RunEvent) -> None:
+        """Take note of one event. What is not drawn changes nothing but `seq`."""
+        self.seq = event.seq
+        match event:
+            case RunStarted():
+                self.title, self.started_at = event.display_name, event.at
+                self.status = RunStatus.RUNNING
+            case RunResumed():
+                self.status, self.ended_at, self.error = RunStatus.RUNNING, None, ""
+            case RunWaiting():
+                self.status = RunStatus.WAITING
+            case RunUnblocked():
+                self.status = RunStatus.RUNNING
+            case RunCancelRequested():
+                self.status = RunStatus.CANCELLING
+            case RunFinished():
+                self.status, self.ended_at, self.error = event.status, event.at, event.error
+            case DefinitionWarning():
+                self.warnings.append(event.diagnostic.message)
+            case StepProgress():
+                self._progress[event.step_id] = event.progress
+            case GateVoted():
+                self._votes[event.gate_id] = self._votes.get(event.gate_id, 0) + 1
+            case StepEvent():
+                self._apply_step(event)
+            case _:
+                pass  # child runs and items have trees of their own; the rest is not drawn
+
+    def _apply_step(self, event: StepEvent) -> None:
+        self.put(event.step)
+        match event:
+            case StepRetrying():
+                self._retrying.add(event.step.id)
+            case GateWaiting():
+                self.gates[event.gate.id] = event.gate
+            case GateResolved():
+                self.gates.pop(event.gate.id, None)
+            case _:
+                pass  # the row says it all
+
+    def put(self, step: Step) -> None:
+        """Take a step's row as it stands, from an event or a list."""
+        rows = self._rows[step.path, step.iterations]
+        if any(row.epoch < step.epoch for row in rows.values()):
+            rows.clear()  # a resume repeats the step: its earlier attempts are replaced
+        rows[step.retry_count] = step
+        self._retrying -= {row.id for row in rows.values() if row.retry_count < step.retry_count}
+
+    def missing_votes(self, gate: Gate) -> int:
+        """How many more people have to approve."""
+        return max(0, gate.approvers - self._votes.get(gate.id, 0))
+
+    def lines(self) -> list[Line]:
+        """The whole tree, top to bottom."""
+        placed: set[_Place] = set()
+        found = [line for part in self.outline for line in self._part(part, 0, (), placed)]
+        rest = sorted(
+            (place for place in self._rows if place not in placed),
+            key=lambda place: min(row.position for row in self._rows[place].values()),
+        )
+        for place in rest:
+            found += self._step(place, 0, passes=place[1])
+        return _without_what_was_passed(found, over=self.status.is_terminal)
+
+    def _part(
+        self, part: Part, depth: int, passes: tuple[int, ...], placed: set[_Place]
+    ) -> Iterator[Line]:
+        if part.shape is Shape.LEAF:
+            yield from self._leaf(part, depth, passes, placed)
+            return
+        started = self._has_rows(part, passes)
+        mark = Mark.GROUP if started else Mark.AHEAD
+        yield Line(depth=depth, mark=mark, label=part.label)
+        if part.shape is not Shape.LOOP:
+            for child in part.parts:
+                yield from self._part(child, depth + 1, passes, placed)
+            return
+        for number in self._passes_seen(part, passes) or [0]:
+            inside = depth + 1
+            if started:
+                yield Line(depth=inside, mark=Mark.GROUP, label=f"pass {number + 1}")
+                inside += 1
+            for child in part.parts:
+                yield from self._part(child, inside, (*passes, number), placed)
+
+    def _leaf(
+        self, part: Part, depth: int, passes: tuple[int, ...], placed: set[_Place]
+    ) -> Iterator[Line]:
+        place = (part.path, passes)
+        if place not in self._rows:
+            yield Line(depth=depth, mark=Mark.AHEAD, label=part.label)
+            return
+        placed.add(place)
+        yield from self._step(place, depth)
+        on_fail = (f"{part.path}.0", passes)
+        if on_fail in self._rows:
+            placed.add(on_fail)
+            yield from self._step(on_fail, depth + 1)
+
+    def _step(self, place: _Place, depth: int, passes: tuple[int, ...] = ()) -> Iterator[Line]:
+        """The line of a step, with one below it for each failed attempt before the newest."""
+        *earlier, newest = (row for _, row in sorted(self._rows[place].items()))
+        mark = _MARK_OF.get(newest.status, Mark.RUNNING)
+        if newest.id in self._retrying:
+            mark = Mark.RETRYING
+        notes = self._notes(newest)
+        if passes:
+            notes = (f"pass {'.'.join(str(number + 1) for number in passes)}", *notes)
+        yield Line(
+            depth=depth,
+            mark=mark,
+            label=newest.step_name,
+            began_at=newest.started_at,
+            ended_at=newest.ended_at,
+            notes=notes,
+            text=newest.step_error or newest.context,
+        )
+        for row in earlier:
+            yield Line(
+                depth=depth + 1,
+                mark=Mark.FAILED,
+                label=f"attempt {row.retry_count + 1}",
+                began_at=row.started_at,
+                ended_at=row.ended_at,
+                text=row.step_error,
+            )
+
+    def _notes(self, step: Step) -> tuple[str, ...]:
+        notes = []
+        if step.retry_count:
+            notes.append(f"attempt {step.retry_count + 1}")
+        notes += [f"[{marker}]" for marker in step.markers]
+        if step.condition_met is False:
+            notes.append(f"{step.condition_expr} does not hold")
+        if step.gate is not None and step.gate.approved_by:
+            verb = "approved" if step.status is StepStatus.COMPLETED else "rejected"
+            notes.append(f"{verb} by {step.gate.approved_by}")
+            notes += [f"selected {key}" for key in step.gate.selections]
+            notes += [f"“{text}”" for text in [step.gate.feedback] if text]
+        if step.status is StepStatus.RUNNING and step.id in self._progress:
+            notes.append(self._progress[step.id])
+        return tuple(notes)
+
+    def _has_rows(self, part: Part, passes: tuple[int, ...]) -> bool:
+        return any(True for _ in self._places_in(part, passes))
+
+    def _places_in(self, part: Part, passes: tuple[int, ...]) -> Iterator[_Place]:
+        for place in self._rows:
+            path, iterations = place
+            if path.startswith(f"{part.path}.") and iterations[: len(passes)] == passes:
+                yield place
+
+    def _passes_seen(self, loop: Part, passes: tuple[int, ...]) -> Sequence[int]:
+        level = len(passes)
+        return sorted(
+            {
+                iterations[level]
+                for _, iterations in self._places_in(loop, passes)
+                if len(iterations) > level
+            }
+        )
+
+
+def _without_what_was_passed(lines: Iterable[Line], *, over: bool) -> list[Line]:
+    """Tell what is still ahead from what the run went past.
+
+    A branch or loop it went past is one line, a step none; when the run is over nothing is ahead.
+    """
+    lines = list(lines)
+    reached = [at for at, line in enumerate(lines) if line.mark not in (Mark.AHEAD, Mark.GROUP)]
+    last = reached[-1] if reached else -1
+    kept: list[Line] = []
+    for at, line in enumerate(lines):
+        if line.mark is not Mark.AHEAD:
+            kept.append(line)
+        elif at > last:
+            if not over:
+                kept.append(line)
+        elif _is_outermost_block(lines, at):
+            kept.append(replace(line, mark=Mark.NOT_TAKEN, notes=("not taken",)))
+    return kept
+
+
+def _is_outermost_block(lines: Sequence[Line], at: int) -> bool:
+    """Whether the line heads a block, and stands in none that was not taken as a whole."""
+    line = lines[at]
+    has_lines = at + 1 < len(lines) and lines[at + 1].depth > line.depth
+    above = next((each for each in reversed(lines[:at]) if each.depth < line.depth), None)
+    return has_lines and (above is None or above.mark is not Mark.AHEAD)

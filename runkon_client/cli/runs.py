@@ -1,0 +1,132 @@
+"""`runkon runs`: list, show, watch, cancel."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from runkon_client.cli.exits import WATCHED_RUN, explain
+from runkon_client.cli.naming import find_run, find_run_id
+from runkon_client.cli.session import ServerGroup, Settings, print_document, print_table
+from runkon_client.cli.telling import between, printable, span
+
+if TYPE_CHECKING:
+    from runkon_client.values import Run
+
+_EPILOG: Final = explain()
+
+
+@click.group(cls=ServerGroup)
+def runs() -> None:
+    """List, show, watch and cancel runs.
+
+    RUN is a run's id, or the key that it was started with.
+    """
+
+
+@runs.command("list", epilog=_EPILOG)
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1))
+@click.option("--oldest-first", is_flag=True, help="Begin with the oldest.")
+@click.pass_obj
+def list_runs(settings: Settings, limit: int, *, oldest_first: bool) -> None:
+    """List runs, newest first."""
+    with settings.connect() as client:
+        pages = client.list_runs(oldest_first=oldest_first, page_size=min(limit, 500))
+        found = list(itertools.islice(pages, limit))
+    if settings.as_json:
+        print_document(found)
+        return
+    now = datetime.now(UTC)
+    print_table(
+        ("RUN", "WORKFLOW", "STATUS", "STARTED", "TOOK", "AT"),
+        (
+            (run.id, run.workflow_name, run.status, _ago(run, now), _took(run, now), _place(run))
+            for run in found
+        ),
+        empty="no runs yet; `runkon run FILE` starts one",
+    )
+
+
+@runs.command(epilog=_EPILOG)
+@click.argument("run")
+@click.pass_obj
+def show(settings: Settings, run: str) -> None:
+    """Show one run with its steps."""
+    with settings.connect() as client:
+        found = find_run(client, run, full=True)
+        handle = client.run(found.id)
+        steps, gates = list(handle.steps()), [listed.gate for listed in handle.gates()]
+    if settings.as_json:
+        print_document({"run": found, "steps": steps, "gates": gates})
+        return
+    from runkon_client.cli.watching import print_run
+
+    for name, text in _facts(found):
+        click.echo(f"{name:<10}{printable(text)}")
+    print_run(settings, found, steps, gates)
+
+
+@runs.command(epilog=WATCHED_RUN)
+@click.argument("run")
+@click.option("--plain", is_flag=True, help="Print lines, draw nothing.")
+@click.option("--after", default=0, metavar="SEQ", help="Only events above this sequence.")
+@click.pass_obj
+def watch(settings: Settings, run: str, after: int, *, plain: bool) -> None:
+    """Follow a run from its start until it ends."""
+    from runkon_client.cli.watching import watch_run
+
+    with settings.connect() as client:
+        run_id = find_run_id(client, run)
+        sys.exit(watch_run(settings, client.run(run_id), plain=plain, after_seq=after))
+
+
+@runs.command(epilog=_EPILOG)
+@click.argument("run")
+@click.option("--reason", default="", help="Why, for people.")
+@click.option("--force", is_flag=True, help="Wait for nothing and skip the `always` section.")
+@click.pass_obj
+def cancel(settings: Settings, run: str, reason: str, *, force: bool) -> None:
+    """Ask for a run's end: its work is stopped, then its `always` section runs."""
+    with settings.connect() as client:
+        run_id = find_run_id(client, run)
+        cancelled = client.run(run_id).cancel(reason, force=force)
+    if settings.as_json:
+        print_document(cancelled)
+    else:
+        click.echo(f"{cancelled.id} {cancelled.status}")
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    """What is not said by the tree, a line each."""
+    version = f"@{run.workflow_version}" if run.workflow_version else " (its own source)"
+    facts = [("run", run.id), ("workflow", run.workflow_name + version)]
+    facts += [("key", run.key)] if run.key else []
+    facts.append(("started", f"{_instant(run.started_at)} by {run.started_by}"))
+    facts += [("dry run", "yes")] if run.dry_run else []
+    facts += [("label", f"{name}={value}") for name, value in run.labels.items()]
+    facts += [("input", f"{name}={value}") for name, value in run.inputs.items()]
+    if run.metrics is not None and run.metrics.cost_usd:
+        facts.append(("cost", f"${run.metrics.cost_usd:.4f}"))
+    return facts
+
+
+def _instant(at: datetime | None) -> str:
+    return "not yet" if at is None else f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def _ago(run: Run, now: datetime) -> str:
+    return "" if run.created_at is None else f"{span(now - run.created_at)} ago"
+
+
+def _took(run: Run, now: datetime) -> str:
+    return between(run.started_at, run.ended_at or now)
+
+
+def _place(run: Run) -> str:
+    if run.current_step is not None:
+        return run.current_step.step_name
+    return run.error

@@ -1,0 +1,68 @@
+"""Workflow texts on the command line: reading them, and showing what is wrong with them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from runkon_client.cli.telling import printable
+from runkon_client.values import Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from runkon_client import SyncClient
+    from runkon_client.errors import RunkonClientError
+    from runkon_client.values import Diagnostic
+
+STDIN: Final = "-"
+_COLOUR: Final = {Severity.ERROR: "red", Severity.WARNING: "yellow"}
+
+
+def is_file(argument: str) -> bool:
+    """Whether the argument means a file (`*.wf`, a path, or `-`) and not a stored workflow."""
+    return argument == STDIN or argument.endswith(".wf") or "/" in argument
+
+
+def read_source(path: str) -> str:
+    """The text of a file, or of standard input for `-`.
+
+    Raises:
+        click.UsageError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        data = sys.stdin.buffer.read() if path == STDIN else Path(path).read_bytes()
+        return data.decode("utf-8")
+    except OSError as reason:
+        raise click.UsageError(f"cannot read {path}: {reason.strerror}") from reason
+    except UnicodeDecodeError as reason:
+        raise click.UsageError(f"{path} is not UTF-8: byte {reason.start} is invalid") from reason
+
+
+def show_diagnostics(path: str, diagnostics: Iterable[Diagnostic], *, err: bool = True) -> None:
+    """Print each as `file:line:column`, with the line and a caret below it."""
+    for each in diagnostics:
+        place = f"{path}:{each.line}:{each.column}" if each.line else path
+        severity = click.style(each.severity, fg=_COLOUR.get(each.severity), bold=True)
+        message = printable(each.message)
+        click.echo(f"{place}: {severity} {each.code}: {message}", err=err)
+        if each.excerpt:
+            click.echo(printable(each.excerpt), err=err)
+        if each.hint:
+            click.echo(f"hint: {printable(each.hint)}", err=err)
+
+
+def show_refusal(
+    client: SyncClient, error: RunkonClientError, path: str, source: str, *, strict: bool = False
+) -> bool:
+    """Print what the server found wrong with a source, if that is what the error is about.
+
+    An error carries places only; the server is asked again, for excerpts and advice.
+    """
+    if not error.reason.startswith("DSL_"):
+        return False
+    show_diagnostics(path, client.validate_workflow(source, strict=strict).diagnostics)
+    return True

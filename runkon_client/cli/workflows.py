@@ -1,0 +1,142 @@
+"""`runkon workflows`: put, list, show, validate."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from runkon_client.cli.exits import Exit, explain
+from runkon_client.cli.session import (
+    ServerGroup,
+    Settings,
+    exit_code_of,
+    print_document,
+    print_table,
+    report,
+)
+from runkon_client.cli.sources import read_source, show_diagnostics, show_refusal
+from runkon_client.errors import RunkonClientError
+from runkon_client.values import InputType
+
+if TYPE_CHECKING:
+    from runkon_client import SyncClient
+    from runkon_client.values import StoredWorkflow, WorkflowInput
+
+_STRICT = click.option("--strict", is_flag=True, help="Let warnings refuse it as well.")
+
+
+@click.group(cls=ServerGroup)
+def workflows() -> None:
+    """Store, list, show and check workflows."""
+
+
+@workflows.command(epilog=explain(failed="a file was refused"))
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@_STRICT
+@click.pass_obj
+def put(settings: Settings, files: tuple[str, ...], *, strict: bool) -> None:
+    """Store workflows, each under the name in its source; what is new makes a new version."""
+    stored = []
+    with settings.connect() as client:
+        for file in files:
+            answer = _put(settings, client, file, strict=strict)
+            if answer is not None:
+                stored.append(answer)
+    if settings.as_json:
+        print_document(stored)
+    if len(stored) < len(files):
+        sys.exit(Exit.FAILED)
+
+
+def _put(
+    settings: Settings, client: SyncClient, file: str, *, strict: bool
+) -> StoredWorkflow | None:
+    """Store one file and say so; None if its text was refused."""
+    source = read_source(file)
+    try:
+        answer = client.put_workflow(source, strict=strict)
+    except RunkonClientError as error:
+        if exit_code_of(error) is not Exit.REFUSED or not error.reason.startswith("DSL_"):
+            raise
+        if settings.as_json:
+            report(error, settings)
+        else:
+            show_refusal(client, error, file, source, strict=strict)
+        return None
+    if not settings.as_json:
+        show_diagnostics(file, answer.diagnostics)
+        verb = "stored" if answer.created else "unchanged"
+        click.echo(f"{answer.workflow.name}@{answer.workflow.version} {verb}")
+    return answer
+
+
+@workflows.command("list", epilog=explain())
+@click.argument("name", required=False, default="")
+@click.pass_obj
+def list_workflows(settings: Settings, name: str) -> None:
+    """List the newest version of every workflow, or every version of NAME."""
+    with settings.connect() as client:
+        found = list(client.list_workflows(name))
+    if settings.as_json:
+        print_document(found)
+        return
+    print_table(
+        ("WORKFLOW", "VERSION", "STORED", "BY", "INPUTS", "TITLE"),
+        (
+            (
+                each.name,
+                str(each.version),
+                "" if each.created_at is None else f"{each.created_at.astimezone():%F %T}",
+                each.created_by,
+                " ".join(map(_declared, each.inputs)),
+                each.title,
+            )
+            for each in found
+        ),
+        empty="no workflows yet; `runkon workflows put FILE` stores one",
+    )
+
+
+@workflows.command(epilog=explain())
+@click.argument("workflow", metavar="NAME[@VERSION]")
+@click.pass_obj
+def show(settings: Settings, workflow: str) -> None:
+    """Print the source of a stored workflow."""
+    name, at, version = workflow.partition("@")
+    if at and not (version.isascii() and version.isdigit()):
+        raise click.UsageError(f"{workflow!r} is not NAME or NAME@VERSION")
+    with settings.connect() as client:
+        found = client.get_workflow(name, version=int(version or 0))
+    if settings.as_json:
+        print_document(found)
+    else:
+        click.echo(found.source, nl=not found.source.endswith("\n"))
+
+
+@workflows.command(epilog=explain(ok="all can be stored", failed="one cannot be stored"))
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@_STRICT
+@click.pass_obj
+def validate(settings: Settings, files: tuple[str, ...], *, strict: bool) -> None:
+    """Check workflows as `put` would, and store nothing."""
+    found = {}
+    with settings.connect() as client:
+        for file in files:
+            found[file] = client.validate_workflow(read_source(file), strict=strict)
+            if not settings.as_json:
+                show_diagnostics(file, found[file].diagnostics, err=False)
+                if found[file].valid:
+                    click.echo(f"{file}: ok")
+    if settings.as_json:
+        print_document(found)
+    if not all(each.valid for each in found.values()):
+        sys.exit(Exit.FAILED)
+
+
+def _declared(declared: WorkflowInput) -> str:
+    """An input as a command line would give it, in brackets if it may be left out."""
+    value = "true|false" if declared.type is InputType.BOOLEAN else "…"
+    text = f"{declared.name}={value}"
+    return text if declared.required else f"[{text}]"
