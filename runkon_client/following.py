@@ -56,6 +56,7 @@ class EventFollower:
         self._snapshot_run: types_pb2.Run | None = None
         self._snapshot_steps: list[types_pb2.Step] = []
         self.is_ended = False
+        self.gap: EventGapError | None = None
 
     @property
     def seq(self) -> int | None:
@@ -88,8 +89,8 @@ class EventFollower:
     def feed(self, frame: runs_pb2.StreamRunEventsResponse) -> list[RunEvent | Snapshot]:
         """What a frame brings that was not there before; empty for a frame of another kind.
 
-        Raises:
-            EventGapError: the frame shows that events were left out.
+        A frame that shows that events were left out sets `gap`, which ends the following: what
+        came before the gap is still to be handed out.
         """
         match frame.WhichOneof("frame"):
             case "header":
@@ -128,7 +129,7 @@ class EventFollower:
             if self._following.begin == "now":
                 self._seq = after_seq
         elif after_seq > self._seq:
-            raise EventGapError(self._following.run_id, self._seq, after_seq + 1)
+            self._miss(self._seq, after_seq + 1)
 
     def _collect(self, chunk: runs_pb2.StreamSnapshot) -> list[RunEvent | Snapshot]:
         if chunk.HasField("run"):
@@ -153,7 +154,8 @@ class EventFollower:
                 if seq <= self._seq:
                     continue
                 if seq != self._seq + 1 and not self._following.kinds:
-                    raise EventGapError(self._following.run_id, self._seq, seq)
+                    self._miss(self._seq, seq)
+                    return fresh
             self._seq = seq
             fresh.append(decode_event(message))
         self._pass(batch.examined_seq)
@@ -163,9 +165,13 @@ class EventFollower:
         """Go on to a sequence that the server says it has looked at and sent up to."""
         if self._seq is None or examined_seq <= self._seq:
             return
-        if not self._following.kinds:
-            raise EventGapError(self._following.run_id, self._seq, examined_seq)
-        self._seq = examined_seq
+        if self._following.kinds:
+            self._seq = examined_seq
+        else:
+            self._miss(self._seq, examined_seq)
+
+    def _miss(self, after_seq: int, found_seq: int) -> None:
+        self.gap = EventGapError(self._following.run_id, after_seq, found_seq)
 
 
 def _is_survivable(error: RunkonClientError) -> bool:

@@ -87,6 +87,9 @@ class EventStream(_Buffer[_T]):
             item = self._pop()
             if item is not None:
                 return item
+            if self._follower.gap is not None:
+                await self.aclose()
+                raise self._follower.gap
             if self._follower.is_ended:
                 await self.aclose()
                 raise StopAsyncIteration
@@ -154,6 +157,9 @@ class SyncEventStream(_Buffer[_T]):
             item = self._pop()
             if item is not None:
                 return item
+            if self._follower.gap is not None:
+                self._hang_up()
+                raise self._follower.gap
             if self._follower.is_ended or self._closed.is_set():
                 self._hang_up()
                 raise StopIteration
