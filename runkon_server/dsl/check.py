@@ -1,36 +1,89 @@
-"""What is wrong with a workflow although it could be read."""
+"""What is wrong with workflows although they can be read."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from runkon_server.dsl import codes
 from runkon_server.dsl.ast import Parallel
+from runkon_server.dsl.checking.children import check_children
+from runkon_server.dsl.checking.composition import check_composition
+from runkon_server.dsl.checking.loops import check_loops
+from runkon_server.dsl.checking.providers import check_providers
+from runkon_server.dsl.checking.serving import check_serving
 from runkon_server.dsl.checking.steps import check_steps
-from runkon_server.dsl.diagnostics import diagnostic, in_order
+from runkon_server.dsl.checking.variables import check_variables
+from runkon_server.dsl.checking.world import NOWHERE_IN_PARTICULAR, Library, Provider, World
+from runkon_server.dsl.diagnostics import diagnostic, did_you_mean, in_order
 from runkon_server.dsl.queries import all_nodes
 from runkon_server.dsl.reserved import ENGINE_VARIABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from runkon_server.dsl.ast import Definition
     from runkon_server.dsl.diagnostics import Diagnostic
 
-    Loader: TypeAlias = Callable[[str], Definition | str]
+__all__ = ["Provider", "World", "check", "check_all"]
 
 
-def check(definition: Definition, load: Loader | None = None) -> tuple[Diagnostic, ...]:
+def check(definition: Definition, world: World = NOWHERE_IN_PARTICULAR) -> tuple[Diagnostic, ...]:
     """Errors that would surely go wrong in a run, and warnings about what is likely a mistake.
 
     Args:
-        definition: the workflow to check.
-        load: gives the workflow of a name, or a text that says why it cannot. Without it,
-            nothing is concluded from the workflows that this one calls.
+        definition: the workflow to check. Those it calls are looked at, but not checked.
+        world: what is known about where it will run.
     """
+    return _check(definition, world, Library(world.load))
+
+
+def check_all(
+    definitions: Mapping[str, Definition], world: World = NOWHERE_IN_PARTICULAR
+) -> dict[str, tuple[Diagnostic, ...]]:
+    """The findings for each workflow of a set.
+
+    Args:
+        definitions: by the name under which others call them; they may call each other.
+        world: what is known about where they will run; its loader is asked for all others.
+    """
+
+    def load(name: str) -> Definition | str:
+        if name in definitions:
+            return definitions[name]
+        return "no such workflow" if world.load is None else world.load(name)
+
+    library = Library(load)
+    return {name: _check(each, world, library) for name, each in definitions.items()}
+
+
+def _check(definition: Definition, world: World, library: Library) -> tuple[Diagnostic, ...]:
     return in_order(
-        [*check_steps(definition, load), *_check_inputs(definition), *_check_parallel(definition)]
+        [
+            *check_steps(definition, library),
+            *check_children(definition, library),
+            *check_composition(definition, library),
+            *check_providers(definition, world.providers),
+            *check_serving(definition, world, library),
+            *check_loops(definition, library),
+            *check_variables(definition),
+            *_check_targets(definition, world.targets),
+            *_check_inputs(definition),
+            *_check_parallel(definition),
+        ]
     )
+
+
+def _check_targets(definition: Definition, allowed: Collection[str] | None) -> Iterator[Diagnostic]:
+    if not allowed:
+        return
+    for target in definition.targets:
+        if target not in allowed:
+            yield diagnostic(
+                codes.UNKNOWN_TARGET,
+                definition.span,
+                f"`{definition.name}` cannot target `{target}`",
+                hint=did_you_mean(target, allowed) or f"allowed are {', '.join(allowed)}",
+            )
 
 
 def _check_inputs(definition: Definition) -> Iterator[Diagnostic]:

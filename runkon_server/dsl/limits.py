@@ -22,6 +22,8 @@ RETRY_DELAY_MS: Final = 5 * 60_000
 """Delays grow up to this, so a longer first one could not be kept."""
 GATE_TIMEOUT_MS: Final = 90 * 24 * 3_600_000
 MAX_PARALLEL: Final = 256
+CALL_DEPTH: Final = 5
+"""Workflows below the one that was started; `foreach` counts like `call workflow`."""
 EXPANDED_BYTES: Final = 1024 * 1024
 U32_MAX: Final = 2**32 - 1
 PROBLEMS: Final = 100

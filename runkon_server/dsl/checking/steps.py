@@ -32,9 +32,10 @@ from runkon_server.dsl.diagnostics import diagnostic, nearest
 from runkon_server.dsl.queries import all_nodes, step_key, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from runkon_server.dsl.ast import Node
+    from runkon_server.dsl.checking.world import Library
     from runkon_server.dsl.codes import Code
     from runkon_server.dsl.diagnostics import Diagnostic
     from runkon_server.dsl.source import Span
@@ -42,17 +43,13 @@ if TYPE_CHECKING:
 _SUGGESTIONS: Final = 20
 
 
-def check_steps(
-    definition: Definition, load: Callable[[str], Definition | str] | None
-) -> Iterator[Diagnostic]:
+def check_steps(definition: Definition, library: Library) -> Iterator[Diagnostic]:
     """Check every condition, in program order.
 
-    Args:
-        definition: the workflow to check.
-        load: gives the workflow of a name, or says why it cannot. The steps of a workflow that
-            cannot be looked at are unknown, so behind a call of one, any step may have run.
+    The steps of a workflow that cannot be looked at are unknown, so behind a call of one, any
+    step may have run.
     """
-    program = _Walk(definition, load)
+    program = _Walk(definition, library)
     yield from program.nodes(definition.body)
     yield from program.nodes(definition.always)
 
@@ -72,10 +69,8 @@ def produced_keys(node: Node) -> tuple[str, ...]:
 
 
 class _Walk:
-    def __init__(
-        self, definition: Definition, load: Callable[[str], Definition | str] | None
-    ) -> None:
-        self._load = load
+    def __init__(self, definition: Definition, library: Library) -> None:
+        self._library = library
         self._produced: set[str] = set()
         self._anything_may_have_run = False
         self._inputs = {each.name: each.input_type for each in definition.inputs}
@@ -118,7 +113,7 @@ class _Walk:
         self._produced.update(produced_keys(node))
 
     def _add_child(self, name: str) -> None:
-        child = None if self._load is None else self._load(name)
+        child = self._library.find(name)
         if not isinstance(child, Definition):
             self._anything_may_have_run = True
             return

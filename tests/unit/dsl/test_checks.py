@@ -1,4 +1,4 @@
-"""What the checker finds in workflows that can be read."""
+"""What the checker finds in a workflow by itself, and what the server does not run yet."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def hint(text: str) -> str:
         ("parallel { call a } if both.m { }", ["WF501"]),
         ("call x parallel { call a { if = x.m } }", []),
         ("while x.m { max_iterations = 1 call x }", ["WF503"]),
+        ("call x while x.m { max_iterations = 1 call x }", []),
         ("do { max_iterations = 1 call x } while x.m", []),
         ("do { max_iterations = 1 call x } while y.m", ["WF504"]),
         ("do { call x } if x.m { }", []),

@@ -15,6 +15,7 @@ from runkon_server.dsl.snapshot import dump, load
 from runkon_server.dsl.source import Source
 from runkon_server.dsl.unsupported import refuse_unsupported
 from support.workflows import accepted, read, wrap
+from support.worlds import WORLD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +26,7 @@ FILES: Final[dict[str, str]] = {
     "WF103": "workflow w { } // @\x00",
     "WF202": "workflow w { } @workflow v { }",
     "WF203": "workflow w { call x@",
+    "WF519": "@workflow w { meta { targets = [moon] } }",
     "WF402": "@" + " " * (limits.SOURCE_BYTES + 1),
 }
 CONTENTS: Final[dict[str, str]] = {
@@ -85,6 +87,29 @@ CONTENTS: Final[dict[str, str]] = {
     "WF551": "@parallel { min_success = 2 call x }",
     "WF552": "inputs { @dry_run boolean }",
     "WF601": "@foreach f { over = list max_parallel = 1 workflow = c }",
+    "WF508": "@call workflow gone",
+    "WF509": "@call workflow child { inputs { fast = true } }",
+    "WF510": "@foreach f { over = list max_parallel = 1 workflow = gone }",
+    "WF511": "@foreach f { over = list max_parallel = 1 workflow = child }",
+    "WF512": "@foreach f { over = lists max_parallel = 1 workflow = leaf }",
+    "WF513": "@foreach f { over = list max_parallel = 1 workflow = leaf scope = { a = b } }",
+    "WF514": "@foreach f { over = tickets max_parallel = 1 workflow = leaf filter = { a = b } }",
+    "WF515": "@foreach f { over = list max_parallel = 1 workflow = leaf ordered = true }",
+    "WF516": "@foreach f { over = list max_parallel = 1 workflow = leaf "
+    "on_child_fail = skip_dependents }",
+    "WF517": "@foreach f { over = tickets max_parallel = 1 workflow = leaf }",
+    "WF518": "@foreach f { over = list max_parallel = 1 workflow = leaf filter = { a = b } }",
+    "WF520": "@call workflow w",
+    "WF521": "@call workflow deep1",
+    "WF525": "@call x",
+    "WF526": "parallel { @call x }",
+    "WF528": "@gate deploy { }",
+    "WF553": '@call workflow child { inputs { name = "n" fats = true } }',
+    "WF554": '@call workflow child { inputs { name = "n" fast = maybe } }',
+    "WF555": "call x while @x.m { max_iterations = 2 call y }",
+    "WF556": "do { max_iterations = 2 stuck_after = 1 call x } while x.m @call y",
+    "WF557": '@script s { run = "make {{targt}}" }',
+    "WF558": '@gate human_review { prompt = "Ship {{version}}?" }',
 }
 EXAMPLES: Final = FILES | {code: wrap(text) for code, text in CONTENTS.items()}
 
@@ -94,7 +119,7 @@ def everything(text: str) -> Iterable[Diagnostic]:
     result = parse(text, "w.wf")
     yield from result.diagnostics
     if result.definition is not None:
-        yield from check(result.definition)
+        yield from check(result.definition, WORLD)
         yield from refuse_unsupported(result.definition)
 
 

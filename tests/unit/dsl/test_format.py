@@ -45,7 +45,7 @@ def comments(text: str) -> Counter[str]:
     return Counter(comment.text for comment in tokenise(source, Problems(source)).comments)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 @given(sources())
 @example(MESSY)
 def test_formatting_keeps_the_meaning_the_words_and_the_comments(text: str) -> None:
@@ -58,7 +58,7 @@ def test_formatting_keeps_the_meaning_the_words_and_the_comments(text: str) -> N
     assert formatted(result) == result
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(sources())
 def test_the_layout_does_not_depend_on_the_layout_before(text: str) -> None:
     """Without comments and line breaks, all spellings of one token list look alike."""

@@ -100,7 +100,7 @@ def test_an_unless_swaps_the_answers() -> None:
     }
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(sources())
 def test_every_step_is_on_a_way_from_start_to_end(source: str) -> None:
     """The laws of a flow chart, over any program."""
@@ -139,7 +139,7 @@ def is_acyclic(ids: list[str], edges: list[tuple[str, str]]) -> bool:
     return True
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(sources())
 def test_shapes_lie_on_the_canvas_and_apart(source: str) -> None:
     """No two steps overlap, and nothing is cut off."""

@@ -221,5 +221,11 @@ def test_warnings_alone_never_stop_the_reading() -> None:
     assert len(result.diagnostics) == 101
 
 
+def test_warnings_about_inputs_are_bounded_too() -> None:
+    found = codes(f"inputs {{ {'a ' * 500} }}")
+
+    assert found == ["WF329"] * 100 + ["WF409"]
+
+
 def test_lexical_and_grammatical_errors_come_together() -> None:
     assert places(wrap("call x { retries = $2 } foo")) == [("WF101", 1, 33), ("WF204", 1, 38)]

@@ -6,11 +6,14 @@ asserted and the docstring says which one it is.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 import pytest
 
 from runkon_server.dsl import ast
 from runkon_server.dsl.ast import AgentKind, AgentRef, InputType, StepField, StepMarker
-from runkon_server.dsl.check import check
+from runkon_server.dsl.check import World, check
 from runkon_server.dsl.substitute import Unresolved, substitute
 from support.workflows import accepted, codes, only_node, places, read, wrap
 
@@ -24,7 +27,8 @@ def gate_timeout_s(value: str) -> int:
 def checked(text: str, children: dict[str, str] | None = None) -> list[str]:
     """Codes that the checker gives for the contents of a workflow."""
     known = {name: accepted(child) for name, child in (children or {}).items()}
-    return [each.code for each in check(accepted(text), lambda name: known.get(name, "unknown"))]
+    world = World(load=lambda name: known.get(name, "unknown"))
+    return [each.code for each in check(accepted(text), world)]
 
 
 def test_08_01_text_after_the_workflow_is_an_error() -> None:
@@ -348,6 +352,32 @@ def test_08_35_siblings_do_not_count() -> None:
 
 def test_08_36_gates_produce_nothing() -> None:
     assert checked("gate human_review { } if human_review.ok { }") == ["WF501"]
+
+
+def test_08_37_circles_are_found_through_foreach_and_always() -> None:
+    each = "foreach f { over = list max_parallel = 1 workflow = c }"
+    children = {"a": "call workflow b", "b": each, "c": "call x always { call workflow a }"}
+    known = {name: replace(accepted(text), name=name) for name, text in children.items()}
+
+    (problem,) = check(known["a"], World(load=lambda name: known[name]))
+    assert problem.code == "WF520"
+    assert problem.message.endswith("a -> b -> c -> a")
+
+
+@pytest.mark.parametrize(("length", "expected"), [(6, []), (7, ["WF521"])])
+def test_08_37_calls_may_be_five_deep(length: int, expected: list[str]) -> None:
+    """IMP-28: one limit, five below the root, for check and run; the original's check has four.
+
+    The last of the chain does not exist, which nobody but its caller minds.
+    """
+    chain = [f"w{number}" for number in range(length)]
+    known = {
+        name: replace(accepted(f"call workflow {below}"), name=name)
+        for name, below in pairwise(chain)
+    }
+
+    found = check(known["w0"], World(load=lambda name: known.get(name, "unknown")))
+    assert [each.code for each in found] == expected
 
 
 def test_08_38_substitution_is_one_pass() -> None:

@@ -1,0 +1,75 @@
+"""Whether somebody is there to do what a workflow asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runkon_server.dsl import codes
+from runkon_server.dsl.ast import Call, CallWorkflow, Definition, Gate, Parallel
+from runkon_server.dsl.diagnostics import diagnostic, did_you_mean
+from runkon_server.dsl.queries import all_nodes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runkon_server.dsl.ast import AgentRef, Node
+    from runkon_server.dsl.checking.world import Library, World
+    from runkon_server.dsl.codes import Code
+    from runkon_server.dsl.diagnostics import Diagnostic
+    from runkon_server.dsl.source import Span
+
+
+def check_serving(definition: Definition, world: World, library: Library) -> Iterator[Diagnostic]:
+    """Report actions and gates that nobody serves, in the workflow and in all it calls.
+
+    What is found in a called workflow is reported where it is called, with its name in front.
+    Agents of `on_fail` are not looked at.
+    """
+    if world.actions is None and world.gate_types is None:
+        return
+    yield from _Service(world, library).check(definition, None, "")
+
+
+class _Service:
+    def __init__(self, world: World, library: Library) -> None:
+        self._world = world
+        self._library = library
+        self._visited: set[str] = set()
+
+    def check(self, definition: Definition, span: Span | None, prefix: str) -> Iterator[Diagnostic]:
+        """Check one workflow; findings go to `span`, or where they are if it is None."""
+        self._visited.add(definition.name)
+        for node in all_nodes(definition):
+            yield from self._node(node, span, prefix)
+
+    def _node(self, node: Node, span: Span | None, prefix: str) -> Iterator[Diagnostic]:
+        at = span or node.span
+        match node:
+            case Call():
+                yield from self._agent(node.agent, at, codes.UNSERVED_ACTION, prefix)
+            case Parallel():
+                for call in node.calls:
+                    place = span or call.span
+                    yield from self._agent(call.agent, place, codes.UNSERVED_BRANCH, prefix)
+            case Gate():
+                yield from self._gate(node, at, prefix)
+            case CallWorkflow():
+                child = self._library.find(node.workflow)
+                if isinstance(child, Definition) and node.workflow not in self._visited:
+                    self._visited.add(node.workflow)
+                    yield from self.check(child, at, f"{prefix}in `{node.workflow}`: ")
+            case _:
+                pass
+
+    def _agent(self, agent: AgentRef, span: Span, code: Code, prefix: str) -> Iterator[Diagnostic]:
+        actions = self._world.actions
+        if actions is not None and agent.value not in actions:
+            message = f"{prefix}no worker serves `{agent.value}`"
+            yield diagnostic(code, span, message, hint=did_you_mean(agent.value, actions))
+
+    def _gate(self, gate: Gate, span: Span, prefix: str) -> Iterator[Diagnostic]:
+        known = self._world.gate_types
+        if known is not None and gate.gate_type not in known:
+            message = f"{prefix}nobody resolves gates of type `{gate.gate_type}`"
+            hint = did_you_mean(gate.gate_type, known)
+            yield diagnostic(codes.UNSERVED_GATE, span, message, hint=hint)
