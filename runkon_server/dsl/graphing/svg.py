@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING, Final
-from xml.sax.saxutils import escape
 
 from runkon_server.dsl.graphing.colours import PLAIN, colour_of
 from runkon_server.dsl.graphing.layout import lay_out
@@ -155,7 +155,7 @@ def _tooltip(box: Box) -> str:
 def _text(text: str) -> str:
     """The text without what XML cannot contain, and with its special characters escaped."""
     legal = "".join(char for char in text if char >= " " and char not in "\ufffe\uffff")
-    return escape(legal, {'"': "&quot;"})
+    return escape(legal)
 
 
 def _place(x: float, y: float) -> str:
