@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import psycopg
 import sqlalchemy.exc
 
 from runkon_server.errors import ConflictError, DatabaseUnavailableError, RunkonError
-
-_CONFLICTS: Final = frozenset({"40001", "40P01"})
-"""Serialization failure, deadlock."""
-
-
-def is_conflict(error: BaseException) -> bool:
-    """Whether the same transaction may well succeed when it is repeated."""
-    cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
-    return isinstance(cause, psycopg.Error) and cause.sqlstate in _CONFLICTS
+from runkon_server.store.database import is_retryable
 
 
 def as_domain_error(error: BaseException) -> RunkonError | None:
@@ -25,7 +15,7 @@ def as_domain_error(error: BaseException) -> RunkonError | None:
     Connections that are refused, lost or not to be had, statements that took too long, servers
     that shut down or are full: to a caller all of it is a database that cannot answer now.
     """
-    if is_conflict(error):
+    if is_retryable(error):
         return ConflictError()
     cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
     if isinstance(

@@ -56,7 +56,7 @@ class RunRow:
     cancel_reason: str | None = None
     error: str | None = None
     result_summary: str | None = None
-    """Of an ended run: what its final event says, cut as texts in events are."""
+    """Of an ended run: how many of its steps ended how."""
     blocked_on: dict[str, Any] | None = None
     inputs: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from sqlalchemy.exc import DBAPIError
 
 from runkon_server.errors import ConflictError, OutcomeUnknownError
-from runkon_server.store.failures import is_conflict
+from runkon_server.store.database import is_retryable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,7 +33,7 @@ async def in_transaction(
             try:
                 result = await body(conn)
             except DBAPIError as error:
-                if not is_conflict(error):
+                if not is_retryable(error):
                     raise
                 continue
             try:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import case, cast, func, select, true
-from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy import case, func, select, true
 
 from runkon_server.errors import RunNotFoundError
 from runkon_server.store.reads.paging import PAGE_BYTES, fetch_page, weight_of
@@ -27,24 +26,18 @@ _ACTIVE: Final = ("running", "waiting")
 
 
 def _select_runs() -> Select[Any]:
-    current, ending = _current_step(), _ending()
+    current = _current_step()
     names = {each.name for each in fields(RunRow)}
     return (
         select(
             *(column for column in runs.c if column.name in names),
-            *(c for c in run_details.c if c.name in names and c.name not in _OWN),
-            func.coalesce(run_details.c.result_summary, ending.c.summary).label("result_summary"),
+            *(c for c in run_details.c if c.name in names - {"namespace"}),
             current.c.step_name.label("current_name"),
             current.c.iteration.label("current_iteration"),
         )
         .select_from(runs.join(run_details, run_details.c.run_id == runs.c.id))
         .outerjoin(current, true())
-        .outerjoin(ending, true())
     )
-
-
-_OWN: Final = frozenset({"namespace", "result_summary"})
-"""Columns of the details that are taken from elsewhere."""
 
 
 def _current_step() -> LateralFromClause:
@@ -67,22 +60,6 @@ def _current_step() -> LateralFromClause:
         .order_by(is_open.desc(), case((is_open, last.c.at)).asc(), last.c.at.desc())
         .limit(1)
         .lateral("current_step")
-    )
-
-
-def _ending() -> LateralFromClause:
-    """Of an ended run: what the event says that ended its newest epoch."""
-    return (
-        select(cast(run_events.c.payload, JSON)["result_summary"].astext.label("summary"))
-        .where(
-            run_events.c.run_id == runs.c.id,
-            run_events.c.epoch == runs.c.epoch,
-            run_events.c.kind == "run_finished",
-            runs.c.ended_at.is_not(None),
-        )
-        .limit(1)
-        .correlate(runs)
-        .lateral("ending")
     )
 
 

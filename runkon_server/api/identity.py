@@ -1,0 +1,56 @@
+"""Who calls: until callers can prove it, the metadata `runkon-principal`.
+
+It is believed only on a connection that cannot come from another machine; there the caller could
+do as much harm without it. Everybody else is `anonymous`.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final
+
+from runkon_server.errors import InvalidArgumentError, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["ANONYMOUS", "METADATA_KEY", "current_principal", "principal_of", "set_principal"]
+
+METADATA_KEY: Final = "runkon-principal"
+ANONYMOUS: Final = "anonymous"
+LENGTH_MAX: Final = 256
+_LOCAL_PEERS: Final = ("unix:", "unix-abstract:", "ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D")
+
+_principal: ContextVar[str] = ContextVar("principal", default=ANONYMOUS)
+
+
+def principal_of(metadata: Iterable[tuple[str, str | bytes]], peer: str) -> str:
+    """The principal of a call.
+
+    Args:
+        metadata: of the invocation.
+        peer: gRPC's name for the other end, such as `ipv4:127.0.0.1:4711`.
+
+    Raises:
+        InvalidArgumentError: the name is too long or holds what cannot be printed.
+    """
+    given = [value for key, value in metadata if key == METADATA_KEY]
+    if not given or not peer.startswith(_LOCAL_PEERS):
+        return ANONYMOUS
+    name = given[-1]
+    if isinstance(name, bytes):
+        name = name.decode(errors="replace")
+    if not 0 < len(name) <= LENGTH_MAX or not name.isprintable():
+        expected = f"1 to {LENGTH_MAX} printable characters"
+        raise InvalidArgumentError([Violation(METADATA_KEY, f"must have {expected}")])
+    return name
+
+
+def set_principal(name: str) -> None:
+    """From here on, this task works for the principal."""
+    _principal.set(name)
+
+
+def current_principal() -> str:
+    """On whose behalf the current call is made."""
+    return _principal.get()

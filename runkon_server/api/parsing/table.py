@@ -1,0 +1,50 @@
+"""Which validator a request goes through. A test asserts that no request type is missing."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from runkon.v1 import gates_pb2, runs_pb2, workers_pb2, workflows_pb2
+from runkon_server.api.parsing import gates, runs, workers, workflows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from google.protobuf.message import Message
+
+VALIDATORS: Final[Mapping[type[Message], Callable[[Any], None]]] = MappingProxyType(
+    {
+        runs_pb2.StartRunRequest: runs.check_start_run,
+        runs_pb2.BatchStartRunsRequest: runs.check_batch_start_runs,
+        runs_pb2.GetRunRequest: runs.check_get_run,
+        runs_pb2.ListRunsRequest: runs.check_list_runs,
+        runs_pb2.CancelRunRequest: runs.check_cancel_run,
+        runs_pb2.AwaitRunRequest: runs.check_await_run,
+        runs_pb2.ListStepsRequest: runs.check_list_steps,
+        runs_pb2.ListRunEventsRequest: runs.check_list_run_events,
+        runs_pb2.StreamRunEventsRequest: runs.check_stream_run_events,
+        gates_pb2.ListGatesRequest: gates.check_list_gates,
+        gates_pb2.GetGateRequest: gates.check_get_gate,
+        gates_pb2.ResolveGateRequest: gates.check_resolve_gate,
+        workflows_pb2.PutWorkflowRequest: workflows.check_put_workflow,
+        workflows_pb2.GetWorkflowRequest: workflows.check_get_workflow,
+        workflows_pb2.ListWorkflowsRequest: workflows.check_list_workflows,
+        workflows_pb2.ValidateWorkflowRequest: workflows.check_validate_workflow,
+        workers_pb2.WorkRequest: workers.check_work,
+        workers_pb2.PollTasksRequest: workers.check_poll_tasks,
+        workers_pb2.ReportTaskRequest: workers.check_report_task,
+        workers_pb2.HeartbeatTaskRequest: workers.check_heartbeat_task,
+    }
+)
+
+
+def validate(request: Message) -> None:
+    """Return if the request keeps its limits, or is of a service that is not ours.
+
+    Raises:
+        InvalidArgumentError: it does not; with every violation.
+    """
+    validator = VALIDATORS.get(type(request))
+    if validator is not None:
+        validator(request)

@@ -1,0 +1,123 @@
+"""Requests of WorkerService, and the pieces that the frames of a worker's stream are made of.
+
+A result that is beyond the limits of StepResult is no violation: it is accepted, and its step
+fails. Only what cannot be a report at all is refused.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from runkon_server.api.parsing.checks import (
+    NAME_BYTES,
+    NOTE_BYTES,
+    SHORT_TEXT_BYTES,
+    Check,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runkon.v1 import workers_pb2
+
+ACTIONS_MAX: Final = 1_000
+CREDIT_MAX: Final = 1_000
+TASK: Final = "the id of a task"
+
+
+def check_hello(hello: workers_pb2.WorkerHello) -> None:
+    """Refuse a hello that breaks a limit."""
+    check = Check()
+    check.namespace(hello.namespace, "hello.namespace")
+    _check_worker(check, "hello.", hello.worker_id, hello.actions)
+    if hello.concurrency < 1:
+        check.wrong("hello.concurrency", "must be at least 1")
+    check.text("hello.client", hello.client, SHORT_TEXT_BYTES)
+    check.done()
+
+
+def _check_worker(check: Check, prefix: str, worker_id: str, actions: Sequence[str]) -> None:
+    check.label(f"{prefix}worker_id", worker_id, NAME_BYTES, required=True)
+    check.between(f"{prefix}actions (their number)", len(actions), 1, ACTIONS_MAX)
+    for number, action in enumerate(actions[:ACTIONS_MAX]):
+        check.label(f"{prefix}actions[{number}]", action, NAME_BYTES, required=True)
+
+
+def check_work(frame: workers_pb2.WorkRequest) -> None:
+    """Refuse a frame of a worker's stream; its reports and heartbeats are checked one by one."""
+    check = Check()
+    check.between("credit", frame.credit, 0, CREDIT_MAX)
+    check.done()
+
+
+def check_poll_tasks(request: workers_pb2.PollTasksRequest) -> None:
+    """Refuse a PollTasksRequest that breaks a limit."""
+    check = Check()
+    check.namespace(request.namespace)
+    _check_worker(check, "", request.worker_id, request.actions)
+    if request.max_tasks < 0:
+        check.wrong("max_tasks", "must not be negative")
+    if request.HasField("wait"):
+        check.duration("wait", request.wait, high=None)
+    check.done()
+
+
+def check_report_task(request: workers_pb2.ReportTaskRequest) -> None:
+    """Refuse a ReportTaskRequest that breaks a limit."""
+    check = Check()
+    check.namespace(request.namespace)
+    if not request.HasField("report"):
+        check.wrong("report", "is required")
+        check.done()
+    add_report(check, request.report)
+    check.done()
+
+
+def check_report(report: workers_pb2.TaskReport) -> None:
+    """Refuse one report of a frame."""
+    check = Check()
+    add_report(check, report)
+    check.done()
+
+
+def add_report(check: Check, report: workers_pb2.TaskReport) -> None:
+    """Note what is wrong with a report."""
+    _check_task(check, "report", report.task_id, report.token)
+    match report.WhichOneof("outcome"):
+        case None:
+            check.wrong("report", "needs an outcome: result, failure or cancelled")
+        case "failure":
+            if not report.failure.message:
+                check.wrong("report.failure.message", "is required")
+            check.label("report.failure.code", report.failure.code, NAME_BYTES)
+        case _:
+            pass
+
+
+def check_heartbeat_task(request: workers_pb2.HeartbeatTaskRequest) -> None:
+    """Refuse a HeartbeatTaskRequest that breaks a limit."""
+    check = Check()
+    check.namespace(request.namespace)
+    if not request.HasField("heartbeat"):
+        check.wrong("heartbeat", "is required")
+        check.done()
+    add_heartbeat(check, request.heartbeat)
+    check.done()
+
+
+def check_heartbeat(heartbeat: workers_pb2.TaskHeartbeat) -> None:
+    """Refuse one heartbeat of a frame."""
+    check = Check()
+    add_heartbeat(check, heartbeat)
+    check.done()
+
+
+def add_heartbeat(check: Check, heartbeat: workers_pb2.TaskHeartbeat) -> None:
+    """Note what is wrong with a heartbeat."""
+    _check_task(check, "heartbeat", heartbeat.task_id, heartbeat.token)
+    check.text("heartbeat.progress", heartbeat.progress, NOTE_BYTES)
+
+
+def _check_task(check: Check, field: str, task_id: str, token: str) -> None:
+    check.part_id(task_id, f"{field}.task_id", TASK)
+    check.label(f"{field}.token", token, SHORT_TEXT_BYTES, required=True)
