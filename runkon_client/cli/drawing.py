@@ -91,10 +91,13 @@ def draw_line(line: Line, width: int, now: datetime) -> Text:
     text = Text(" " * (_INDENT * line.depth), no_wrap=True, overflow="ellipsis")
     text.append(f"{sign} ", style=style)
     label_style = "bright_black" if line.mark in _FAINT else ""
-    text.append(printable(line.label).ljust(width - _INDENT * line.depth), style=label_style)
+    label = printable(line.label)
     took = _took(line, now)
     if took or line.notes or line.text:
+        text.append(label.ljust(width - _INDENT * line.depth), style=label_style)
         text.append(f" {took:>{_TIME_WIDTH}}", style="bright_black")
+    else:
+        text.append(label, style=label_style)
     for note in line.notes:
         text.append(f"  {printable(first_line(note))}", style="yellow" if note[0] == "[" else "")
     if line.text:

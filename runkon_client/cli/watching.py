@@ -93,6 +93,7 @@ class LiveTree:
         self._tree = tree
         self._lock = threading.Lock()  # rich redraws in a thread of its own
         self._is_over = False
+        self._console = console
         self._live = Live(
             console=console,
             get_renderable=self._picture,
@@ -128,7 +129,7 @@ class LiveTree:
                 self._tree,
                 now=datetime.now(UTC),
                 answers=answers(self._settings, gates[0]) if gates else (),
-                height=None if self._is_over else self._live.console.height,
+                height=None if self._is_over else self._console.height,
             )
 
 
@@ -197,19 +198,26 @@ def follow(
 
 
 def watch_run(
+    settings: Settings, handle: SyncRunHandle, *, plain: bool = False, after_seq: int = 0
+) -> Exit:
+    """Show a run until it ends; after Ctrl-C it goes on. The exit code says how it ended."""
+    with run_goes_on(settings, handle.id):
+        return show_run(settings, handle, plain=plain, after_seq=after_seq)
+
+
+def show_run(
     settings: Settings,
     handle: SyncRunHandle,
     *,
-    plain: bool = False,
+    plain: bool,
     after_seq: int = 0,
     on_gate: Callable[[Gate], None] | None = None,
 ) -> Exit:
-    """Show a run until it ends; the exit code says how it ended."""
-    with run_goes_on(settings, handle.id):
-        run = handle.get(full=True)
-        with screen_for(settings, run, plain=plain) as screen:
-            follow(handle.events(after_seq), screen, on_gate=on_gate)
-        return EXIT_OF.get(handle.get().status, Exit.FAILED)
+    """Show a run until it ends; `on_gate` as in `follow`. The exit code says how it ended."""
+    run = handle.get(full=True)
+    with screen_for(settings, run, plain=plain) as screen:
+        follow(handle.events(after_seq), screen, on_gate=on_gate)
+    return EXIT_OF.get(handle.get().status, Exit.FAILED)
 
 
 def wait_for_run(settings: Settings, handle: SyncRunHandle) -> Exit:

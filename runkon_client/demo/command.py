@@ -19,7 +19,7 @@ from runkon_client import RunkonClientError, SyncClient
 from runkon_client.cli.exits import Exit, explain
 from runkon_client.cli.session import Settings, report
 from runkon_client.cli.sources import read_source
-from runkon_client.cli.watching import watch_run
+from runkon_client.cli.watching import show_run
 from runkon_client.demo.folders import default_data_dir, find_examples
 from runkon_client.demo.processes import ChildFailedError, child
 from runkon_client.demo.questions import agree, ask
@@ -71,6 +71,7 @@ def demo(data_dir: Path | None, *, yes: bool, plain: bool) -> None:
             report(error, Settings())
             sys.exit(Exit.FAILED)
         except KeyboardInterrupt:
+            click.echo("\nthe demo was interrupted", err=True)
             sys.exit(Exit.INTERRUPTED)
 
 
@@ -81,7 +82,7 @@ def _leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a ha
 
 def _tour(examples: Examples, folder: Path, data_dir: Path, *, yes: bool, plain: bool) -> Exit:
     began_s = time.monotonic()
-    _say("1", f"starting a server with its own PostgreSQL, whose data stay in {data_dir}")
+    _say("1", f"starting a server with a PostgreSQL of its own, whose data stay in {data_dir}")
     options = ["dev", "--port", "0", "--data-dir", str(data_dir)]
     with child("server", "runkon_server.cli", options, folder) as server:
         address = _address_of(server)
@@ -94,7 +95,8 @@ def _tour(examples: Examples, folder: Path, data_dir: Path, *, yes: bool, plain:
             with child("worker", "runkon_client.cli", options, folder) as worker:
                 worker.wait_for_match(_WORKER_READY, within_s=_WORKER_READY_S)
                 _say("3", f"started a worker for its actions: {examples.worker.name}")
-                return _run(client, settings, folder, stored.name, yes=yes, plain=plain)
+                with server.guarding(), worker.guarding():
+                    return _run(client, settings, folder, stored.name, yes=yes, plain=plain)
 
 
 def _address_of(server: Child) -> str:
@@ -114,7 +116,7 @@ def _run(
     def answer(gate: Gate) -> None:
         (agree if yes else ask)(client, gate)
 
-    code = watch_run(settings, handle, plain=plain, on_gate=answer)
+    code = show_run(settings, handle, plain=plain, on_gate=answer)
     if repository.exists():
         _say("\n5", "what it came to, as git tells it:\n")
         click.echo(_commit_log(repository))

@@ -33,6 +33,7 @@ class Child:
         self._process = process
         self._name = name
         self._log = log
+        self._is_stopping = False
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         assert process.stdout is not None
         threading.Thread(target=self._read, args=(process.stdout,), daemon=True).start()
@@ -63,6 +64,28 @@ class Child:
                     f"the {self._name} was not ready in {within_s:.0f} s:\n{self.log_tail()}"
                 )
 
+    @contextlib.contextmanager
+    def guarding(self) -> Iterator[None]:
+        """Interrupt the block if the process ends meanwhile: it would wait for ever.
+
+        Raises:
+            ChildFailedError: the process has ended.
+        """
+        threading.Thread(target=self._interrupt_at_end, daemon=True).start()
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self._process.poll() is None:
+                raise
+            raise ChildFailedError(f"the {self._name} ended early:\n{self.log_tail()}") from None
+
+    def _interrupt_at_end(self) -> None:
+        self._process.wait()
+        if not self._is_stopping:
+            main = threading.main_thread().ident
+            assert main is not None
+            signal.pthread_kill(main, signal.SIGINT)
+
     def log_tail(self) -> str:
         """The last lines of the log."""
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -70,6 +93,7 @@ class Child:
 
     def stop(self) -> None:
         """Ask it to end; kill it if it does not."""
+        self._is_stopping = True
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:
