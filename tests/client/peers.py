@@ -13,7 +13,7 @@ import grpc.aio
 from google.protobuf import descriptor_pool, message_factory
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped] # no py.typed
 
-from runkon.v1 import events_pb2, runs_pb2, types_pb2, workers_pb2, workers_pb2_grpc
+from runkon.v1 import events_pb2, runs_pb2, types_pb2, workers_pb2
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -66,6 +66,7 @@ class Peer(grpc.GenericRpcHandler):
     def __init__(self) -> None:
         self.answers: dict[str, deque[Message | Drop]] = defaultdict(deque)
         self.calls: list[tuple[str, Any]] = []
+        self.deadlines_s: list[float] = []
         self.metadata: list[dict[str, str | bytes]] = []
         self.opened: list[runs_pb2.StreamRunEventsRequest] = []
         self.plan: Callable[[int, runs_pb2.StreamRunEventsRequest], Iterable[Step]] = (
@@ -87,6 +88,7 @@ class Peer(grpc.GenericRpcHandler):
 
         async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Message:
             self.calls.append((method, request))
+            self.deadlines_s.append(context.time_remaining() or 0)
             self.metadata.append(dict(context.invocation_metadata() or ()))
             scripted = self.answers[method].popleft()
             if not isinstance(scripted, Drop):
@@ -111,19 +113,25 @@ class Peer(grpc.GenericRpcHandler):
                 yield step
 
 
-class WorkPeer(workers_pb2_grpc.WorkerServiceServicer):
+class WorkPeer:
     """A server's side of Work streams: what workers sent is read with `next_frame`."""
 
     def __init__(self) -> None:
         self.streams: asyncio.Queue[WorkStream] = asyncio.Queue()
 
-    async def Work(
+    def handler(self) -> grpc.GenericRpcHandler:
+        work = grpc.stream_stream_rpc_method_handler(
+            self._work, workers_pb2.WorkRequest.FromString, _serialize
+        )
+        return grpc.method_handlers_generic_handler("runkon.v1.WorkerService", {"Work": work})
+
+    async def _work(
         self,
-        request_iterator: AsyncIterator[workers_pb2.WorkRequest],
+        requests: AsyncIterator[workers_pb2.WorkRequest],
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> AsyncIterator[workers_pb2.WorkResponse]:
         stream = WorkStream()
-        reading = asyncio.create_task(stream.read(request_iterator))
+        reading = asyncio.create_task(stream.read(requests))
         self.streams.put_nowait(stream)
         try:
             while True:
@@ -155,6 +163,7 @@ class WorkStream:
         self.outgoing: asyncio.Queue[workers_pb2.WorkResponse | Drop | None] = asyncio.Queue()
         self.frames: list[workers_pb2.WorkRequest] = []
         self.hello = workers_pb2.WorkerHello()
+        self._reports: deque[workers_pb2.TaskReport] = deque()
         self.is_over = False
 
     async def read(self, requests: AsyncIterator[workers_pb2.WorkRequest]) -> None:
@@ -167,24 +176,27 @@ class WorkStream:
         async with asyncio.timeout(10):
             frame = await self.incoming.get()
         assert frame is not None, "the worker has closed its side"
-        self.frames.append(frame)
+        self._note(frame)
         return frame
 
     async def is_closed_by_worker(self) -> bool:
         async with asyncio.timeout(10):
             while (frame := await self.incoming.get()) is not None:
-                self.frames.append(frame)
+                self._note(frame)
         return True
+
+    def _note(self, frame: workers_pb2.WorkRequest) -> None:
+        self.frames.append(frame)
+        self._reports += frame.reports
 
     async def next_report(self) -> workers_pb2.TaskReport:
         return (await self.reports(1))[0]
 
     async def reports(self, count: int) -> list[workers_pb2.TaskReport]:
-        """The reports of the frames that come now, until there are so many."""
-        found: list[workers_pb2.TaskReport] = []
-        while len(found) < count:
-            found += (await self.next_frame()).reports
-        return found
+        """The next reports, read as far as there are so many."""
+        while len(self._reports) < count:
+            await self.next_frame()
+        return [self._reports.popleft() for _ in range(count)]
 
     @property
     def credit(self) -> int:
@@ -242,7 +254,7 @@ async def serve(
     """A server for the peers; gives its address."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     if work is not None:
-        workers_pb2_grpc.add_WorkerServiceServicer_to_server(work, server)
+        server.add_generic_rpc_handlers([work.handler()])
     if peer is not None:
         server.add_generic_rpc_handlers([peer])
     port = server.add_insecure_port(address)

@@ -1,0 +1,510 @@
+"""Unary calls: the same on both stacks, repeated when that is safe, failing as plain errors."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from client.peers import RUN_ID, Drop, Peer, serve
+from google.rpc import error_details_pb2  # type: ignore[import-untyped] # no py.typed
+
+from runkon.v1 import gates_pb2, runs_pb2, types_pb2, workflows_pb2
+from runkon_client import (
+    AlreadyExistsError,
+    Client,
+    Code,
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionError,
+    RetryPolicy,
+    RunkonClientError,
+    RunSpec,
+    SyncClient,
+    UnavailableError,
+    Violation,
+    WaitTimeoutError,
+)
+from runkon_client.calls.runs import AWAIT_S
+from runkon_client.channel import resolve_endpoint
+from runkon_client.values import ConflictPolicy, GateState, RunStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from google.protobuf.message import Message
+
+SHORT = RetryPolicy(window_s=3, delay_first_s=0.01, delay_max_s=0.05)
+RUN = types_pb2.Run(id=RUN_ID, status=types_pb2.RUN_STATUS_RUNNING, epoch=1)
+DONE = types_pb2.Run(id=RUN_ID, status=types_pb2.RUN_STATUS_COMPLETED, epoch=1)
+GATE = gates_pb2.Gate(id="g1", name="review", state=gates_pb2.GATE_STATE_PENDING)
+WORKFLOW = workflows_pb2.Workflow(name="deploy", version=3)
+
+both_stacks = pytest.mark.parametrize("stack", ["async", "sync"])
+
+
+async def drive(
+    stack: str, peer: Peer, operation: Callable[[Any], Any], *, retry: RetryPolicy = SHORT
+) -> Any:
+    """What the operation comes to on one stack; iterators are read to their end."""
+    options: dict[str, Any] = {"namespace": "team", "principal": "ada", "retry": retry}
+    async with serve(peer) as address, asyncio.timeout(20):
+        if stack == "sync":
+            return await asyncio.to_thread(_drive_sync, address, options, operation)
+        async with Client(address, **options) as client:
+            result = operation(client)
+            if isinstance(result, AsyncIterator):
+                return [item async for item in result]
+            return await result if inspect.isawaitable(result) else result
+
+
+def _drive_sync(address: str, options: dict[str, Any], operation: Callable[[Any], Any]) -> Any:
+    with SyncClient(address, **options) as client:
+        result = operation(client)
+        return list(result) if isinstance(result, Iterator) else result
+
+
+def plain(result: Any) -> Any:
+    """A result without what differs between two calls on purpose."""
+    if isinstance(result, list):
+        return [plain(item) for item in result]
+    if isinstance(result, RunkonClientError):
+        return str(result)
+    return getattr(result, "run", getattr(result, "gate", result))
+
+
+OPERATIONS: dict[str, tuple[dict[str, list[Message]], Callable[[Any], Any]]] = {
+    "start_run": (
+        {"StartRun": [runs_pb2.StartRunResponse(run=RUN, started=True)]},
+        lambda client: client.start_run(
+            "deploy",
+            inputs={"ticket": "T-1"},
+            key="order-1",
+            conflict_policy=ConflictPolicy.USE_EXISTING,
+            request_id="mine",
+            labels={"team": "core"},
+            priority=5,
+            dry_run=True,
+            fail_fast=False,
+            start_delay=timedelta(seconds=90),
+            trigger="nightly",
+        ),
+    ),
+    "start_run of a source": (
+        {"StartRun": [runs_pb2.StartRunResponse(run=RUN, started=True)]},
+        lambda client: client.start_run(
+            source="workflow w {}", snippets={"a": "b"}, output_schemas={"c": "d"}, request_id="s"
+        ),
+    ),
+    "validate_run": (
+        {"StartRun": [runs_pb2.StartRunResponse(run=types_pb2.Run(workflow_name="deploy"))]},
+        lambda client: client.validate_run("deploy"),
+    ),
+    "start_runs": (
+        {
+            "BatchStartRuns": [
+                runs_pb2.BatchStartRunsResponse(
+                    outcomes=[
+                        runs_pb2.StartRunOutcome(
+                            response=runs_pb2.StartRunResponse(run=RUN, started=True)
+                        ),
+                        runs_pb2.StartRunOutcome(
+                            error=types_pb2.ErrorStatus(
+                                code=6, message="in use", reason="RUN_KEY_IN_USE"
+                            )
+                        ),
+                    ]
+                )
+            ]
+        },
+        lambda client: client.start_runs([RunSpec("a"), RunSpec("b", key="k")], request_id="batch"),
+    ),
+    "get_run by key": (
+        {"GetRun": [runs_pb2.GetRunResponse(run=RUN)]},
+        lambda client: client.get_run(key="order-1", full=True),
+    ),
+    "list_runs": (
+        {
+            "ListRuns": [
+                runs_pb2.ListRunsResponse(runs=[RUN], next_page_token="more"),
+                runs_pb2.ListRunsResponse(next_page_token="and more"),
+                runs_pb2.ListRunsResponse(runs=[DONE]),
+            ]
+        },
+        lambda client: client.list_runs(oldest_first=True, page_size=1),
+    ),
+    "handle.get": (
+        {"GetRun": [runs_pb2.GetRunResponse(run=RUN)]},
+        lambda client: client.run(RUN_ID).get(),
+    ),
+    "handle.cancel": (
+        {"CancelRun": [runs_pb2.CancelRunResponse(run=RUN)]},
+        lambda client: client.run(RUN_ID).cancel("enough", force=True, request_id="c"),
+    ),
+    "handle.steps": (
+        {
+            "ListSteps": [
+                runs_pb2.ListStepsResponse(steps=[types_pb2.Step(id="1")], next_page_token="t"),
+                runs_pb2.ListStepsResponse(steps=[types_pb2.Step(id="2", condition_met=False)]),
+            ]
+        },
+        lambda client: client.run(RUN_ID).steps(include_superseded=True),
+    ),
+    "handle.list_events": (
+        {"ListRunEvents": [runs_pb2.ListRunEventsResponse(examined_seq=7, head_seq=9)]},
+        lambda client: client.run(RUN_ID).list_events(5, page_size=2),
+    ),
+    "handle.gates": (
+        {"ListGates": [gates_pb2.ListGatesResponse(gates=[GATE])]},
+        lambda client: client.run(RUN_ID).gates(state=GateState.PENDING),
+    ),
+    "gates": (
+        {"ListGates": [gates_pb2.ListGatesResponse(gates=[GATE, GATE])]},
+        lambda client: client.gates(workflow_name="deploy", min_age=timedelta(minutes=1)),
+    ),
+    "gate.get": (
+        {"GetGate": [gates_pb2.GetGateResponse(gate=GATE)]},
+        lambda client: client.gate("g1").get(),
+    ),
+    "gate.get by name": (
+        {
+            "ListGates": [
+                gates_pb2.ListGatesResponse(
+                    gates=[
+                        gates_pb2.Gate(id="g0", name="other", state=gates_pb2.GATE_STATE_PENDING),
+                        GATE,
+                        gates_pb2.Gate(id="g9", name="review", state=gates_pb2.GATE_STATE_APPROVED),
+                    ]
+                )
+            ],
+            "GetGate": [gates_pb2.GetGateResponse(gate=GATE)],
+        },
+        lambda client: client.run(RUN_ID).gate("review").get(),
+    ),
+    "gate.approve": (
+        {"ResolveGate": [gates_pb2.ResolveGateResponse(gate=GATE)]},
+        lambda client: client.gate("g1").approve(
+            "fine", selections=["a"], on_behalf_of="bob", request_id="v"
+        ),
+    ),
+    "gate.reject by name": (
+        {"ResolveGate": [gates_pb2.ResolveGateResponse(gate=GATE)]},
+        lambda client: client.run(RUN_ID).gate("review").reject("no", request_id="v"),
+    ),
+    "put_workflow": (
+        {"PutWorkflow": [workflows_pb2.PutWorkflowResponse(workflow=WORKFLOW, created=True)]},
+        lambda client: client.put_workflow("workflow deploy {}", strict=True, request_id="p"),
+    ),
+    "get_workflow": (
+        {"GetWorkflow": [workflows_pb2.GetWorkflowResponse(workflow=WORKFLOW)]},
+        lambda client: client.get_workflow("deploy", version=3),
+    ),
+    "list_workflows": (
+        {"ListWorkflows": [workflows_pb2.ListWorkflowsResponse(workflows=[WORKFLOW])]},
+        lambda client: client.list_workflows("deploy"),
+    ),
+    "validate_workflow": (
+        {
+            "ValidateWorkflow": [
+                workflows_pb2.ValidateWorkflowResponse(
+                    diagnostics=[types_pb2.Diagnostic(code="SYNTAX", line=2, column=3)]
+                )
+            ]
+        },
+        lambda client: client.validate_workflow("workflow"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("answers", "operation"), OPERATIONS.values(), ids=OPERATIONS)
+async def test_both_stacks_do_the_same(
+    answers: dict[str, list[Message]], operation: Callable[[Any], Any]
+) -> None:
+    """The same requests in the same order, all with a deadline, make the same values."""
+    peers = {"async": Peer(), "sync": Peer()}
+    results = {}
+    for stack, peer in peers.items():
+        for method, messages in answers.items():
+            peer.will_answer(method, *messages)
+        results[stack] = plain(await drive(stack, peer, operation))
+
+    assert results["async"] == results["sync"]
+    assert peers["async"].calls == peers["sync"].calls
+    assert [method for method, _ in peers["async"].calls] == [
+        method for method, messages in answers.items() for _ in messages
+    ]
+    for _, request in peers["async"].calls:
+        assert request.namespace == "team"
+    assert all(0 < left <= 60 for peer in peers.values() for left in peer.deadlines_s)
+
+
+async def test_a_start_says_what_it_was_told() -> None:
+    """Every option arrives in its field."""
+    peer = Peer()
+    answers, operation = OPERATIONS["start_run"]
+    peer.will_answer("StartRun", *answers["StartRun"])
+
+    handle = await drive("async", peer, operation)
+
+    (request,) = peer.requests("StartRun")
+    expected = runs_pb2.StartRunRequest(
+        namespace="team",
+        request_id="mine",
+        workflow="deploy",
+        inputs={"ticket": "T-1"},
+        key="order-1",
+        conflict_policy=runs_pb2.CONFLICT_POLICY_USE_EXISTING,
+        labels={"team": "core"},
+        priority=5,
+        dry_run=True,
+        trigger="nightly",
+        config=types_pb2.RunConfig(fail_fast=False),
+    )
+    expected.start_delay.FromSeconds(90)
+    assert request == expected
+    assert (handle.id, handle.started, handle.replayed) == (RUN_ID, True, False)
+    assert handle.run.status is RunStatus.RUNNING
+    assert peer.metadata[0]["runkon-principal"] == "ada"
+
+
+@both_stacks
+async def test_a_retry_repeats_the_request_id(stack: str) -> None:
+    """A mutation whose outcome is unknown is made again under the id minted for it."""
+    peer = Peer()
+    peer.will_answer(
+        "StartRun",
+        Drop(reason="OUTCOME_UNKNOWN"),
+        Drop(grpc.StatusCode.DEADLINE_EXCEEDED),
+        Drop(grpc.StatusCode.ABORTED, reason="CONTENTION", retry_after_s=0.01),
+        runs_pb2.StartRunResponse(run=RUN, started=True, replayed=True),
+    )
+
+    handle = await drive(stack, peer, lambda client: client.start_run("deploy"))
+
+    ids = {request.request_id for request in peer.requests("StartRun")}
+    assert len(peer.calls) == 4
+    assert len(ids) == 1
+    assert ids != {""}
+    assert handle.replayed
+
+
+async def test_two_starts_have_two_request_ids() -> None:
+    """Only a repetition shares one."""
+    peer = Peer()
+    peer.will_answer("StartRun", *[runs_pb2.StartRunResponse(run=RUN)] * 2)
+
+    async def start_twice(client: Client) -> None:
+        await client.start_run("deploy")
+        await client.start_run("deploy")
+
+    await drive("async", peer, start_twice)
+
+    first, second = peer.requests("StartRun")
+    assert first.request_id != second.request_id
+
+
+@both_stacks
+async def test_retries_end_with_their_window(stack: str) -> None:
+    """What failed last is raised; a window of zero makes one attempt."""
+    peer = Peer()
+    peer.will_answer("GetRun", *[Drop(reason="DATABASE_AWAY")] * 2)
+
+    with pytest.raises(UnavailableError) as caught:
+        await drive(
+            stack, peer, lambda client: client.get_run(RUN_ID), retry=RetryPolicy(window_s=0)
+        )
+
+    assert caught.value.reason == "DATABASE_AWAY"
+    assert len(peer.calls) == 1
+
+
+@both_stacks
+async def test_a_server_that_is_not_there_is_unavailable(stack: str) -> None:
+    """No gRPC exception leaves the client, whatever goes wrong."""
+    async with serve(Peer()) as address:
+        pass
+    client_class: Any = Client if stack == "async" else SyncClient
+    client = client_class(address, retry=RetryPolicy(window_s=0.05, delay_first_s=0.01))
+
+    is_async = stack == "async"
+    asking = client.get_run(RUN_ID) if is_async else asyncio.to_thread(client.get_run, RUN_ID)
+    with pytest.raises(UnavailableError):
+        await asking
+
+    closing = client.close()
+    if stack == "async":
+        await closing
+
+
+BAD_FIELD = error_details_pb2.BadRequest(
+    field_violations=[
+        error_details_pb2.BadRequest.FieldViolation(field="source:2:3", description="expected }")
+    ]
+)
+BAD_STATE = error_details_pb2.PreconditionFailure(
+    violations=[
+        error_details_pb2.PreconditionFailure.Violation(
+            type="STATE", subject=RUN_ID, description="completed"
+        )
+    ]
+)
+REFUSALS: dict[str, tuple[Drop, type[RunkonClientError], tuple[Violation, ...]]] = {
+    "bad field": (
+        Drop(grpc.StatusCode.INVALID_ARGUMENT, reason="DSL_SYNTAX", details=[BAD_FIELD]),
+        InvalidArgumentError,
+        (Violation("source:2:3", "expected }"),),
+    ),
+    "wrong state": (
+        Drop(grpc.StatusCode.FAILED_PRECONDITION, reason="RUN_STATE", details=[BAD_STATE]),
+        PreconditionError,
+        (Violation(RUN_ID, "completed"),),
+    ),
+    "key in use": (
+        Drop(grpc.StatusCode.ALREADY_EXISTS, reason="RUN_KEY_IN_USE", metadata={"run_id": "01J"}),
+        AlreadyExistsError,
+        (),
+    ),
+    "not found": (Drop(grpc.StatusCode.NOT_FOUND, reason="RUN_NOT_FOUND"), NotFoundError, ()),
+    "not allowed": (
+        Drop(grpc.StatusCode.PERMISSION_DENIED, reason="ROLE_REQUIRED"),
+        PermissionDeniedError,
+        (),
+    ),
+}
+
+
+@both_stacks
+@pytest.mark.parametrize(("drop", "kind", "violations"), REFUSALS.values(), ids=REFUSALS)
+async def test_a_refusal_is_a_typed_error(
+    stack: str, drop: Drop, kind: type[RunkonClientError], violations: tuple[Violation, ...]
+) -> None:
+    """Class by code; reason, metadata and violations out of the status details; no retry."""
+    peer = Peer()
+    peer.will_answer("GetRun", drop)
+
+    with pytest.raises(RunkonClientError) as caught:
+        await drive(stack, peer, lambda client: client.get_run(RUN_ID))
+
+    assert type(caught.value) is kind
+    assert caught.value.code == Code(drop.code.name)
+    assert caught.value.reason == drop.reason
+    assert caught.value.metadata == drop.metadata
+    assert caught.value.violations == violations
+    assert str(caught.value) == f"gone [{drop.code.name} {drop.reason}]"
+
+
+async def test_retry_info_of_a_refusal_is_kept() -> None:
+    """For callers that wait themselves."""
+    peer = Peer()
+    peer.will_answer(
+        "GetRun",
+        Drop(grpc.StatusCode.RESOURCE_EXHAUSTED, reason="QUOTA", retry_after_s=1.5),
+    )
+
+    with pytest.raises(RunkonClientError) as caught:
+        await drive("async", peer, lambda client: client.get_run(RUN_ID))
+
+    assert caught.value.retry_after == timedelta(seconds=1.5)
+
+
+@both_stacks
+async def test_wait_ends_with_the_run_only(stack: str) -> None:
+    """Answers without `done`, early or at a drain, and errors of a moment are waited out."""
+    peer = Peer()
+    peer.will_answer(
+        "AwaitRun",
+        runs_pb2.AwaitRunResponse(run=RUN),
+        Drop(reason="DRAINING"),
+        runs_pb2.AwaitRunResponse(run=RUN),
+        runs_pb2.AwaitRunResponse(run=DONE, done=True),
+    )
+
+    run = await drive(
+        stack, peer, lambda client: client.run(RUN_ID).wait(), retry=RetryPolicy(window_s=0)
+    )
+
+    assert run.status is RunStatus.COMPLETED
+    waits = [request.timeout.ToTimedelta() for request in peer.requests("AwaitRun")]
+    assert waits == [timedelta(seconds=AWAIT_S)] * 4
+
+
+@both_stacks
+async def test_wait_gives_up_when_its_time_is_over(stack: str) -> None:
+    """The last call waits for what is left; then it is a `TimeoutError` as well."""
+    peer = Peer()
+    peer.will_answer("AwaitRun", *[runs_pb2.AwaitRunResponse(run=RUN)] * 50)
+
+    with pytest.raises(WaitTimeoutError) as caught:
+        await drive(
+            stack, peer, lambda client: client.run(RUN_ID).wait(timedelta(milliseconds=300))
+        )
+
+    assert isinstance(caught.value, TimeoutError)
+    first, *_, last = (request.timeout for request in peer.requests("AwaitRun"))
+    assert last.ToMilliseconds() < first.ToMilliseconds() <= 300
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda client: client.start_run(),
+        lambda client: client.start_run("deploy", source="workflow deploy {}"),
+        lambda client: client.get_run(),
+        lambda client: client.get_run("id", key="key"),
+    ],
+)
+async def test_a_contradiction_is_refused_at_home(operation: Callable[[Any], Any]) -> None:
+    """Nothing is sent."""
+    peer = Peer()
+
+    with pytest.raises(ValueError, match="either"):
+        await drive("async", peer, operation)
+
+    assert not peer.calls
+
+
+async def test_a_named_gate_that_never_was_is_not_found() -> None:
+    """As the server says it of an id."""
+    peer = Peer()
+    peer.will_answer("ListGates", gates_pb2.ListGatesResponse())
+
+    with pytest.raises(NotFoundError) as caught:
+        await drive("async", peer, lambda client: client.run(RUN_ID).gate("review").get())
+
+    assert caught.value.reason == "GATE_NOT_FOUND"
+
+
+def test_environment_fills_in_what_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Address, namespace and principal; given ones win; a principal has to fit into metadata."""
+    monkeypatch.setenv("RUNKON_ADDRESS", "example:1")
+    monkeypatch.setenv("RUNKON_NAMESPACE", "team")
+    monkeypatch.setenv("RUNKON_PRINCIPAL", "robot")
+    found = resolve_endpoint()
+    given = resolve_endpoint("other:2", "mine", "me")
+
+    assert (found.address, found.namespace, found.principal) == ("example:1", "team", "robot")
+    assert (given.address, given.namespace, given.principal) == ("other:2", "mine", "me")
+    with pytest.raises(ValueError, match="ASCII"):
+        resolve_endpoint(principal="zoë")
+
+
+async def test_instants_are_aware_and_spans_are_timedeltas() -> None:
+    """To the microsecond; what is unset is None."""
+    message = types_pb2.Run(id=RUN_ID, status=99)  # type: ignore[arg-type] # a newer server's
+    message.create_time.FromJsonString("2026-01-02T03:04:05.678901Z")
+    message.total_duration.FromMicroseconds(1_500_001)
+    peer = Peer()
+    peer.will_answer("GetRun", runs_pb2.GetRunResponse(run=message))
+
+    run = await drive("async", peer, lambda client: client.get_run(RUN_ID))
+
+    assert run.created_at == datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+    assert run.total_duration == timedelta(seconds=1, microseconds=500_001)
+    assert run.ended_at is None
+    assert run.status is RunStatus.UNKNOWN
+    assert run.fail_fast
