@@ -1,0 +1,66 @@
+"""All that there is to say about a text, in one call: for every surface the same answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runkon_server.dsl.check import World, check
+from runkon_server.dsl.codes import Group, Severity
+from runkon_server.dsl.diagnostics import has_errors, in_order, strict
+from runkon_server.dsl.parser import parse
+from runkon_server.dsl.strings import FIRST_EDITION
+from runkon_server.dsl.unsupported import refuse_unsupported
+
+if TYPE_CHECKING:
+    from runkon_server.dsl.ast import Definition
+    from runkon_server.dsl.diagnostics import Diagnostic
+    from runkon_server.dsl.source import Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A text, judged."""
+
+    definition: Definition | None
+    """What can be run; None exactly when there is an error among the diagnostics."""
+    diagnostics: tuple[Diagnostic, ...]
+    """Errors and warnings, from the top of the text to its end."""
+    source: Source
+
+    @property
+    def reason(self) -> Group | None:
+        """Under which reason to refuse the text: that of its first error."""
+        errors = (each.group for each in self.diagnostics if each.severity is Severity.ERROR)
+        return next(errors, None)
+
+    def render(self) -> str:
+        """All diagnostics with their excerpts, one blank line between them."""
+        return "\n\n".join(each.render(self.source) for each in self.diagnostics)
+
+
+def validate(
+    text: str,
+    label: str,
+    world: World | None = None,
+    *,
+    is_strict: bool = False,
+    edition: int = FIRST_EDITION,
+) -> Report:
+    """Parse a workflow, check it, and refuse what this version of the server does not run.
+
+    Args:
+        text: the source, decoded.
+        label: a path or another name for the source.
+        world: what is known about where it will run; None: nothing.
+        is_strict: take warnings for errors.
+        edition: of the language, as for `parse`.
+    """
+    result = parse(text, label, edition=edition)
+    diagnostics = result.diagnostics
+    if result.definition is not None:
+        found = check(result.definition, world or World())
+        diagnostics = (*diagnostics, *found, *refuse_unsupported(result.definition))
+    diagnostics = in_order(strict(diagnostics) if is_strict else diagnostics)
+    definition = None if has_errors(diagnostics) else result.definition
+    return Report(definition=definition, diagnostics=diagnostics, source=result.source)
