@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from datetime import timedelta
 
 import click
@@ -69,6 +70,9 @@ def worker(
         )
     except ValueError as reason:
         raise click.UsageError(str(reason)) from reason
+    # From here on a signal ends the worker in good order, also before it has begun.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: working.stop())
     if settings.as_json:
         about = {"worker_id": working.worker_id, "address": address, "actions": actions.names}
         print_document(about)
