@@ -1,0 +1,1 @@
+"""gRPC: servicers, rendering, interceptors, status mapping, the hub of event streams."""
