@@ -1,0 +1,214 @@
+"""The hub: tells the streams of this replica when there are new events, and hands them over.
+
+One hub per replica. It holds no queue for anybody: a stream has a cursor and a flag that wakes it,
+the events lie in the table, and those of lately also in memory, once for all streams. What the
+engine tells is a short cut; the guarantee is a look at the table every second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final, Protocol
+
+import structlog
+
+from runkon_server.api.frames import build_frame
+from runkon_server.api.recent import PAGE_EVENTS, RecentEvents
+from runkon_server.store.database import is_connection_loss
+from runkon_server.store.reads.following import events_above, last_seqs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from runkon_server.api.frames import Frame
+    from runkon_server.api.recent import Entry
+    from runkon_server.runtime.ambient import Ambient
+    from runkon_server.runtime.commands import EventRecord
+
+__all__ = ["EventSource", "Hub", "Watch"]
+
+log = structlog.get_logger(__name__)
+
+EVERY_RUN: Final = "*"
+LOOK_S: Final = 1.0
+RECENT_BYTES: Final = 64 * 1024 * 1024
+
+
+class EventSource(Protocol):
+    """The part of the engine that the hub needs."""
+
+    @property
+    def reads(self) -> AsyncEngine:
+        """The pool for reads."""
+
+    def on_events(
+        self, listener: Callable[[str, Sequence[EventRecord] | None], None]
+    ) -> Callable[[], None]:
+        """Call `listener` with new events of a run; None instead of events: read the table."""
+
+    def on_drain(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` once when this replica starts to drain."""
+
+
+class _Watched:
+    """A run that at least one stream follows."""
+
+    __slots__ = ("frame", "head", "reading", "run_id", "stale", "watches")
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.watches: set[Watch] = set()
+        self.head = 0
+        """Highest sequence known here to be committed."""
+        self.stale = False
+        """There may be more than `head`."""
+        self.frame: Frame | None = None
+        """The frame that was built last, for streams in step with each other."""
+        self.reading: dict[int, asyncio.Task[list[Entry]]] = {}
+        """Reads under way, by their cursor, so that streams at one place share one."""
+
+    def advance(self, head: int) -> None:
+        if head > self.head:
+            self.head = head
+            self.wake()
+
+    def wake(self) -> None:
+        for watch in self.watches:
+            watch.woken.set()
+
+
+class Watch:
+    """One stream's view of its run. Belongs to one task."""
+
+    __slots__ = ("_hub", "_run", "woken")
+
+    def __init__(self, hub: Hub, run: _Watched) -> None:
+        self._hub = hub
+        self._run = run
+        self.woken = asyncio.Event()
+        """Set when there may be something new, or the replica drains."""
+
+    @property
+    def head(self) -> int:
+        """Highest sequence known to be committed."""
+        return self._run.head
+
+    def learn_head(self, head: int) -> None:
+        """The caller has read in the table how far the run is."""
+        self._run.advance(head)
+
+    async def above(self, seq: int) -> Sequence[Entry]:
+        """Events directly above `seq`, at most a page; none if there are no more for now."""
+        run = self._run
+        found = self._hub.recent.above(run.run_id, seq)
+        if found or (run.head <= seq and not run.stale):
+            return found
+        read = run.reading.get(seq)
+        if read is None:
+            read = asyncio.create_task(self._hub.read_page(run, seq))
+            run.reading[seq] = read
+            read.add_done_callback(lambda _: run.reading.pop(seq, None))
+        # A stream that goes away must not end a read that others wait for.
+        return await asyncio.shield(read)
+
+    def shared_frame(self, entries: Sequence[Entry]) -> Frame:
+        """The frame of these entries, built once for all streams at the same place."""
+        frame = self._run.frame
+        if (
+            frame is None
+            or frame.first_seq != entries[0].seq
+            or not frame.examined_seq <= entries[-1].seq
+        ):
+            frame = self._run.frame = build_frame(entries, ())
+        return frame
+
+
+class Hub:
+    """The streams of one replica, by the run they follow.
+
+    Args:
+        engine: whose events are followed.
+        recent_bytes: memory for events at hand.
+    """
+
+    def __init__(self, engine: EventSource, recent_bytes: int = RECENT_BYTES) -> None:
+        self._engine = engine
+        self._watched: dict[str, _Watched] = {}
+        self.recent = RecentEvents(recent_bytes)
+        self.is_draining = False
+        self.watches_open = 0
+        engine.on_events(self._on_events)
+        engine.on_drain(self._on_drain)
+
+    @contextlib.contextmanager
+    def watch(self, run_id: str) -> Iterator[Watch]:
+        """Follow a run as long as the context lasts."""
+        run = self._watched.get(run_id)
+        if run is None:
+            run = self._watched[run_id] = _Watched(run_id)
+        watch = Watch(self, run)
+        run.watches.add(watch)
+        self.watches_open += 1
+        try:
+            yield watch
+        finally:
+            self.watches_open -= 1
+            run.watches.discard(watch)
+            if not run.watches:
+                self._watched.pop(run_id, None)
+
+    async def follow(self, ambient: Ambient) -> None:
+        """Look every second how far the followed runs are; never returns."""
+        while True:
+            await ambient.sleep(LOOK_S)
+            if not self._watched:
+                continue
+            try:
+                async with self._engine.reads.connect() as conn:
+                    heads = await last_seqs(conn, list(self._watched))
+            except Exception as error:
+                if not is_connection_loss(error):
+                    raise
+                log.debug("hub.look_failed", reason=str(error))
+                continue
+            for run_id, head in heads.items():
+                if run_id in self._watched:
+                    self._watched[run_id].advance(head)
+
+    async def read_page(self, run: _Watched, seq: int) -> list[Entry]:
+        """Read events above `seq` from the table; for `Watch` only."""
+        run.stale = False  # a notice that comes from here on may be about later events
+        try:
+            async with self._engine.reads.connect() as conn:
+                rows = await events_above(conn, run.run_id, seq, limit=PAGE_EVENTS)
+        except BaseException:
+            run.stale = True
+            raise
+        if not rows:
+            return []
+        run.advance(rows[-1].seq)
+        return self.recent.add(rows)
+
+    def _on_events(self, run_id: str, events: Sequence[EventRecord] | None) -> None:
+        if run_id == EVERY_RUN:
+            for run in self._watched.values():
+                run.stale = True
+                run.wake()
+            return
+        watched = self._watched.get(run_id)
+        if watched is None:
+            return
+        if events:
+            self.recent.add(events)
+            watched.advance(events[-1].seq)
+        else:
+            watched.stale = True
+            watched.wake()
+
+    def _on_drain(self) -> None:
+        self.is_draining = True
+        for run in self._watched.values():
+            run.wake()

@@ -1,0 +1,126 @@
+"""Events at hand: what streams of this replica were told or have read lately, rendered once.
+
+An event never changes, so nothing here can be out of date; what is missing is read again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, Protocol
+
+from runkon_server.api.events import render_event
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from runkon.v1 import events_pb2
+
+__all__ = ["PAGE_BYTES", "PAGE_EVENTS", "Entry", "RecentEvents", "StoredEvent"]
+
+PAGE_EVENTS: Final = 256
+PAGE_BYTES: Final = 1024 * 1024
+"""Most that one frame carries; a single event is far smaller."""
+_ENTRY_BYTES: Final = 1024
+"""What an entry weighs besides its payload."""
+
+
+class StoredEvent(Protocol):
+    """A row of `run_events`, from the committer or from the table."""
+
+    @property
+    def run_id(self) -> str:
+        """Whose event it is."""
+
+    @property
+    def seq(self) -> int:
+        """1, 2, 3 … per run."""
+
+    @property
+    def epoch(self) -> int:
+        """From 1."""
+
+    @property
+    def kind(self) -> str:
+        """One of `core.events.KINDS`."""
+
+    @property
+    def at(self) -> datetime:
+        """When it was recorded."""
+
+    @property
+    def generation(self) -> int:
+        """Changes of hands so far."""
+
+    @property
+    def payload(self) -> str:
+        """JSON text."""
+
+
+class Entry:
+    """One event, rendered when the first stream needs it and kept for the others."""
+
+    __slots__ = ("_message", "_record", "_size", "epoch", "kind", "seq", "weight")
+
+    def __init__(self, record: StoredEvent) -> None:
+        self.seq = record.seq
+        self.epoch = record.epoch
+        self.kind = record.kind
+        self.weight = _ENTRY_BYTES + 2 * len(record.payload)
+        self._record: StoredEvent | None = record
+        self._message: events_pb2.RunEvent | None = None
+        self._size = 0
+
+    @property
+    def message(self) -> events_pb2.RunEvent:
+        """The event as streams carry it; shared, so nobody may change it."""
+        if self._message is None:
+            assert self._record is not None
+            self._message = render_event(self._record)
+            self._size = self._message.ByteSize()
+            self._record = None
+        return self._message
+
+    @property
+    def size(self) -> int:
+        """Bytes of the message."""
+        return self._size if self._message is not None else self.message.ByteSize()
+
+
+class RecentEvents:
+    """Entries by run and sequence, the oldest dropped when all together weigh too much.
+
+    Args:
+        budget: bytes that the entries may take, about.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._weight = 0
+        self._entries: OrderedDict[tuple[str, int], Entry] = OrderedDict()
+
+    def add(self, records: Sequence[StoredEvent]) -> list[Entry]:
+        """Keep events; gives their entries, those that were there before among them."""
+        added = []
+        for record in records:
+            key = (record.run_id, record.seq)
+            entry = self._entries.get(key)
+            if entry is None:
+                entry = self._entries[key] = Entry(record)
+                self._weight += entry.weight
+            added.append(entry)
+        while self._weight > self._budget:
+            _, dropped = self._entries.popitem(last=False)
+            self._weight -= dropped.weight
+        return added
+
+    def above(self, run_id: str, seq: int) -> list[Entry]:
+        """Entries directly above `seq`, without gaps, at most a page; [] if the next is missing."""
+        found: list[Entry] = []
+        while len(found) < PAGE_EVENTS:
+            seq += 1
+            entry = self._entries.get((run_id, seq))
+            if entry is None:
+                break
+            found.append(entry)
+        return found

@@ -1,0 +1,197 @@
+"""StreamRunEvents: the events of one run from a cursor to the end of the run.
+
+A stream is its cursor. It looks for events above it, writes what it finds as one frame and moves
+on; the next look waits until the write was taken, so a slow reader holds one frame and no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+
+import grpc
+
+from runkon.v1 import runs_pb2
+from runkon_server.api.following import Following, Start, parse_following
+from runkon_server.api.frames import (
+    TERMINAL,
+    Ending,
+    build_frame,
+    server_time,
+)
+from runkon_server.api.render.runs import run_status
+from runkon_server.api.snapshot import read_snapshot
+from runkon_server.errors import (
+    CursorAheadError,
+    CursorExpiredError,
+    DrainingError,
+    SlowConsumerError,
+)
+from runkon_server.store.reads.runs import run_head
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from runkon_server.api.hub import Hub, Watch
+    from runkon_server.store.rows import RunHead
+
+__all__ = ["EventStreams"]
+
+WRITE_S: Final = 30.0
+"""How long a frame may wait to be taken before its reader is given up."""
+SNAPSHOTS_AT_ONCE: Final = 2
+
+Response: TypeAlias = runs_pb2.StreamRunEventsResponse
+Context: TypeAlias = grpc.aio.ServicerContext[runs_pb2.StreamRunEventsRequest, Response]
+
+
+class Replica(Protocol):
+    """The part of the engine that streams need."""
+
+    @property
+    def replica_id(self) -> str:
+        """Name for diagnosis."""
+
+    @property
+    def reads(self) -> AsyncEngine:
+        """The pool for reads."""
+
+
+class EventStreams:
+    """All event streams of a replica.
+
+    Args:
+        engine: where events are read.
+        hub: tells when there are new ones.
+        write_s: how long a frame may wait to be taken.
+    """
+
+    def __init__(self, engine: Replica, hub: Hub, *, write_s: float = WRITE_S) -> None:
+        self.engine = engine
+        self.hub = hub
+        self.write_s = write_s
+        self.snapshots = asyncio.Semaphore(SNAPSHOTS_AT_ONCE)
+
+    async def serve(self, request: runs_pb2.StreamRunEventsRequest, context: Context) -> None:
+        """Serve one stream; returns after its `end`.
+
+        Raises:
+            RunNotFoundError: the namespace has no such run.
+            CursorAheadError, CursorExpiredError: the cursor is not among the events kept.
+            DrainingError: the replica goes away.
+            SlowConsumerError: nobody took a frame in time.
+        """
+        wish = parse_following(request)
+        with self.hub.watch(wish.run_id) as watch:
+            await _Stream(self, wish, watch, context).run()
+
+
+class _Stream:
+    """One stream."""
+
+    def __init__(
+        self, streams: EventStreams, wish: Following, watch: Watch, context: Context
+    ) -> None:
+        self._streams = streams
+        self._wish = wish
+        self._watch = watch
+        self._context = context
+        self._cursor = 0
+        self._ending: Ending | None = None
+        self._loop = asyncio.get_running_loop()
+        self._due = 0.0
+        """When the next heartbeat is due, on the loop's clock."""
+
+    async def run(self) -> None:
+        await self._open()
+        while True:
+            self._watch.woken.clear()
+            if self._streams.hub.is_draining:
+                raise DrainingError
+            if self._loop.time() >= self._due:
+                await self._write(Response(heartbeat=self._heartbeat()))
+            if await self._send_events():
+                continue
+            if self._ending is not None and self._ending.seq == self._cursor:
+                await self._write(Response(end=_end(self._ending)))
+                return
+            await self._wait()
+
+    async def _open(self) -> None:
+        async with self._streams.engine.reads.connect() as conn:
+            head = await run_head(conn, namespace=self._wish.namespace, run_id=self._wish.run_id)
+        self._watch.learn_head(head.last_seq)
+        snapshot: list[runs_pb2.StreamSnapshot] = []
+        if self._wish.start is Start.SNAPSHOT:
+            async with self._streams.snapshots:
+                snapshot = await read_snapshot(
+                    self._streams.engine.reads,
+                    namespace=self._wish.namespace,
+                    run_id=self._wish.run_id,
+                )
+        if self._wish.start is Start.AFTER:
+            self._cursor = _checked_cursor(self._wish, head)
+        else:
+            self._cursor = snapshot[0].seq if snapshot else head.last_seq
+        if head.status in TERMINAL and head.last_seq == self._cursor:
+            self._ending = Ending(head.last_seq, head.epoch, run_status(head.status))
+        await self._write(Response(header=self._header(head)))
+        for chunk in snapshot:
+            await self._write(Response(snapshot=chunk))
+
+    async def _send_events(self) -> bool:
+        """Send one frame of what lies above the cursor; False if there is nothing."""
+        found = await self._watch.above(self._cursor)
+        if not found:
+            return False
+        if self._wish.kinds:
+            frame = build_frame(found, self._wish.kinds)
+        else:
+            frame = self._watch.shared_frame(found)
+        if frame.response is not None:
+            await self._write(frame.response)
+        self._cursor = frame.examined_seq
+        self._ending = frame.ending
+        return True
+
+    async def _wait(self) -> None:
+        """Until there may be something new, or a heartbeat is due."""
+        try:
+            async with asyncio.timeout_at(self._due):
+                await self._watch.woken.wait()
+        except TimeoutError:
+            return
+
+    async def _write(self, response: Response) -> None:
+        try:
+            async with asyncio.timeout(self._streams.write_s):
+                await self._context.write(response)
+        except TimeoutError:
+            raise SlowConsumerError(self._wish.run_id, after_seq=self._cursor) from None
+        self._due = self._loop.time() + self._wish.heartbeat_s
+
+    def _header(self, head: RunHead) -> runs_pb2.StreamHeader:
+        return runs_pb2.StreamHeader(
+            oldest_seq=head.oldest_seq,
+            head_seq=self._watch.head,
+            after_seq=self._cursor,
+            server_time=server_time(),
+            replica=self._streams.engine.replica_id,
+        )
+
+    def _heartbeat(self) -> runs_pb2.StreamHeartbeat:
+        return runs_pb2.StreamHeartbeat(
+            head_seq=self._watch.head, examined_seq=self._cursor, server_time=server_time()
+        )
+
+
+def _checked_cursor(wish: Following, head: RunHead) -> int:
+    if wish.after_seq > head.last_seq:
+        raise CursorAheadError(wish.run_id, after_seq=wish.after_seq, head_seq=head.last_seq)
+    if wish.after_seq < head.oldest_seq - 1:
+        raise CursorExpiredError(wish.run_id, oldest_seq=head.oldest_seq)
+    return wish.after_seq
+
+
+def _end(ending: Ending) -> runs_pb2.StreamEnd:
+    return runs_pb2.StreamEnd(head_seq=ending.seq, epoch=ending.epoch, status=ending.status)
