@@ -1,0 +1,154 @@
+"""WorkerService: tasks for workers, over one stream or by plain calls."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, Protocol
+
+from runkon.v1 import workers_pb2, workers_pb2_grpc
+from runkon_server.api.identity import current_principal
+from runkon_server.api.leases import cancel_reason, duration_of, render_lease
+from runkon_server.api.outcomes import parse_heartbeat, parse_report
+from runkon_server.api.parsing.checks import LONG_POLL_MAX, namespace_of, span_of
+from runkon_server.api.parsing.workers import check_hello
+from runkon_server.api.work_stream import StreamSettings, WorkStream
+from runkon_server.errors import (
+    DrainingError,
+    InvalidArgumentError,
+    TaskAttemptStaleError,
+    Violation,
+)
+from runkon_server.runtime.commands import AckStatus, WorkerHello
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+    import grpc
+
+    from runkon_server.api.work_stream import Context, Session
+    from runkon_server.runtime.ambient import Ambient
+    from runkon_server.runtime.commands import (
+        HeartbeatAnswer,
+        ReportAck,
+        TaskHeartbeat,
+        TaskLease,
+        TaskReport,
+    )
+    from runkon_server.runtime.settings import EngineConfig
+
+    Unary = grpc.aio.ServicerContext[object, object]
+
+__all__ = ["WorkEngine", "WorkerService"]
+
+TASKS_MAX: Final = 100
+
+
+class WorkEngine(Protocol):
+    """The part of the engine that workers need."""
+
+    config: EngineConfig
+    ambient: Ambient
+    replica_id: str
+
+    def open_session(self, hello: WorkerHello, notify: Callable[[], None]) -> Session:
+        """Connect a worker stream."""
+
+    def on_drain(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` once when this replica starts to drain."""
+
+    async def poll_tasks(
+        self, hello: WorkerHello, *, max_tasks: int, wait_s: float
+    ) -> list[TaskLease]:
+        """Tasks for a worker without a stream."""
+
+    async def report_task(self, namespace: str, report: TaskReport) -> ReportAck:
+        """Record how a task ended."""
+
+    async def heartbeat_task(self, namespace: str, beat: TaskHeartbeat) -> HeartbeatAnswer:
+        """Extend a task's lease."""
+
+
+class WorkerService(workers_pb2_grpc.WorkerServiceServicer):
+    """See `workers.proto`."""
+
+    def __init__(self, engine: WorkEngine, *, write_s: float = 30.0) -> None:
+        self._engine = engine
+        self._lease = timedelta(seconds=engine.config.task_lease_s)
+        self._settings = StreamSettings(
+            replica=engine.replica_id,
+            lease=self._lease,
+            jitter=engine.ambient.jitter,
+            write_s=write_s,
+        )
+        self._streams: set[WorkStream] = set()
+        self._draining = False
+        engine.on_drain(self._drain)
+
+    async def Work(  # type: ignore[override] # grpc.aio also takes coroutines that write
+        self, request_iterator: AsyncIterator[workers_pb2.WorkRequest], context: Context
+    ) -> None:
+        """Serve one worker's stream."""
+        frames = aiter(request_iterator)
+        first = await anext(frames, None)
+        if first is None or not first.HasField("hello"):
+            raise InvalidArgumentError([Violation("hello", "required in the first frame")])
+        check_hello(first.hello)
+        if self._draining:
+            raise DrainingError
+        hello = _hello(first.hello.namespace, first.hello.worker_id, first.hello.actions)
+        stream = WorkStream(
+            self._settings, lambda notify: self._engine.open_session(hello, notify), context
+        )
+        self._streams.add(stream)
+        try:
+            await stream.run(first, frames)
+        finally:
+            self._streams.discard(stream)
+
+    async def PollTasks(
+        self, request: workers_pb2.PollTasksRequest, context: Unary
+    ) -> workers_pb2.PollTasksResponse:
+        """Take tasks, waiting for a first one."""
+        wait = span_of(request.wait) if request.HasField("wait") else LONG_POLL_MAX
+        leases = await self._engine.poll_tasks(
+            _hello(request.namespace, request.worker_id, request.actions),
+            max_tasks=min(request.max_tasks or 1, TASKS_MAX),
+            wait_s=min(wait, LONG_POLL_MAX).total_seconds(),
+        )
+        return workers_pb2.PollTasksResponse(leases=[render_lease(lease) for lease in leases])
+
+    async def ReportTask(
+        self, request: workers_pb2.ReportTaskRequest, context: Unary
+    ) -> workers_pb2.ReportTaskResponse:
+        """End a task; answers after the commit."""
+        report = parse_report(request.report, self._engine.ambient.jitter)
+        ack = await self._engine.report_task(namespace_of(request.namespace), report)
+        return workers_pb2.ReportTaskResponse(replayed=ack.status is AckStatus.DUPLICATE)
+
+    async def HeartbeatTask(
+        self, request: workers_pb2.HeartbeatTaskRequest, context: Unary
+    ) -> workers_pb2.HeartbeatTaskResponse:
+        """Keep a task's lease."""
+        beat = parse_heartbeat(request.heartbeat)
+        answer = await self._engine.heartbeat_task(namespace_of(request.namespace), beat)
+        if not answer.known:
+            raise TaskAttemptStaleError(beat.task_id, state="not leased under this token")
+        response = workers_pb2.HeartbeatTaskResponse(lease_duration=duration_of(self._lease))
+        if answer.cancel_reason is not None:
+            response.cancel_requested = True
+            response.cancel_reason = cancel_reason(answer.cancel_reason)
+        return response
+
+    def _drain(self) -> None:
+        self._draining = True
+        for stream in self._streams:
+            stream.drain()
+
+
+def _hello(namespace: str, worker_id: str, actions: Iterable[str]) -> WorkerHello:
+    return WorkerHello(
+        namespace=namespace_of(namespace),
+        worker_id=worker_id,
+        actions=frozenset(actions),
+        principal=current_principal(),
+    )
