@@ -1,0 +1,175 @@
+"""A replica as a process: put together, started, watched over, and stopped in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import click
+import structlog
+from prometheus_client import start_http_server
+
+from runkon_server.api.health import Health
+from runkon_server.api.hub import Hub
+from runkon_server.api.metrics import Metrics
+from runkon_server.api.server import SERVICES, build_server
+from runkon_server.cli.listening import Address, free_unix_path
+from runkon_server.errors import DatabaseUnavailableError
+from runkon_server.runtime.ambient import SystemAmbient
+from runkon_server.runtime.engine import Engine
+from runkon_server.runtime.settings import EngineConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    import grpc
+
+log = structlog.get_logger(__name__)
+
+STOP_GRACE_S: Final = 0.3
+"""How long calls may run on after the engine has handed its runs over."""
+LOOPBACK: Final = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostConfig:
+    """What a replica is told on the command line."""
+
+    dsn: str
+    listen: tuple[Address, ...]
+    metrics_port: int | None = None
+    lease_ttl_s: float = 30.0
+    reflection: bool = True
+
+
+def run_host(config: HostConfig, tell_ready: Callable[[Sequence[Address]], None]) -> None:
+    """Run a replica until SIGTERM or SIGINT.
+
+    Args:
+        config: what it is told.
+        tell_ready: called once with the addresses it listens on.
+
+    Raises:
+        click.ClickException: it could not start, or one of its loops failed.
+    """
+    host = _Host(config)
+    asyncio.run(host.run(tell_ready))
+    if host.failed:
+        raise click.ClickException("a part of the server failed; the log says how")
+
+
+class _Host:
+    """One replica's parts. Lives in one event loop."""
+
+    def __init__(self, config: HostConfig) -> None:
+        self._config = config
+        self._stop = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+        self.failed = False
+
+    async def run(self, tell_ready: Callable[[Sequence[Address]], None]) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_log_loop_error)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        ambient = SystemAmbient()
+        engine = Engine(self._engine_config(), ambient)
+        health = Health(engine, SERVICES)
+        hub = Hub(engine)
+        metrics = Metrics(engine, lambda: hub.watches_open)
+        server = build_server(
+            engine,
+            hub=hub,
+            health=health,
+            observer=metrics,
+            trust_principal=all(address.is_local for address in self._config.listen),
+            reflection=self._config.reflection,
+        )
+        listening = [_bind(server, address) for address in self._config.listen]
+        try:
+            await engine.start()
+        except DatabaseUnavailableError as error:
+            raise click.ClickException(f"cannot start: {error.message}") from None
+        try:
+            self._serve_metrics(metrics, listening[0])
+            await server.start()
+            self._supervise("health", health.watch_database(ambient))
+            self._supervise("hub", hub.follow(ambient))
+            self._supervise("metrics", metrics.follow(ambient))
+            health.begin()
+            log.info(
+                "server.started",
+                replica=engine.replica_id,
+                listen=[address.target for address in listening],
+            )
+            tell_ready(listening)
+            await self._stop.wait()
+        finally:
+            health.drain()
+            await engine.stop()
+            await server.stop(STOP_GRACE_S)
+            for task in self._loops:
+                task.cancel()
+            log.info("server.stopped", replica=engine.replica_id, failed=self.failed)
+
+    def _engine_config(self) -> EngineConfig:
+        ttl_s = self._config.lease_ttl_s
+        return EngineConfig(dsn=self._config.dsn, lease_ttl_s=ttl_s, lease_refresh_s=ttl_s / 3)
+
+    def _serve_metrics(self, metrics: Metrics, first: Address) -> None:
+        port = self._config.metrics_port
+        if port is None:
+            return
+        host = first.host or LOOPBACK
+        try:
+            server, _ = start_http_server(port, addr=host, registry=metrics.registry)
+        except OSError as reason:
+            raise click.ClickException(
+                f"cannot serve metrics on {host}:{port}: {reason.strerror}"
+            ) from None
+        log.info("metrics.started", host=host, port=server.server_port)
+
+    def _supervise(self, name: str, loop: Coroutine[None, None, None]) -> None:
+        """Run a loop that is to go on for ever; its end is the server's."""
+        task = asyncio.create_task(loop, name=name)
+        task.add_done_callback(self._on_loop_end)
+        self._loops.append(task)
+
+    def _on_loop_end(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        log.error("loop.failed", loop=task.get_name(), exc_info=task.exception())
+        self.failed = True
+        self._stop.set()
+
+    def _on_signal(self, number: int) -> None:
+        log.info("server.stopping", signal=signal.Signals(number).name)
+        self._stop.set()
+
+
+def _bind(server: grpc.aio.Server, address: Address) -> Address:
+    """Open a listener.
+
+    Raises:
+        click.ClickException: the address is taken or not ours.
+    """
+    if address.path:
+        free_unix_path(address.path)
+    try:
+        port = server.add_insecure_port(address.target)
+    except RuntimeError:
+        raise click.ClickException(
+            f"cannot listen on {address.target}: it is in use, or no address of this machine"
+        ) from None
+    return address.with_port(port)
+
+
+def _log_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    error = context.get("exception")
+    log.error(
+        "loop.error",
+        reason=context.get("message"),
+        exc_info=error if isinstance(error, BaseException) else None,
+    )

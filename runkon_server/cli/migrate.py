@@ -1,0 +1,25 @@
+"""`runkon-server migrate`."""
+
+from __future__ import annotations
+
+import click
+
+from runkon_server.cli.options import database_option, log_options
+
+
+@click.command()
+@database_option
+@log_options("json")
+def migrate(database_url: str, log_format: str, log_level: str) -> None:
+    """Bring the database's schema up to date.
+
+    Safe to run again, from several machines at once, and while replicas of the release before are
+    at work. A database that does not answer is waited for, for 30 s.
+    """
+    from runkon_server.api.logs import LogFormat, configure_logging
+    from runkon_server.cli.schema import check_schema
+    from runkon_server.store.migrations import head_revision
+
+    configure_logging(LogFormat(log_format), log_level)
+    check_schema(database_url, migrate=True)
+    click.echo(f"the schema is {head_revision()}")

@@ -1,0 +1,74 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CommandT = TypeVar("CommandT", bound="Callable[..., Any]")
+
+DEFAULT_PORT = 7411
+DEFAULT_LISTEN = f"127.0.0.1:{DEFAULT_PORT}"
+
+
+def database_option(command: CommandT) -> CommandT:
+    """Adds `--database-url`, required."""
+    return click.option(
+        "--database-url",
+        envvar="RUNKON_DATABASE_URL",
+        required=True,
+        metavar="URL",
+        help="The database: postgresql://USER:PASSWORD@HOST:PORT/NAME. Rather set"
+        " RUNKON_DATABASE_URL, for other users of the machine see a process's arguments.",
+    )(command)
+
+
+def metrics_option(command: CommandT) -> CommandT:
+    """Adds `--metrics-port`."""
+    return click.option(
+        "--metrics-port",
+        envvar="RUNKON_METRICS_PORT",
+        type=click.IntRange(0, 65535),
+        metavar="PORT",
+        help="Serve Prometheus metrics at http://HOST:PORT/metrics, on the host of the first"
+        " listener. Off unless given.",
+    )(command)
+
+
+def log_options(default: str) -> Callable[[CommandT], CommandT]:
+    """Adds `--log-format` and `--log-level`."""
+
+    def add(command: CommandT) -> CommandT:
+        command = click.option(
+            "--log-level",
+            envvar="RUNKON_LOG_LEVEL",
+            type=click.Choice(["debug", "info", "warning", "error"]),
+            default="info",
+            show_default=True,
+            help="The least that is logged.",
+        )(command)
+        return click.option(
+            "--log-format",
+            envvar="RUNKON_LOG_FORMAT",
+            type=click.Choice(["json", "console"]),
+            default=default,
+            show_default=True,
+            help="Logs for machines or for people, on standard error.",
+        )(command)
+
+    return add
+
+
+def reflection_option(command: CommandT) -> CommandT:
+    """Adds `--reflection/--no-reflection`."""
+    return click.option(
+        "--reflection/--no-reflection",
+        envvar="RUNKON_REFLECTION",
+        default=True,
+        show_default=True,
+        help="Whether tools like grpcurl may ask the server for its contract.",
+    )(command)
