@@ -22,6 +22,11 @@ WORDS: Final = (*NAMES, "a.b", "7", "007")
 MARKS: Final = frozenset("{}[],=.")
 
 
+def short(value: object) -> str:
+    """The name of a test's case, however long its text is."""
+    return repr(value)[:40]
+
+
 def wrap(text: str) -> str:
     """The text as the contents of a workflow `w`."""
     return f"workflow w {{ {text} }}"

@@ -7,7 +7,7 @@ import pytest
 from runkon_server.dsl import queries
 from runkon_server.dsl.ast import AgentKind, AgentRef
 from runkon_server.dsl.durations import SATURATED_MS, parse_duration
-from support.workflows import accepted
+from support.workflows import accepted, short
 
 PROGRAM = accepted("""
     meta { title = "The title" }
@@ -105,6 +105,7 @@ def test_the_display_name_is_the_title_or_the_name() -> None:
         ("9" * 5000 + "ms", SATURATED_MS),
         ("9999999999999999999h", SATURATED_MS),
     ],
+    ids=short,
 )
 def test_durations(text: str, ms: int) -> None:
     duration = parse_duration(text)
@@ -120,7 +121,7 @@ def test_what_is_no_duration(text: str) -> None:
     assert parse_duration(text) is None
 
 
-@pytest.mark.parametrize("text", ["0" * 200_000 + "x", "9" * 200_000 + "x"])
+@pytest.mark.parametrize("text", ["0" * 200_000 + "x", "9" * 200_000 + "x"], ids=short)
 def test_hopeless_durations_take_one_pass(text: str) -> None:
     """Would not end within the test's time limit if the match were quadratic."""
     assert parse_duration(text) is None

@@ -13,7 +13,7 @@ from runkon_server.dsl import ast
 from runkon_server.dsl.ast import AgentKind, AgentRef, StepMarker
 from runkon_server.dsl.parser import parse
 from runkon_server.dsl.snapshot import SnapshotError, dump, load
-from support.workflows import accepted, read, sources
+from support.workflows import accepted, read, short, sources
 
 if TYPE_CHECKING:
     from runkon_server.dsl.ast import Definition, Node
@@ -167,6 +167,7 @@ def test_per_call_settings_are_found_by_index() -> None:
         (document(GATE | {"options": "scan"}), "options"),
         (document(GATE | {"options": {"a": 1}}), "options"),
     ],
+    ids=short,
 )
 def test_what_is_no_snapshot_names_the_first_wrong_field(text: str, where: str) -> None:
     with pytest.raises(SnapshotError, match=where):

@@ -15,6 +15,7 @@ from runkon_server.dsl.substitute import (
     placeholders,
     substitute,
 )
+from support.workflows import short
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,9 @@ def test_substitution_is_the_join_of_its_pieces(text: str, values: dict[str, str
 
 
 @pytest.mark.parametrize(
-    "text", ["{" * 200_000, "{{a" * 70_000, "{{" + " " * 200_000, "{{a" + "-" * 200_000]
+    "text",
+    ["{" * 200_000, "{{a" * 70_000, "{{" + " " * 200_000, "{{a" + "-" * 200_000],
+    ids=short,
 )
 def test_hopeless_texts_take_one_pass(text: str) -> None:
     """Would not end within the test's time limit if the search were quadratic."""
