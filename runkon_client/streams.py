@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 
 from runkon_client.errors import error_from_rpc
+from runkon_client.transport import closed_error, is_cancelled
 
 if TYPE_CHECKING:
     from runkon.v1 import runs_pb2
@@ -117,6 +118,12 @@ class EventStream(_Buffer[_T]):
                 frame = await self._call.read()
         except TimeoutError:
             pass
+        except asyncio.CancelledError:
+            # The call does not survive the caller's cancelled wait; the next wait opens another.
+            self._call = None
+            if is_cancelled():
+                raise
+            raise closed_error() from None
         except grpc.RpcError as rpc_error:
             error = error_from_rpc(rpc_error)
         else:
@@ -164,6 +171,10 @@ class SyncEventStream(_Buffer[_T]):
                 self._hang_up()
                 raise StopIteration
             self._receive()
+
+    def __del__(self) -> None:
+        # The watchdog's thread keeps the call alive, nothing else does.
+        self._hang_up()
 
     def close(self) -> None:
         """End the iteration; may be called at any time, again, and from another thread."""
@@ -221,7 +232,8 @@ class _Watchdog:
         self._limit_s = limit_s
         self._since: float | None = None
         self._wake = threading.Event()
-        call.add_callback(self._wake.set)
+        if not call.add_callback(self._wake.set):
+            self._wake.set()
         threading.Thread(target=self._watch, name="runkon-watchdog", daemon=True).start()
 
     def __enter__(self) -> None:

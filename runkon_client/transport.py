@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 
 from runkon.v1 import runs_pb2
-from runkon_client.errors import error_from_rpc
+from runkon_client.errors import CallCancelledError, Code, error_from_rpc
 from runkon_client.following import STREAM_PATH
 from runkon_client.retry import Attempts
 
@@ -27,6 +27,17 @@ if TYPE_CHECKING:
     from runkon_client.retry import RetryPolicy
 
 _T = TypeVar("_T")
+
+
+def closed_error() -> CallCancelledError:
+    """What a call comes to whose client was closed, before it or in the midst of it."""
+    return CallCancelledError("the client was closed", code=Code.CANCELLED)
+
+
+def is_cancelled() -> bool:
+    """Whether a `CancelledError` is meant for this task; closing a channel raises it as well."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _serialize(message: Message) -> bytes:
@@ -51,6 +62,7 @@ class AsyncTransport:
     def __init__(self, endpoint: Endpoint, retry: RetryPolicy, options: Options) -> None:
         self.endpoint = endpoint
         self._retry = retry
+        self._is_closed = False
         self._channel = endpoint.open_async(options)
         self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[Message, bytes]] = {}
         self._follow: grpc.aio.UnaryStreamMultiCallable[
@@ -66,6 +78,7 @@ class AsyncTransport:
 
     async def close(self) -> None:
         """Close the channel; calls that are under way fail."""
+        self._is_closed = True
         await self._channel.close()
 
     async def perform(self, call: Call[_T], policy: RetryPolicy | None = None) -> _T:
@@ -76,10 +89,16 @@ class AsyncTransport:
             self._methods[call.path] = method
         attempts = Attempts(policy or self._retry, now=time.monotonic())
         while True:
+            if self._is_closed:
+                raise closed_error()
             try:
                 data = await method(
                     call.request, timeout=call.timeout_s, metadata=self.endpoint.metadata
                 )
+            except asyncio.CancelledError:
+                if is_cancelled():
+                    raise
+                raise closed_error() from None
             except grpc.RpcError as rpc_error:
                 error = error_from_rpc(rpc_error)
                 delay_s = attempts.delay_after(error, now=time.monotonic())
@@ -106,6 +125,8 @@ class AsyncTransport:
         runs_pb2.StreamRunEventsRequest, runs_pb2.StreamRunEventsResponse
     ]:
         """One stream of events."""
+        if self._is_closed:
+            raise closed_error()
         return self._follow(request, metadata=self.endpoint.metadata)
 
 
@@ -115,6 +136,7 @@ class SyncTransport:
     def __init__(self, endpoint: Endpoint, retry: RetryPolicy) -> None:
         self.endpoint = endpoint
         self._retry = retry
+        self._is_closed = False
         self._channel = endpoint.open_sync()
         self._methods: dict[str, grpc.UnaryUnaryMultiCallable[Message, bytes]] = {}
         self._follow: grpc.UnaryStreamMultiCallable[
@@ -125,6 +147,7 @@ class SyncTransport:
 
     def close(self) -> None:
         """Close the channel; calls that are under way fail."""
+        self._is_closed = True
         self._channel.close()
 
     def perform(self, call: Call[_T], policy: RetryPolicy | None = None) -> _T:
@@ -135,6 +158,8 @@ class SyncTransport:
             self._methods[call.path] = method
         attempts = Attempts(policy or self._retry, now=time.monotonic())
         while True:
+            if self._is_closed:
+                raise closed_error()
             try:
                 data = method(call.request, timeout=call.timeout_s, metadata=self.endpoint.metadata)
             except grpc.RpcError as rpc_error:
@@ -158,4 +183,6 @@ class SyncTransport:
 
     def follow(self, request: runs_pb2.StreamRunEventsRequest) -> EventCall:
         """One stream of events."""
+        if self._is_closed:
+            raise closed_error()
         return self._follow(request, metadata=self.endpoint.metadata)

@@ -38,6 +38,7 @@ _log: Final = logging.getLogger("runkon_client.worker")
 _PROGRESS_EVERY_S: Final = 1.0  # the server records less
 _RESEND_S: Final = 0.5
 _SETTLE_S: Final = 5.0  # for acks and the stream's end, after the last task
+_ABANDON_S: Final = 1.0  # for coroutines to clean up
 _REFUSALS: Final = frozenset({Code.INVALID_ARGUMENT, Code.PERMISSION_DENIED, Code.UNAUTHENTICATED})
 _UNREPORTED: Final = frozenset({CancelReason.LEASE_LOST, CancelReason.WORKER_STOPPED})
 _WITHOUT_CONTEXT: Final = frozenset({StepRole.GATE, StepRole.REVIEWER})
@@ -127,11 +128,14 @@ class Engine:
         if self._session is not None:
             self._session.close()
 
-    def abandon(self) -> None:
-        """Stop everything at once; nothing is reported any more."""
-        for execution in [*self._executions.values()]:
+    async def abandon(self) -> None:
+        """Stop everything at once; nothing is reported any more. Threads are only told."""
+        executions = [*self._executions.values()]
+        for execution in executions:
             self._stop(execution, CancelReason.WORKER_STOPPED, also_threads=True)
         self._pool.shutdown(wait=False, cancel_futures=True)
+        if executions:
+            await asyncio.wait([execution.runner for execution in executions], timeout=_ABANDON_S)
 
     async def _wait_until(self, condition: Callable[[], bool], limit_s: float) -> bool:
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import time
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
@@ -14,6 +16,8 @@ from runkon_client.decode import decode_span
 if TYPE_CHECKING:
     from runkon.v1 import workers_pb2
     from runkon_client.worker.ledger import Ledger
+
+_log: Final = logging.getLogger("runkon_client.worker")
 
 WORK_PATH: Final = "/runkon.v1.WorkerService/Work"
 _WELCOME_S: Final = 10.0
@@ -101,12 +105,15 @@ class Session:
         assert hello is not None
         try:
             async with asyncio.timeout(_WELCOME_S):
-                await self._call.write(hello)
+                # A call that is over before its first frame says why only to its reader.
+                with contextlib.suppress(asyncio.InvalidStateError):
+                    await self._call.write(hello)
                 frame = await self._next()
         except TimeoutError as error:
             raise StreamSilentError("no welcome in time") from error
         if frame is None:
             raise StreamSilentError("closed without a welcome")
+        _log.info("worker welcomed by replica %s", frame.welcome.replica)
         self._receive(frame)
         interval_s = decode_span(frame.welcome.heartbeat_interval).total_seconds()
         lease_s = decode_span(frame.welcome.lease_duration).total_seconds()

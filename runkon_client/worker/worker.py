@@ -35,7 +35,8 @@ class Worker:
     Address, namespace and principal are found as those of `Client`; nothing is connected before
     `run`. It reconnects for ever: tasks in hand go on meanwhile, and their reports follow on the
     next stream. When it is stopped it finishes what it holds for at most `grace`; what is not done
-    then is left to other workers, once its lease has run out.
+    then is left to other workers, once its lease has run out. A plain function that ignores
+    `task.cancelled` keeps the process from ending.
     """
 
     def __init__(
@@ -98,9 +99,9 @@ class Worker:
             if serving.done():
                 serving.result()
         finally:
-            engine.abandon()
             for task in (serving, stopped):
                 task.cancel()
+            await engine.abandon()
             await asyncio.gather(serving, stopped, return_exceptions=True)
             await transport.close()
 

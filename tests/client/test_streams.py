@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from client.peers import (
 
 from runkon.v1 import runs_pb2
 from runkon_client import (
+    CallCancelledError,
     Client,
     EventGapError,
     NotFoundError,
@@ -293,6 +295,56 @@ async def test_the_cursor_follows_what_was_handed_out() -> None:
                     break
 
         assert cursors == [(1, 1), (2, 2)]
+
+
+async def test_a_wait_that_was_cut_short_loses_nothing() -> None:
+    """A caller may bound each step: the next one goes on at the cursor, on another stream."""
+    peer = scripted([header(), events(1), Hang()], [header(1), events(2), end(2)])
+    async with serve(peer) as address, Client(address) as client:
+        stream = client.run(RUN_ID).events()
+        first = await anext(stream)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(stream), 0.05)
+        second = await anext(stream)
+
+        assert (first.seq, second.seq) == (1, 2)
+        assert [request.after_seq for request in peer.opened] == [0, 1]
+
+
+async def test_closing_the_client_ends_a_stream_with_an_error() -> None:
+    """Not with a cancellation of the task that reads it, and not as if the run had ended."""
+    peer = scripted([header(), events(1), Hang()])
+    async with serve(peer) as address:
+        client = Client(address)
+        stream = client.run(RUN_ID).events()
+        await anext(stream)
+        reading = asyncio.create_task(anext(stream))
+        await asyncio.sleep(0)
+        await client.close()
+
+        with pytest.raises(CallCancelledError):
+            await reading
+        with pytest.raises(CallCancelledError):
+            await client.get_run(RUN_ID)
+
+
+async def test_a_sync_stream_left_alone_is_closed() -> None:
+    """Leaving the loop is enough; no thread keeps the stream."""
+    peer = scripted([header(), events(1), Hang()])
+
+    def read_one(client: SyncClient) -> int:
+        for event in client.run(RUN_ID).events():
+            return event.seq
+        return 0
+
+    async with serve(peer) as address:
+        with SyncClient(address) as client:
+            assert await asyncio.to_thread(read_one, client) == 1
+            await eventually(_no_watchdog, "the watchdog has gone")
+
+
+async def _no_watchdog() -> bool:
+    return all(thread.name != "runkon-watchdog" for thread in threading.enumerate())
 
 
 async def test_a_closed_sync_stream_ends_in_the_other_thread() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -643,6 +645,84 @@ async def test_it_reconnects_for_ever() -> None:
         stream = await work.next_stream()
 
         assert stream.hello.worker_id == "w1"
+
+
+async def test_it_waits_for_a_server_that_is_not_there() -> None:
+    """Started before its server, it finds it."""
+    async with serve(Peer()) as address:
+        pass
+    worker = Worker(address, worker_id="early", actions=one_action(lambda _: None))
+    running = asyncio.create_task(worker.run())
+    work = WorkPeer()
+    try:
+        done, _ = await asyncio.wait({running}, timeout=0.3)
+        async with serve(work=work, address=address):
+            stream = await work.next_stream()
+
+            assert not done
+            assert stream.hello.worker_id == "early"
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_cancelled_worker_stops_its_actions() -> None:
+    """Without a stop first: coroutines are cancelled and have cleaned up when `run` is over."""
+    ended: list[CancelReason | None] = []
+    started = asyncio.Event()
+
+    async def act(task: Task) -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(task.cancel_reason)
+
+    async with working(one_action(act)) as (_, work, running):
+        stream = await work.next_stream()
+        stream.lease("t")
+        await started.wait()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+        assert ended == [CancelReason.WORKER_STOPPED]
+
+
+SCRIPT = """
+import sys
+from runkon_client import Worker
+
+worker = Worker(sys.argv[1], worker_id="process")
+
+@worker.action("act")
+def act(task):
+    return "said"
+
+worker.run_forever()
+print("ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_drains_a_process(number: signal.Signals) -> None:
+    """`run_forever` in a process of its own: it says that it drains, closes, and exits with 0."""
+    work = WorkPeer()
+    async with serve(work=work) as address:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", SCRIPT, address, stdout=asyncio.subprocess.PIPE
+        )
+        stream = await work.next_stream()
+        stream.lease("t")
+        stream.ack(await stream.next_report())
+        process.send_signal(number)
+        assert await stream.is_closed_by_worker()
+        stream.outgoing.put_nowait(None)
+        async with asyncio.timeout(10):
+            output, _ = await process.communicate()
+
+    assert process.returncode == 0
+    assert output == b"ended\n"
+    assert any(frame.HasField("drain") for frame in stream.frames)
 
 
 async def test_a_refused_worker_ends() -> None:
