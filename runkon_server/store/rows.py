@@ -29,7 +29,8 @@ class RunRow:
     workflow_name: str
     status: str
     content_hash: str
-    created_at: datetime
+    created_at: datetime | None
+    """None: it was not created, only thought out."""
     key: str | None = None
     workflow_version: int | None = None
     """None: started from an inline source."""

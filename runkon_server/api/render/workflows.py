@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 from runkon.v1 import types_pb2, workflows_pb2
@@ -11,6 +12,7 @@ from runkon_server.dsl.codes import Severity
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from runkon_server.api.definitions import CheckedSource
     from runkon_server.dsl.diagnostics import Diagnostic
     from runkon_server.dsl.source import Source
     from runkon_server.store.rows import WorkflowRow
@@ -38,11 +40,28 @@ def render_workflow(workflow: WorkflowRow) -> workflows_pb2.Workflow:
         output_schemas=workflow.output_schemas or {},
         snippets=workflow.snippets or {},
         definition_json=workflow.snapshot or "",
-        **head_fields(workflow.head),
+        **_head_fields(workflow.head),
     )
 
 
-def head_fields(head: Mapping[str, Any]) -> dict[str, Any]:
+def render_unstored(
+    checked: CheckedSource, request: workflows_pb2.ValidateWorkflowRequest, namespace: str
+) -> workflows_pb2.Workflow:
+    """A definition that could be read, in the FULL view; it has no version."""
+    head = json.loads(checked.snapshot)
+    return workflows_pb2.Workflow(
+        namespace=namespace,
+        name=head["name"],
+        content_hash=checked.content_hash,
+        source=request.source,
+        output_schemas=request.output_schemas,
+        snippets=request.snippets,
+        definition_json=checked.snapshot,
+        **_head_fields(head),
+    )
+
+
+def _head_fields(head: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a Workflow that its snapshot tells; the steps are not looked at."""
     return {
         "title": head.get("title") or "",

@@ -18,6 +18,17 @@ if TYPE_CHECKING:
 
 _COLUMNS: Final = tuple(each.name for each in fields(StepRow))
 _RECORD: Final = tuple(each.name for each in fields(StepRecord))
+_LEFT_OUT: Final = frozenset(
+    {
+        "result_text",
+        "context_out",
+        "structured_output",
+        "gate_prompt",
+        "gate_feedback",
+        "step_error",
+    }
+)
+_ERROR_LENGTH: Final = 400
 _TUPLES: Final = ("iterations", "markers_out", "gate_selections")
 
 
@@ -75,10 +86,10 @@ async def list_steps(
 
 async def step_outlines(conn: AsyncConnection, *, run_id: str) -> list[StepRecord]:
     """Every standing step of a run in the order of making, without the texts that it produced."""
-    left_out = ("result_text", "context_out", "structured_output", "gate_prompt", "gate_feedback")
-    wanted = [steps.c[name] for name in _RECORD if name not in left_out]
+    wanted = [steps.c[name] for name in _RECORD if name not in _LEFT_OUT]
+    error = func.left(steps.c.step_error, _ERROR_LENGTH).label("step_error")
     statement = (
-        select(*wanted)
+        select(*wanted, error)
         .where(steps.c.workflow_run_id == run_id, steps.c.superseded_epoch.is_(None))
         .order_by(steps.c.position, steps.c.id)
     )

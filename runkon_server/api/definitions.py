@@ -1,0 +1,198 @@
+"""Definitions, read and checked: from a caller's text or from the store, each once."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from runkon_server import errors
+from runkon_server.dsl import snapshot
+from runkon_server.dsl.check import check
+from runkon_server.dsl.codes import Group, Severity
+from runkon_server.dsl.diagnostics import has_errors, in_order, strict
+from runkon_server.dsl.limits import PROBLEMS
+from runkon_server.dsl.parser import parse
+from runkon_server.dsl.unsupported import refuse_unsupported
+from runkon_server.runtime.commands import PinnedDefinition
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from runkon_server.dsl.ast import Definition
+    from runkon_server.dsl.diagnostics import Diagnostic
+    from runkon_server.dsl.source import Source
+
+__all__ = ["CheckedSource", "Definitions", "check_source", "hash_of"]
+
+LABEL: Final = "source"
+"""What a source is called in places such as `source:3:7`."""
+LOOP_BYTES: Final = 4 * 1024
+"""Longer texts are read on a thread: these take 5 ms, and the event loop must not stand still."""
+CACHE_BYTES: Final = 4 * 1024 * 1024
+"""Of sources and snapshots; what is made of them takes some 20 times as much memory."""
+
+_REFUSALS: Final[Mapping[Group, type[errors.InvalidArgumentError]]] = {
+    Group.SYNTAX: errors.DslSyntaxError,
+    Group.LIMIT: errors.DslLimitError,
+    Group.SEMANTIC: errors.DslSemanticError,
+    Group.UNSUPPORTED: errors.DslUnsupportedError,
+}
+"""The error by the groups of what is wrong; the first one that occurs names the whole."""
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedSource:
+    """A source with everything that is wrong with it."""
+
+    source: Source
+    diagnostics: tuple[Diagnostic, ...]
+    content_hash: str
+    definition: Definition | None
+    """None: it could not be read."""
+    snapshot: str
+
+    def judged(self, *, strictly: bool) -> tuple[Diagnostic, ...]:
+        """The problems; `strictly` makes errors of warnings."""
+        return strict(self.diagnostics) if strictly else self.diagnostics
+
+    def accept(self, *, strictly: bool = False) -> PinnedDefinition:
+        """The definition, for use.
+
+        Raises:
+            DslSyntaxError, DslLimitError, DslSemanticError, DslUnsupportedError: it has errors;
+                one violation for each.
+        """
+        problems = self.judged(strictly=strictly)
+        if has_errors(problems):
+            raise refusal_of([each for each in problems if each.severity is Severity.ERROR])
+        assert self.definition is not None
+        return PinnedDefinition(
+            content_hash=self.content_hash, snapshot=self.snapshot, definition=self.definition
+        )
+
+
+def refusal_of(problems: Collection[Diagnostic]) -> errors.InvalidArgumentError:
+    """The error that tells a caller of these problems, of which there is at least one."""
+    groups = {each.group for each in problems}
+    kind = next(error for group, error in _REFUSALS.items() if group in groups)
+    return kind(errors.Violation(_place(each), _description(each)) for each in problems)
+
+
+def _place(found: Diagnostic) -> str:
+    return f"{LABEL}:{found.span.line}:{found.span.column}" if found.span.line else LABEL
+
+
+def _description(found: Diagnostic) -> str:
+    hint = f" ({found.hint})" if found.hint else ""
+    return f"{found.code}: {found.message}{hint}"
+
+
+def hash_of(source: str, schemas: Mapping[str, str], snippets: Mapping[str, str]) -> str:
+    """SHA-256, hexadecimal, over the source, the output schemas and the snippets."""
+    content = {"source": source, "schemas": dict(schemas), "snippets": dict(snippets)}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_source(text: str, content_hash: str) -> CheckedSource:
+    """Read and check a source. Never raises, whatever the text says."""
+    result = parse(text, LABEL)
+    found: Sequence[Diagnostic] = result.diagnostics
+    document = ""
+    if result.definition is not None:
+        more = (*check(result.definition), *refuse_unsupported(result.definition))
+        found = in_order([*found, *more])
+        document = snapshot.dump(result.definition)
+    return CheckedSource(
+        source=result.source,
+        diagnostics=_first(found),
+        content_hash=content_hash,
+        definition=result.definition,
+        snapshot=document,
+    )
+
+
+def _first(found: Sequence[Diagnostic]) -> tuple[Diagnostic, ...]:
+    """As many as are shown, in the order of the source; errors go before warnings if need be."""
+    if len(found) <= PROBLEMS:
+        return tuple(found)
+    by_weight = sorted(found, key=lambda each: each.severity is not Severity.ERROR)
+    return in_order(by_weight[:PROBLEMS])
+
+
+class Definitions:
+    """Checked definitions at hand, by content hash; what was not used for longest goes first."""
+
+    def __init__(self) -> None:
+        self._checked = _Cache[CheckedSource](CACHE_BYTES)
+        self._loaded = _Cache[PinnedDefinition](CACHE_BYTES)
+
+    async def check(
+        self, source: str, schemas: Mapping[str, str], snippets: Mapping[str, str]
+    ) -> CheckedSource:
+        """Read and check a source with what belongs to it."""
+        content_hash = hash_of(source, schemas, snippets)
+        known = self._checked.get(content_hash)
+        if known is not None:
+            return known
+        if len(source) <= LOOP_BYTES:
+            made = check_source(source, content_hash)
+        else:
+            made = await asyncio.to_thread(check_source, source, content_hash)
+        self._checked.put(content_hash, made, len(source) + len(made.snapshot))
+        return made
+
+    def known(self, content_hash: str) -> PinnedDefinition | None:
+        """A stored definition that is at hand."""
+        return self._loaded.get(content_hash)
+
+    async def load(self, content_hash: str, document: str) -> PinnedDefinition:
+        """A definition from its stored snapshot.
+
+        Raises:
+            DslUnsupportedError: a newer server stored it, with steps that this one does not know.
+        """
+        if len(document) <= LOOP_BYTES:
+            made = _load(content_hash, document)
+        else:
+            made = await asyncio.to_thread(_load, content_hash, document)
+        self._loaded.put(content_hash, made, len(document))
+        return made
+
+
+def _load(content_hash: str, document: str) -> PinnedDefinition:
+    definition = snapshot.load(document)
+    unsupported = refuse_unsupported(definition)
+    if unsupported:
+        raise refusal_of(unsupported)
+    return PinnedDefinition(content_hash=content_hash, snapshot=document, definition=definition)
+
+
+class _Cache(Generic[_Value]):
+    """The values used last, as many as weigh no more than the budget together."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._weight = 0
+        self._values: OrderedDict[str, tuple[_Value, int]] = OrderedDict()
+
+    def get(self, key: str) -> _Value | None:
+        found = self._values.get(key)
+        if found is None:
+            return None
+        self._values.move_to_end(key)
+        return found[0]
+
+    def put(self, key: str, value: _Value, weight: int) -> None:
+        _, before = self._values.pop(key, (None, 0))
+        self._values[key] = (value, weight)
+        self._weight += weight - before
+        while self._weight > self._budget:
+            _, (_, dropped) = self._values.popitem(last=False)
+            self._weight -= dropped

@@ -1,0 +1,146 @@
+"""What servicers look up, each inside a namespace; many calls share a query."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from runkon_server.api.coalesce import Coalescer
+from runkon_server.core.records import RunRecord
+from runkon_server.core.summary import summarize
+from runkon_server.errors import RunNotFoundError, WorkflowNotFoundError
+from runkon_server.store.reads import gates, requests, runs, steps, workflows
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from runkon_server.api.definitions import Definitions
+    from runkon_server.runtime.commands import PinnedDefinition
+    from runkon_server.store.rows import GateRow, RunRow, StoredRequest
+
+__all__ = ["Lookups", "Reader"]
+
+SUMMARY_BYTES: Final = 1024 * 1024
+
+
+class Reader(Protocol):
+    """The part of the engine that is read from."""
+
+    @property
+    def reads(self) -> AsyncEngine:
+        """The pool for reads, in autocommit mode."""
+
+
+class Lookups:
+    """Reads on the engine's pool.
+
+    Args:
+        engine: started before the first read.
+        definitions: where stored definitions are kept at hand.
+    """
+
+    def __init__(self, engine: Reader, definitions: Definitions) -> None:
+        self._engine = engine
+        self._definitions = definitions
+        self._runs = Coalescer(self._fetch_runs)
+        self._newest = Coalescer(self._fetch_newest)
+
+    async def _fetch_runs(self, run_ids: Collection[str]) -> dict[str, RunRow]:
+        async with self._engine.reads.connect() as conn:
+            return await runs.runs_by_id(conn, run_ids)
+
+    async def _fetch_newest(
+        self, names: Collection[tuple[str, str]]
+    ) -> dict[tuple[str, str], tuple[int, str]]:
+        async with self._engine.reads.connect() as conn:
+            return await workflows.newest_hashes(conn, names)
+
+    async def run(self, namespace: str, run_id: str) -> RunRow:
+        """One run.
+
+        Raises:
+            RunNotFoundError: the namespace has no such run.
+        """
+        row = await self._runs.get(run_id)
+        if row is None or row.namespace != namespace:
+            raise RunNotFoundError(run_id)
+        return row
+
+    async def run_id_of_key(self, namespace: str, key: str) -> str:
+        """The run that holds the key now, or held it last.
+
+        Raises:
+            RunNotFoundError: the key was never used in this namespace.
+        """
+        async with self._engine.reads.connect() as conn:
+            return await runs.run_id_of_key(conn, namespace=namespace, key=key)
+
+    async def summary(self, run: RunRow) -> str | None:
+        """What the run came to, line by line; None until it has ended."""
+        if run.ended_at is None:
+            return None
+        async with self._engine.reads.connect() as conn:
+            outlines = await steps.step_outlines(conn, run_id=run.id)
+        record = RunRecord(
+            run_id=run.id,
+            workflow_name=run.workflow_name,
+            status=run.status,
+            inputs=run.inputs,
+            body_error=run.body_error,
+        )
+        text = summarize(record, outlines, run.error)
+        return text.encode()[:SUMMARY_BYTES].decode(errors="ignore")
+
+    async def snapshot(self, namespace: str, content_hash: str) -> str:
+        """The stored definition of this hash; empty if it is gone."""
+        async with self._engine.reads.connect() as conn:
+            found = await runs.snapshots(conn, namespace=namespace, content_hashes=[content_hash])
+        return found.get(content_hash, "")
+
+    async def gate(self, namespace: str, gate_id: str) -> GateRow:
+        """One gate with its votes.
+
+        Raises:
+            GateNotFoundError: the namespace has no such gate.
+        """
+        async with self._engine.reads.connect() as conn:
+            return await gates.gate_by_id(conn, namespace=namespace, gate_id=gate_id)
+
+    async def request(self, namespace: str, request_id: str) -> StoredRequest | None:
+        """What an earlier call with this request id was answered."""
+        async with self._engine.reads.connect() as conn:
+            return await requests.stored_request(conn, namespace=namespace, request_id=request_id)
+
+    async def workflow(
+        self, namespace: str, name: str, version: int | None
+    ) -> tuple[int, PinnedDefinition]:
+        """The definition of a stored workflow; version None means the newest.
+
+        Raises:
+            WorkflowNotFoundError: there is no such workflow or version.
+            DslUnsupportedError: a newer server stored it, with steps that this one does not know.
+        """
+        if version is None:
+            newest = await self._newest.get((namespace, name))
+            if newest is None:
+                raise WorkflowNotFoundError(name)
+            version, content_hash = newest
+        else:
+            content_hash = await self._hash_of(namespace, name, version)
+        known = self._definitions.known(content_hash)
+        if known is None:
+            document = await self.snapshot(namespace, content_hash)
+            if not document:
+                raise WorkflowNotFoundError(f"{name}@{version}")
+            known = await self._definitions.load(content_hash, document)
+        return version, known
+
+    async def _hash_of(self, namespace: str, name: str, version: int) -> str:
+        async with self._engine.reads.connect() as conn:
+            found = await workflows.content_hash(
+                conn, namespace=namespace, name=name, version=version
+            )
+        if found is None:
+            raise WorkflowNotFoundError(f"{name}@{version}")
+        return found

@@ -1,0 +1,241 @@
+"""RunService: parse, ask the engine or the store, render. What is raised, the guard answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+
+import grpc
+
+from runkon.v1 import runs_pb2, runs_pb2_grpc, types_pb2
+from runkon_server import errors
+from runkon_server.api.digests import digest_of
+from runkon_server.api.events import render_event
+from runkon_server.api.identity import current_principal
+from runkon_server.api.parsing.checks import LONG_POLL_MAX, namespace_of, page_rows, span_of
+from runkon_server.api.parsing.runs import kinds_of
+from runkon_server.api.render import render_run, render_step
+from runkon_server.api.starting import RunStarter, StartEngine
+from runkon_server.api.waiting import EndOfRuns, EventTeller
+from runkon_server.runtime.commands import CancelRun, RunCancelled
+from runkon_server.store.reads import runs, steps
+from runkon_server.store.reads.events import list_events
+from runkon_server.store.reads.steps import StepCursor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from runkon_server.api.definitions import Definitions
+    from runkon_server.api.lookups import Lookups
+    from runkon_server.api.page_tokens import PageTokens
+    from runkon_server.runtime.ambient import Ambient
+    from runkon_server.store.rows import RunRow
+
+__all__ = ["RunEngine", "RunService", "RunStreams"]
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+_OLDEST_FIRST: Final = "create_time"
+
+
+class RunEngine(StartEngine, EventTeller, Protocol):
+    """The part of the engine that RunService needs."""
+
+    @property
+    def ambient(self) -> Ambient:
+        """Its clock."""
+
+    @property
+    def reads(self) -> AsyncEngine:
+        """The pool for reads, in autocommit mode."""
+
+    async def cancel_run(self, command: CancelRun) -> RunCancelled:
+        """Ask a run to stop."""
+
+
+class RunStreams(Protocol):
+    """Who serves StreamRunEvents."""
+
+    async def serve(self, request: runs_pb2.StreamRunEventsRequest, context: Context) -> None:
+        """Write the frames of one stream; return after its `end`."""
+
+
+class RunService(runs_pb2_grpc.RunServiceServicer):
+    """Starts runs and tells what becomes of them.
+
+    Args:
+        engine: starts and cancels runs, tells of events.
+        lookups: finds what is there.
+        definitions: reads and checks inline sources.
+        tokens: makes and reads page tokens.
+        streams: serves event streams.
+    """
+
+    def __init__(
+        self,
+        engine: RunEngine,
+        lookups: Lookups,
+        definitions: Definitions,
+        tokens: PageTokens,
+        streams: RunStreams,
+    ) -> None:
+        self._engine = engine
+        self._lookups = lookups
+        self._tokens = tokens
+        self._streams = streams
+        self._starter = RunStarter(engine, lookups, definitions)
+        self._ends = EndOfRuns(engine, lookups, engine.ambient)
+
+    async def StartRun(
+        self, request: runs_pb2.StartRunRequest, context: Context
+    ) -> runs_pb2.StartRunResponse:
+        """Start one run."""
+        return await self._starter.start(request)
+
+    async def BatchStartRuns(
+        self, request: runs_pb2.BatchStartRunsRequest, context: Context
+    ) -> runs_pb2.BatchStartRunsResponse:
+        """Start many runs."""
+        return await self._starter.start_batch(request)
+
+    async def GetRun(
+        self, request: runs_pb2.GetRunRequest, context: Context
+    ) -> runs_pb2.GetRunResponse:
+        """One run, by id or key."""
+        namespace, run_id = namespace_of(request.namespace), request.run_id
+        if request.WhichOneof("run") == "key":
+            run_id = await self._lookups.run_id_of_key(namespace, request.key)
+        run = await self._lookups.run(namespace, run_id)
+        snapshot = ""
+        if request.view == types_pb2.VIEW_FULL:
+            snapshot = await self._lookups.snapshot(namespace, run.content_hash)
+        return runs_pb2.GetRunResponse(run=await self._render(run, snapshot))
+
+    async def ListRuns(
+        self, request: runs_pb2.ListRunsRequest, context: Context
+    ) -> runs_pb2.ListRunsResponse:
+        """A page of runs."""
+        namespace = namespace_of(request.namespace)
+        place = await self._tokens.open(request)
+        async with self._engine.reads.connect() as conn:
+            page = await runs.list_runs(
+                conn,
+                namespace=namespace,
+                limit=page_rows(request.page_size),
+                after=place[0] if place else None,
+                newest_first=request.order_by != _OLDEST_FIRST,
+            )
+            snapshots: dict[str, str] = {}
+            if request.view == types_pb2.VIEW_FULL:
+                hashes = {run.content_hash for run in page.rows}
+                snapshots = await runs.snapshots(conn, namespace=namespace, content_hashes=hashes)
+        response = runs_pb2.ListRunsResponse()
+        shown = _add_runs(response, page.rows, snapshots)
+        if shown < len(page.rows) or page.more:
+            response.next_page_token = await self._tokens.seal(request, [page.rows[shown - 1].id])
+        return response
+
+    async def CancelRun(
+        self, request: runs_pb2.CancelRunRequest, context: Context
+    ) -> runs_pb2.CancelRunResponse:
+        """Ask a run to stop."""
+        namespace, principal = namespace_of(request.namespace), current_principal()
+        cancelled = await self._engine.cancel_run(
+            CancelRun(
+                namespace=namespace,
+                run_id=request.run_id,
+                principal=principal,
+                reason=request.reason,
+                force=request.force,
+                request_id=request.request_id or None,
+                digest=digest_of(request, namespace=namespace, principal=principal),
+            )
+        )
+        run = await self._lookups.run(namespace, cancelled.run_id)
+        return runs_pb2.CancelRunResponse(run=await self._render(run), replayed=cancelled.replayed)
+
+    async def AwaitRun(
+        self, request: runs_pb2.AwaitRunRequest, context: Context
+    ) -> runs_pb2.AwaitRunResponse:
+        """A run when it has ended, or as it is when the time is over."""
+        timeout = LONG_POLL_MAX
+        if request.HasField("timeout"):
+            timeout = min(span_of(request.timeout), timeout)
+        run = await self._ends.wait(
+            namespace_of(request.namespace), request.run_id, timeout_s=timeout.total_seconds()
+        )
+        return runs_pb2.AwaitRunResponse(run=await self._render(run), done=run.ended_at is not None)
+
+    async def ListSteps(
+        self, request: runs_pb2.ListStepsRequest, context: Context
+    ) -> runs_pb2.ListStepsResponse:
+        """A page of a run's steps."""
+        await self._lookups.run(namespace_of(request.namespace), request.run_id)
+        place = await self._tokens.open(request)
+        async with self._engine.reads.connect() as conn:
+            page = await steps.list_steps(
+                conn,
+                run_id=request.run_id,
+                limit=page_rows(request.page_size),
+                after=StepCursor(*place) if place else None,
+                include_superseded=request.include_superseded,
+            )
+        response = runs_pb2.ListStepsResponse(steps=[render_step(step) for step in page.rows])
+        if page.more:
+            last = steps.cursor_of(page.rows[-1])
+            response.next_page_token = await self._tokens.seal(request, last)
+        return response
+
+    async def ListRunEvents(
+        self, request: runs_pb2.ListRunEventsRequest, context: Context
+    ) -> runs_pb2.ListRunEventsResponse:
+        """A page of a run's events."""
+        namespace, run_id = namespace_of(request.namespace), request.run_id
+        async with self._engine.reads.connect() as conn:
+            head = await runs.run_head(conn, namespace=namespace, run_id=run_id)
+            if request.after_seq > head.last_seq:
+                raise errors.CursorAheadError(
+                    run_id, after_seq=request.after_seq, head_seq=head.last_seq
+                )
+            if request.after_seq < head.oldest_seq - 1:
+                raise errors.CursorExpiredError(run_id, oldest_seq=head.oldest_seq)
+            page = await list_events(
+                conn,
+                run_id=run_id,
+                after_seq=request.after_seq,
+                head_seq=head.last_seq,
+                limit=page_rows(request.page_size),
+                kinds=kinds_of(request.kinds),
+            )
+        return runs_pb2.ListRunEventsResponse(
+            events=[render_event(event) for event in page.events],
+            examined_seq=page.examined_seq,
+            oldest_seq=head.oldest_seq,
+            head_seq=head.last_seq,
+        )
+
+    async def StreamRunEvents(  # type: ignore[override]  # writes its frames instead of yielding
+        self, request: runs_pb2.StreamRunEventsRequest, context: Context
+    ) -> None:
+        """A run's events from a cursor to the end."""
+        await self._streams.serve(request, context)
+
+    async def _render(self, run: RunRow, snapshot: str = "") -> types_pb2.Run:
+        return render_run(run, summary=await self._lookups.summary(run), snapshot=snapshot)
+
+
+_PAGE_BYTES: Final = 3 * 1024 * 1024
+
+
+def _add_runs(
+    response: runs_pb2.ListRunsResponse, rows: Sequence[RunRow], snapshots: dict[str, str]
+) -> int:
+    """Add as many runs as fit a message, at least one of those there are; gives their number."""
+    size = 0
+    for shown, row in enumerate(rows):
+        run = render_run(row, snapshot=snapshots.get(row.content_hash, ""))
+        size += run.ByteSize()
+        if size > _PAGE_BYTES and shown:
+            return shown
+        response.runs.append(run)
+    return len(rows)
