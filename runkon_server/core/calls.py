@@ -26,7 +26,7 @@ _GIVEN_UP = "given up, because the run was cancelled"
 
 def enter(tx: Scratch, node: CallNode, at: str, passes: Passes) -> None:
     """Begin a call, or take it from its rows."""
-    rows = tx.known(at)
+    rows = tx.take(at)
     if rows is not None:
         _adopt(tx, node, at, passes, rows)
     elif tx.may_start():
@@ -64,9 +64,13 @@ def _begin(
     tx.state.leaf = CallOp(node, place, step_id, attempt, row)
 
 
+def _task(op: CallOp) -> str:
+    return ids.task_id(op.step_id, op.attempt)
+
+
 def report(tx: Scratch, op: CallOp, fact: Reported) -> bool:
     """An attempt ended; whether it was this one."""
-    if op.is_paused or fact.task_id != ids.task_id(op.step_id, op.attempt):
+    if op.is_paused or fact.task_id != _task(op):
         return False
     if op.node.timeout_s is not None:
         tx.order(ClearTimer(timer_id=ids.deadline_timer(op.step_id)))
@@ -99,7 +103,7 @@ def deadline(tx: Scratch, op: CallOp, timer_id: str) -> bool:
     """A timer went off; whether it was the deadline of this attempt."""
     if op.is_paused or op.node.timeout_s is None or timer_id != ids.deadline_timer(op.step_id):
         return False
-    task = ids.task_id(op.step_id, op.attempt)
+    task = _task(op)
     if not tx.is_stopping():
         tasks.ask_to_stop(tx, task, tasks.TIMEOUT)
     tasks.abandon(tx, task, tasks.TIMEOUT)
@@ -112,7 +116,7 @@ def deadline(tx: Scratch, op: CallOp, timer_id: str) -> bool:
 
 def pause_over(tx: Scratch, op: CallOp, timer_id: str) -> bool:
     """A timer went off; whether it was the pause before the next attempt."""
-    if not op.is_paused or timer_id != ids.retry_timer(op.step_id):
+    if not op.is_paused or timer_id != ids.retry_timer(_task(op)):
         return False
     _retry(tx, op, op.error)
     return True
@@ -162,7 +166,7 @@ def _announce_retry(tx: Scratch, op: CallOp, columns: dict[str, Any], jitter: fl
         return
     tx.order(
         SetTimer(
-            timer_id=ids.retry_timer(op.step_id),
+            timer_id=ids.retry_timer(_task(op)),
             kind="retry",
             delay_s=delay_s,
             step_id=op.step_id,
@@ -187,7 +191,7 @@ def _fail(tx: Scratch, node: CallNode, failure: str, step_id: str) -> None:
 def _call_on_fail(tx: Scratch, op: CallOp, agent: CallNode, error: str) -> None:
     at = ids.on_fail_at(op.place.at)
     failure = _failure(op, error)
-    rows = tx.known(at)
+    rows = tx.take(at)
     if rows is not None:
         _adopt_on_fail(tx, op, agent, failure, rows[0])
     elif tx.is_stopping() or not tx.may_start():
@@ -237,9 +241,9 @@ def report_on_fail(tx: Scratch, op: OnFailOp, fact: Reported) -> bool:
 def stop(tx: Scratch, op: CallOp) -> None:
     """A cancel: end a pause, ask a running attempt to stop."""
     if not op.is_paused:
-        tasks.ask_to_stop(tx, ids.task_id(op.step_id, op.attempt), tasks.RUN_CANCELLED)
+        tasks.ask_to_stop(tx, _task(op), tasks.RUN_CANCELLED)
         return
-    tx.order(ClearTimer(timer_id=ids.retry_timer(op.step_id)))
+    tx.order(ClearTimer(timer_id=ids.retry_timer(_task(op))))
     _fail(tx, op.node, _failure(op, op.error or ""), op.step_id)
 
 
@@ -253,7 +257,7 @@ def give_up(tx: Scratch, op: CallOp) -> None:
     if op.is_paused:
         stop(tx, op)
         return
-    task = ids.task_id(op.step_id, op.attempt)
+    task = _task(op)
     tasks.abandon(tx, task, tasks.RUN_CANCELLED)
     report(tx, op, tasks.given_up(task, _GIVEN_UP))
 

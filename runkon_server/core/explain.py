@@ -48,10 +48,10 @@ def blocked_on(state: RunState) -> tuple[dict[str, Any], ...]:
 def _entry(waiting: _Waiting) -> dict[str, Any]:
     step_id = waiting.step_id
     entry: dict[str, Any] = {"step_id": step_id, "step_name": waiting.name}
+    task = ids.task_id(step_id, waiting.attempt)
     if waiting.is_paused:
         attempt = waiting.attempt + 1
-        return {"type": "retry", "timer_id": ids.retry_timer(step_id), "attempt": attempt} | entry
-    task = ids.task_id(step_id, waiting.attempt)
+        return {"type": "retry", "timer_id": ids.retry_timer(task), "attempt": attempt} | entry
     return {"type": "worker", "task_id": task, "attempt": waiting.attempt} | entry
 
 

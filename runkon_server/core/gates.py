@@ -58,7 +58,7 @@ def last_feedback(votes: Sequence[Vote]) -> str | None:
 
 def enter(tx: Scratch, node: GateNode, at: str, passes: Passes) -> None:
     """Open a gate, or take it from its row."""
-    rows = tx.known(at)
+    rows = tx.take(at)
     if rows is not None:
         _adopt(tx, node, at, passes, rows[-1])
     elif tx.may_start():

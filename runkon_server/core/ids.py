@@ -46,9 +46,9 @@ def idempotency_key(run_id: str, at: str) -> str:
     return f"{run_id}/{at}"
 
 
-def retry_timer(step: str) -> str:
-    """The pause before the attempt that follows the one recorded in `step`."""
-    return step + ":retry"
+def retry_timer(task: str) -> str:
+    """The pause after one attempt; a branch of `parallel` has several on one row."""
+    return task + ":retry"
 
 
 def deadline_timer(step: str) -> str:

@@ -61,8 +61,11 @@ def set_markers(tx: Scratch, key: str, markers: frozenset[str]) -> None:
     state = tx.state
     if state.results.get(key, frozenset()) == markers:
         return
-    state.results = {**state.results, key: markers}
-    if not markers:
+    if not tx.is_restoring:  # what is being restored nobody else has seen
+        state.results = dict(state.results)
+    if markers:
+        state.results[key] = markers
+    else:
         del state.results[key]
 
 

@@ -16,6 +16,7 @@ from runkon_server.core.metrics import parse_metrics
 from runkon_server.core.model import Branch, Completion, ParallelOp, Place
 from runkon_server.core.outcomes import fail, forget, record_metrics, set_markers, succeed
 from runkon_server.core.rows import completion_of, new_row
+from runkon_server.core.scratch import InconsistentRowsError
 from runkon_server.core.variables import task_variables
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def is_doomed(op: ParallelOp) -> bool:
 
 def enter(tx: Scratch, node: ParallelNode, at: str, passes: Passes) -> None:
     """Begin a block, or take it from its rows."""
-    if tx.known(ids.child_at(at, 0)) is not None:
+    if tx.is_known(ids.child_at(at, 0)):
         _adopt(tx, node, at, passes)
     elif tx.may_start():
         _begin(tx, node, at, passes)
@@ -135,6 +136,10 @@ def _task(setup: Setup, op: ParallelOp, number: int) -> str:
     return ids.task_id(step_id, op.branches[number].attempt)
 
 
+def _retry_timer(setup: Setup, op: ParallelOp, number: int) -> str:
+    return ids.retry_timer(_task(setup, op, number))
+
+
 def _number_in(setup: Setup, op: ParallelOp, identity: str) -> int | None:
     """The branch that an id seems to belong to; the caller compares the whole id."""
     start = len(setup.run_id) + 1 + len(op.place.at)
@@ -185,9 +190,14 @@ def _fail_attempt(tx: Scratch, op: ParallelOp, number: int, fact: Reported) -> P
     )
     if delay_s is None:
         return _retry(tx, op, number)
-    timer_id = ids.retry_timer(step_id)
     tx.order(
-        SetTimer(timer_id=timer_id, kind="retry", delay_s=delay_s, step_id=step_id, attempt=attempt)
+        SetTimer(
+            timer_id=_retry_timer(tx.state.setup, op, number),
+            kind="retry",
+            delay_s=delay_s,
+            step_id=step_id,
+            attempt=attempt,
+        )
     )
     return op
 
@@ -234,7 +244,7 @@ def pause_over(tx: Scratch, op: ParallelOp, timer_id: str) -> bool:
     number = _number_in(setup, op, timer_id)
     if number is None or op.branches[number].state != "paused":
         return False
-    if timer_id != ids.retry_timer(_row(setup, op, number)[0]):
+    if timer_id != _retry_timer(setup, op, number):
         return False
     tx.state.leaf = _retry(tx, op, number)
     return True
@@ -252,9 +262,8 @@ def _stop_branches(tx: Scratch, op: ParallelOp, reason: str | None) -> ParallelO
         if reason is not None:
             tasks.ask_to_stop(tx, _task(tx.state.setup, op, number), reason)
     for number in tuple(_in_state(op, "paused")):
-        step_id, _ = _row(tx.state.setup, op, number)
         branch = op.branches[number]
-        tx.order(ClearTimer(timer_id=ids.retry_timer(step_id)))
+        tx.order(ClearTimer(timer_id=_retry_timer(tx.state.setup, op, number)))
         columns = {"status": "failed", "step_error": branch.error, "retryable": True}
         _end(tx, op, number, "step_failed", columns)
         op = _with(op, number, branch._replace(state="failed"))
@@ -307,7 +316,10 @@ def _adopt(tx: Scratch, node: ParallelNode, at: str, passes: Passes) -> None:
     branches = []
     position = 0
     for number in range(len(node.branches)):
-        record = (tx.known(ids.child_at(at, number)) or ())[0]
+        records = tx.take(ids.child_at(at, number))
+        if records is None:
+            raise InconsistentRowsError(f"parallel block at {at}: branch {number} has no row")
+        (record,) = records
         branches.append(_branch_of(record))
         position = record.position - number
     op = ParallelOp(node, Place(at, passes, position), tuple(branches))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from runkon_server.core.ids import BODY
 from runkon_server.core.model import Frame, RunState, Setup, ended
-from runkon_server.core.scratch import MissingRowError, Scratch
+from runkon_server.core.scratch import InconsistentRowsError, Scratch
 from runkon_server.core.summary import counted
 from runkon_server.core.variables import fixed_variables, reserved_names
 from runkon_server.core.walk import settle
@@ -28,7 +28,7 @@ def restore(plan: Plan, rows: RunRows) -> RunState:
     before the cancel is applied. Timers are not read: which are open follows from the steps.
 
     Raises:
-        MissingRowError: the rows do not go together.
+        InconsistentRowsError: the rows do not go together.
     """
     run = rows.run
     setup = _setup(plan, run)
@@ -46,10 +46,12 @@ def restore(plan: Plan, rows: RunRows) -> RunState:
         counts=counted(standing),
         metrics=metrics,
     )
-    tx = Scratch(state, _by_place(standing))
-    state = _walk(tx, run)
+    places = _by_place(standing)
+    state = _walk(Scratch(state, places), run)
     if state.phase != run.phase:
-        raise MissingRowError(f"run {run.run_id}: its {run.phase} section has no open step")
+        raise InconsistentRowsError(f"run {run.run_id}: its {run.phase} section has no open step")
+    if places:
+        raise InconsistentRowsError(f"run {run.run_id}: no way leads to {min(places)}")
     return state
 
 

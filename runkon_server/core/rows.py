@@ -20,6 +20,7 @@ _TEXTS: Final = (
     "gate_prompt",
     "gate_feedback",
 )
+_LISTS: Final = ("iterations", "markers_out", "gate_selections")
 _UTF8_BYTES_MAX: Final = 4
 ENDED: Final = frozenset({"completed", "failed", "skipped", "timed_out"})
 CANCELLED_CODE: Final = "CANCELLED"
@@ -44,12 +45,11 @@ def new_row(
 
 
 def step_payload(step_id: str, row: dict[str, Any]) -> dict[str, Any]:
-    """The part of an event that shows a step: the row as plain JSON, nulls left out, texts cut."""
-    step: dict[str, Any] = {"id": step_id}
-    for name, value in row.items():
-        if value is None:
-            continue
-        step[name] = list(value) if type(value) is tuple else value
+    """The part of an event that shows a step: the row, without nulls, as plain JSON, texts cut."""
+    step = {"id": step_id, **row}
+    for name in _LISTS:
+        if name in step:
+            step[name] = list(step[name])
     if "gate_options" in step:
         step["gate_options"] = [list(pair) for pair in step["gate_options"]]
     return {"step": step, "truncated": True} if _cut_texts(step) else {"step": step}
@@ -58,10 +58,10 @@ def step_payload(step_id: str, row: dict[str, Any]) -> dict[str, Any]:
 def _cut_texts(step: dict[str, Any]) -> bool:
     was_cut = False
     for name in _TEXTS:
-        text = step.get(name)
-        if text is not None and len(text) * _UTF8_BYTES_MAX > TEXT_CUT_BYTES:
-            step[name] = cut(text)
-            was_cut = was_cut or len(step[name]) < len(text)
+        if name in step and len(step[name]) * _UTF8_BYTES_MAX > TEXT_CUT_BYTES:
+            whole = step[name]
+            step[name] = cut(whole)
+            was_cut = was_cut or len(step[name]) < len(whole)
     return was_cut
 
 

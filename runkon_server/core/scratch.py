@@ -13,15 +13,15 @@ from runkon_server.core.model import Counts
 from runkon_server.core.rows import ENDED, step_payload
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from runkon_server.core.decision import Order
     from runkon_server.core.model import RunState, RunStatus
     from runkon_server.core.records import StepRecord
 
 
-class MissingRowError(ValueError):
-    """The rows of a run do not go together: a step that must have been started has no row."""
+class InconsistentRowsError(ValueError):
+    """The rows of a run do not go together: one is missing, or one is too many."""
 
 
 class Scratch:
@@ -29,9 +29,7 @@ class Scratch:
 
     __slots__ = ("_known", "_steps", "events", "orders", "run", "state")
 
-    def __init__(
-        self, state: RunState, known: Mapping[str, Sequence[StepRecord]] | None = None
-    ) -> None:
+    def __init__(self, state: RunState, known: dict[str, list[StepRecord]] | None = None) -> None:
         self.state = state
         self.run: dict[str, Any] = {}
         self.events: list[Event] = []
@@ -44,21 +42,25 @@ class Scratch:
         """Whether the state is being rebuilt from rows; then nothing may start."""
         return self._known is not None
 
-    def known(self, at: str) -> Sequence[StepRecord] | None:
-        """The standing rows at a place, by attempt; None: the step has not been started."""
-        return None if self._known is None else self._known.get(at)
+    def is_known(self, at: str) -> bool:
+        """Whether there are rows at a place."""
+        return self._known is not None and at in self._known
+
+    def take(self, at: str) -> Sequence[StepRecord] | None:
+        """The standing rows at a place, by attempt, once; None: the step has not been started."""
+        return None if self._known is None else self._known.pop(at, None)
 
     def may_start(self) -> bool:
         """Whether new work is allowed; if not, the rest of the section is given up.
 
         Raises:
-            MissingRowError: in a restore, a row is missing that must be there.
+            InconsistentRowsError: in a restore, a row is missing that must be there.
         """
         if self.is_stopping():
             self.state.frame = None
             return False
         if self._known is not None:
-            raise MissingRowError(f"run {self.state.setup.run_id}: a started step has no row")
+            raise InconsistentRowsError(f"run {self.state.setup.run_id}: a started step has no row")
         return True
 
     def is_stopping(self) -> bool:

@@ -1,0 +1,1 @@
+"""What things cost; `python3 dev.py bench NAME`."""

@@ -1,0 +1,262 @@
+"""The world around one run: a store that keeps what decisions say, and whatever may happen next."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from runkon_server.core import ids
+from runkon_server.core.decision import (
+    AbandonTask,
+    CancelTask,
+    ClearTimer,
+    CloseGate,
+    Decision,
+    Dispatch,
+    Event,
+    OpenGate,
+    RunEnded,
+    SetTimer,
+)
+from runkon_server.core.engine import advance, blocked_on, compile_plan, open_tasks, restore
+from runkon_server.core.facts import (
+    CancelAsked,
+    GateDecided,
+    GateDecision,
+    Outcome,
+    Reported,
+    Started,
+    TimerDue,
+)
+from runkon_server.core.records import RunRecord, RunRows, StepRecord
+from runkon_server.core.rows import ENDED
+from support.folding import fold, shown
+
+if TYPE_CHECKING:
+    from runkon_server.core.decision import Order
+    from runkon_server.core.facts import Fact
+    from runkon_server.core.model import RunState
+    from runkon_server.dsl.ast import Definition
+
+RUN = "01RUN"
+MARKER_SETS = ((), ("m",), ("m", "n"))
+OUTPUT = json.dumps({"options": {"p": "P", "q": "Q"}, "found": "it", "dry_run": "true"})
+
+
+class World:
+    """One run, live, with everything that a store would have of it."""
+
+    def __init__(self, definition: Definition, inputs: dict[str, str], **columns: Any) -> None:
+        self.plan = compile_plan(definition)
+        self.run: dict[str, Any] = {
+            "run_id": RUN,
+            "workflow_name": definition.name,
+            "status": "pending",
+            "inputs": inputs,
+            **columns,
+        }
+        self.steps: dict[str, dict[str, Any]] = {}
+        self.timers: dict[str, SetTimer] = {}
+        self.tasks: dict[str, Dispatch] = {}
+        self.gates: dict[str, OpenGate] = {}
+        self.asked: dict[str, str] = {}
+        """Reasons of the cancels that workers were told of, by task, ended ones too."""
+        self.events: list[Event] = []
+        self.orders: Counter[tuple[str, str]] = Counter()
+        self.applied: list[Fact] = []
+        self.starts_after_body_cancel: list[str] = []
+        self.starts_after_doom: list[str] = []
+        self.state: RunState = restore(self.plan, self.rows())
+        self.last = Decision(self.state)
+
+    def rows(self) -> RunRows:
+        """What the store would give for a restore."""
+        known = {name: value for name, value in self.run.items() if name in _RUN_COLUMNS}
+        steps = tuple(StepRecord(**row) for row in self.steps.values())
+        return RunRows(run=RunRecord(**known), steps=steps)
+
+    def record(self, fact: Fact) -> None:
+        """What happens to rows when a fact is recorded, before it is applied."""
+        match fact:
+            case CancelAsked() if self.run["status"] not in _TERMINAL:
+                self.run["status"] = "cancelling"
+                self.events.append(Event("run_cancel_requested", {"reason": fact.reason}))
+            case TimerDue():
+                self.timers.pop(fact.timer_id, None)
+            case GateDecided():
+                if self.gates.pop(fact.gate_id, None) is not None:
+                    self.events.append(Event("gate_resolved", {"gate": {"id": fact.gate_id}}))
+                if fact.decision is GateDecision.TIMED_OUT:
+                    self.timers.pop(ids.gate_timer(fact.gate_id), None)
+            case Reported():
+                self.tasks.pop(fact.task_id, None)
+            case _:
+                pass
+
+    def happen(self, fact: Fact) -> Decision:
+        """Record a fact and apply it."""
+        self.record(fact)
+        return self.apply(fact)
+
+    def apply(self, fact: Fact) -> Decision:
+        """Decide, and keep what the decision says."""
+        before = self.state
+        decision = advance(before, fact)
+        self.applied.append(fact)
+        self._store(decision)
+        for order in decision.orders:
+            self._carry_out(order, before)
+        self.state, self.last = decision.state, decision
+        return decision
+
+    def _store(self, decision: Decision) -> None:
+        self.run.update(decision.run)
+        for write in decision.steps:
+            assert write.insert == (write.step_id not in self.steps)
+            row = self.steps.setdefault(write.step_id, {})
+            row.update(write.columns)
+            for name in [name for name, value in row.items() if value is None]:
+                del row[name]
+        self.events.extend(decision.events)
+
+    def _carry_out(self, order: Order, before: RunState) -> None:
+        match order:
+            case Dispatch(task_id=identity):
+                self.tasks[identity] = order
+                self._notice_start(order, before)
+            case CancelTask(task_id=identity):
+                assert identity in self.tasks
+                self.asked[identity] = order.reason
+            case AbandonTask(task_id=identity):
+                del self.tasks[identity]
+            case SetTimer(timer_id=identity):
+                self.timers[identity] = order
+            case ClearTimer(timer_id=identity):
+                del self.timers[identity]
+            case OpenGate(gate_id=identity):
+                self.gates[identity] = order
+            case CloseGate(gate_id=identity):
+                del self.gates[identity]
+            case RunEnded(status=identity):
+                assert identity == self.run["status"]
+        self.orders[type(order).__name__, identity] += 1
+
+    def _notice_start(self, order: Dispatch, before: RunState) -> None:
+        if before.cancel is not None and f"/{ids.BODY}." in order.step_id:
+            self.starts_after_body_cancel.append(order.task_id)
+        block = _block_of(order.step_id)
+        if any(
+            reason == "fail_fast" and _block_of(task) == block
+            for task, reason in self.asked.items()
+        ):
+            self.starts_after_doom.append(order.task_id)
+
+    def crash(self) -> None:
+        """Lose the state; go on from the rows."""
+        self.state = restore(self.plan, self.rows())
+
+    def possible(self) -> list[Fact]:
+        """Every fact that could come next."""
+        if self.state.is_terminal:
+            return []
+        cancels: list[Fact] = [
+            CancelAsked(reason="enough"),
+            CancelAsked(reason="now", force=True),
+        ]
+        if self.state.status == "pending":
+            return [Started(), *cancels]
+        facts: list[Fact] = []
+        for task in self.tasks:
+            facts += _reports(task)
+        for gate in self.gates.values():
+            facts += _decisions(gate)
+        facts += [
+            TimerDue(timer_id=timer.timer_id)
+            for timer in self.timers.values()
+            if timer.kind != "gate"
+        ]
+        return facts + cancels
+
+
+def _block_of(identity: str) -> str:
+    """The parallel block that a step would belong to, with the pass it is in."""
+    return identity.split("/")[1].rpartition(".")[0]
+
+
+def _reports(task: str) -> list[Fact]:
+    good = [
+        Reported(
+            task_id=task,
+            outcome=Outcome.COMPLETED,
+            context=f"done {task}",
+            markers=markers,
+            structured_output=OUTPUT if len(markers) == 1 else None,
+            output_file="out.txt" if len(markers) == 2 else None,
+            metadata={"cost_usd": "0.1", "num_turns": "2"} if markers else {},
+        )
+        for markers in MARKER_SETS
+    ]
+    bad = [
+        Reported(task_id=task, outcome=Outcome.FAILED, error="broken", jitter=0.25),
+        Reported(task_id=task, outcome=Outcome.FAILED, error="never", retryable=False),
+        Reported(task_id=task, outcome=Outcome.CANCELLED),
+    ]
+    return [*good, *bad]
+
+
+def _decisions(gate: OpenGate) -> list[Fact]:
+    name = gate.gate_id
+    chosen = tuple(key for key, _ in (gate.options or ())[:1])
+    return [
+        GateDecided(gate_id=name, decision=GateDecision.APPROVED, decided_by="ann"),
+        GateDecided(
+            gate_id=name, decision=GateDecision.APPROVED, feedback="more", selections=chosen
+        ),
+        GateDecided(gate_id=name, decision=GateDecision.REJECTED, feedback="no", decided_by="bob"),
+        GateDecided(gate_id=name, decision=GateDecision.TIMED_OUT),
+    ]
+
+
+_RUN_COLUMNS = frozenset(RunRecord.__slots__)
+_TERMINAL = frozenset({"completed", "failed", "cancelled"})
+
+
+def check_laws(world: World) -> None:
+    """Everything that holds after every fact, however a run came to where it is."""
+    state, rows = world.state, world.rows()
+    assert restore(world.plan, rows) == state
+    assert fold(world.events) == (
+        world.run["status"],
+        {step_id: shown(row) for step_id, row in world.steps.items()},
+    )
+    assert world.run["status"] == state.status
+    assert set(open_tasks(state)) == set(world.tasks)
+    assert max(world.orders.values(), default=1) == 1
+    assert not world.starts_after_body_cancel
+    assert not world.starts_after_doom
+    attempts = Counter((step["at"], step["retry_count"]) for step in world.steps.values())
+    assert max(attempts.values(), default=1) == 1
+    if state.is_terminal:
+        _check_end(world)
+    else:
+        assert blocked_on(state)
+        assert (state.status == "waiting") == (world.run.get("blocked_on") is not None)
+
+
+def _check_end(world: World) -> None:
+    assert blocked_on(world.state) == ()
+    assert not world.tasks
+    assert not world.timers
+    assert not world.gates
+    assert all(step["status"] in ENDED for step in world.steps.values())
+    kinds = Counter(event.kind for event in world.events)
+    forced_in_body = world.run.get("force", False) and kinds["always_started"] == 0
+    has_always = bool(world.plan.always.children)
+    assert kinds["always_started"] == (has_always and not forced_in_body)
+    assert kinds["run_started"] == kinds["run_finished"] == 1
+    assert world.events[0].kind in ("run_started", "run_cancel_requested")
+    assert [event.kind for event in world.events[-2:]] == ["metrics_updated", "run_finished"]
+    assert (world.run["error"] is None) == (world.run["status"] == "completed")
+    assert world.run["phase"] == "done"
+    assert world.run.get("blocked_on") is None
