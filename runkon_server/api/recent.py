@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
     from runkon.v1 import events_pb2
 
-__all__ = ["PAGE_BYTES", "PAGE_EVENTS", "Entry", "RecentEvents", "StoredEvent"]
+__all__ = ["ELEMENT_BYTES", "PAGE_BYTES", "PAGE_EVENTS", "Entry", "RecentEvents", "StoredEvent"]
 
 PAGE_EVENTS: Final = 256
 PAGE_BYTES: Final = 1024 * 1024
 """Most that one frame carries; a single event is far smaller."""
+ELEMENT_BYTES: Final = 5
+"""What an element of a frame weighs besides itself: its tag and its length."""
 _ENTRY_BYTES: Final = 1024
 """What an entry weighs besides its payload."""
 
@@ -74,17 +76,21 @@ class Entry:
     @property
     def message(self) -> events_pb2.RunEvent:
         """The event as streams carry it; shared, so nobody may change it."""
-        if self._message is None:
-            assert self._record is not None
-            self._message = render_event(self._record)
-            self._size = self._message.ByteSize()
-            self._record = None
-        return self._message
+        return self._message if self._message is not None else self._render()
 
     @property
     def size(self) -> int:
-        """Bytes of the message."""
-        return self._size if self._message is not None else self.message.ByteSize()
+        """Bytes that the message takes in a frame."""
+        if self._message is None:
+            self._render()
+        return self._size
+
+    def _render(self) -> events_pb2.RunEvent:
+        assert self._record is not None
+        self._message = render_event(self._record)
+        self._size = self._message.ByteSize() + ELEMENT_BYTES
+        self._record = None
+        return self._message
 
 
 class RecentEvents:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from runkon.v1 import runs_pb2
-from runkon_server.api.recent import PAGE_BYTES
+from runkon_server.api.recent import ELEMENT_BYTES, PAGE_BYTES
 from runkon_server.api.render.runs import render_run
 from runkon_server.api.render.steps import render_step
 from runkon_server.core.rows import cut
@@ -63,7 +63,7 @@ class _Chunks:
         self._chunks = [runs_pb2.StreamSnapshot(seq=seq, run=run)]
 
     def add(self, step: types_pb2.Step) -> None:
-        weight = step.ByteSize()
+        weight = step.ByteSize() + ELEMENT_BYTES
         if self._weight + weight > PAGE_BYTES and self._chunks[-1].steps:
             self._chunks.append(runs_pb2.StreamSnapshot(seq=self._seq))
             self._weight = 0

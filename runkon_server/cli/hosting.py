@@ -14,7 +14,9 @@ from prometheus_client import start_http_server
 from runkon_server.api.health import Health
 from runkon_server.api.hub import Hub
 from runkon_server.api.metrics import Metrics
-from runkon_server.api.server import SERVICES, build_server
+from runkon_server.api.server import SERVICES, AddressError, Parts, bind, build_server
+from runkon_server.api.streams import EventStreams
+from runkon_server.api.workers import WorkerService
 from runkon_server.cli.listening import Address, free_unix_path
 from runkon_server.errors import DatabaseUnavailableError
 from runkon_server.runtime.ambient import SystemAmbient
@@ -79,14 +81,13 @@ class _Host:
         health = Health(engine, SERVICES)
         hub = Hub(engine)
         metrics = Metrics(engine, lambda: hub.watches_open)
-        server = build_server(
-            engine,
-            hub=hub,
+        parts = Parts(
+            streams=EventStreams(engine, hub),
+            workers=WorkerService(engine),
             health=health,
             observer=metrics,
-            trust_principal=all(address.is_local for address in self._config.listen),
-            reflection=self._config.reflection,
         )
+        server = build_server(engine, parts, with_reflection=self._config.reflection)
         listening = [_bind(server, address) for address in self._config.listen]
         try:
             await engine.start()
@@ -95,6 +96,7 @@ class _Host:
         try:
             self._serve_metrics(metrics, listening[0])
             await server.start()
+            self._supervise("engine", engine.wait_failed())
             self._supervise("health", health.watch_database(ambient))
             self._supervise("hub", hub.follow(ambient))
             self._supervise("metrics", metrics.follow(ambient))
@@ -108,10 +110,10 @@ class _Host:
             await self._stop.wait()
         finally:
             health.drain()
-            await engine.stop()
-            await server.stop(STOP_GRACE_S)
             for task in self._loops:
                 task.cancel()
+            await engine.stop()
+            await server.stop(STOP_GRACE_S)
             log.info("server.stopped", replica=engine.replica_id, failed=self.failed)
 
     def _engine_config(self) -> EngineConfig:
@@ -158,11 +160,10 @@ def _bind(server: grpc.aio.Server, address: Address) -> Address:
     if address.path:
         free_unix_path(address.path)
     try:
-        port = server.add_insecure_port(address.target)
-    except RuntimeError:
-        raise click.ClickException(
-            f"cannot listen on {address.target}: it is in use, or no address of this machine"
-        ) from None
+        # Whether others may reach it was decided before the database was asked for anything.
+        port = bind(server, address.target, insecure=True)
+    except AddressError as reason:
+        raise click.ClickException(str(reason)) from None
     return address.with_port(port)
 
 

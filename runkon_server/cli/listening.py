@@ -1,8 +1,7 @@
-"""Addresses to listen on: what they mean, and whether only this machine can reach them."""
+"""Addresses to listen on, and whether a socket in the file system may be taken."""
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import stat
@@ -30,16 +29,6 @@ class Address:
             return f"{UNIX}{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
-    @property
-    def is_local(self) -> bool:
-        """Whether nobody outside this machine can connect to it."""
-        if self.path:
-            return True
-        try:
-            return all(ipaddress.ip_address(ip).is_loopback for ip in _resolve(self.host))
-        except OSError:
-            return False
-
     def with_port(self, port: int) -> Address:
         """The same place, with the port that was really taken."""
         return self if self.path else Address(host=self.host, port=port)
@@ -64,7 +53,7 @@ def parse_address(text: str) -> Address:
     if not (port.isascii() and port.isdecimal() and int(port) <= PORT_MAX):
         raise click.BadParameter(f"{port!r} is no port; it is a number up to {PORT_MAX}")
     try:
-        _resolve(host)
+        socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as reason:
         raise click.BadParameter(f"{host!r} is no host of this machine: {reason}") from None
     return Address(host=host, port=int(port))
@@ -86,8 +75,3 @@ def free_unix_path(path: str) -> None:
         except OSError:
             return
     raise click.ClickException(f"cannot listen on {UNIX}{path}: somebody else does")
-
-
-def _resolve(host: str) -> set[str]:
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    return {str(entry[4][0]).partition("%")[0] for entry in found}

@@ -101,7 +101,9 @@ def _refuse_strangers(addresses: tuple[Address, ...], *, insecure: bool) -> None
     """
     import structlog
 
-    reachable = [address.target for address in addresses if not address.is_local]
+    from runkon_server.api.server import is_local
+
+    reachable = [each.target for each in addresses if not is_local(each.target)]
     if not reachable:
         return
     if not insecure:

@@ -1,0 +1,174 @@
+"""A replica that does only what it is told, and a gRPC server around parts of the API.
+
+`FakeReplica` keeps the engine's promises to the API: listeners are called in the event loop, worker
+sessions have an outbox and say when there is something in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from runkon_server.api.interceptor import CallGuard
+from runkon_server.runtime.ambient import SystemAmbient
+from runkon_server.runtime.commands import AckStatus, EventRecord, ReportAck
+from runkon_server.runtime.settings import EngineConfig
+from runkon_server.runtime.stats import EngineStats
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from runkon_server.api.interceptor import CallObserver
+    from runkon_server.runtime.commands import (
+        HeartbeatAnswer,
+        TaskCancel,
+        TaskHeartbeat,
+        TaskLease,
+        TaskReport,
+        WorkerHello,
+    )
+
+
+class FakeReplica:
+    """Stands for `runtime.engine.Engine`."""
+
+    def __init__(self, reads: AsyncEngine | None = None) -> None:
+        self._reads = reads
+        self._event_listeners: list[Callable[[str, Sequence[EventRecord] | None], None]] = []
+        self._drain_listeners: list[Callable[[], None]] = []
+        self.config = EngineConfig(dsn="postgresql://nowhere", task_lease_s=12)
+        self.ambient = SystemAmbient()
+        self.replica_id = "replica-1"
+        self.stats = EngineStats()
+        self.database_is_up = True
+        self.sessions: list[FakeSession] = []
+        self.polls: list[tuple[WorkerHello, int, float]] = []
+        self.poll_answer: list[TaskLease] = []
+        self.reports: list[tuple[str, TaskReport]] = []
+        self.report_answer = AckStatus.ACCEPTED
+        self.beats: list[tuple[str, TaskHeartbeat]] = []
+        self.beat_answer: HeartbeatAnswer | None = None
+
+    @property
+    def reads(self) -> AsyncEngine:
+        assert self._reads is not None
+        return self._reads
+
+    def on_events(
+        self, listener: Callable[[str, Sequence[EventRecord] | None], None]
+    ) -> Callable[[], None]:
+        self._event_listeners.append(listener)
+        return lambda: self._event_listeners.remove(listener)
+
+    def on_drain(self, listener: Callable[[], None]) -> Callable[[], None]:
+        self._drain_listeners.append(listener)
+        return lambda: self._drain_listeners.remove(listener)
+
+    def tell(self, run_id: str, events: Sequence[EventRecord] | None) -> None:
+        """Say what was committed."""
+        for listener in self._event_listeners:
+            listener(run_id, events)
+
+    def drain(self) -> None:
+        """Begin to go away."""
+        for listener in self._drain_listeners:
+            listener()
+
+    def open_session(self, hello: WorkerHello, notify: Callable[[], None]) -> FakeSession:
+        session = FakeSession(hello, notify)
+        self.sessions.append(session)
+        return session
+
+    async def poll_tasks(
+        self, hello: WorkerHello, *, max_tasks: int, wait_s: float
+    ) -> list[TaskLease]:
+        self.polls.append((hello, max_tasks, wait_s))
+        return self.poll_answer
+
+    async def report_task(self, namespace: str, report: TaskReport) -> ReportAck:
+        self.reports.append((namespace, report))
+        return ReportAck(task_id=report.fact.task_id, token=report.token, status=self.report_answer)
+
+    async def heartbeat_task(self, namespace: str, beat: TaskHeartbeat) -> HeartbeatAnswer:
+        self.beats.append((namespace, beat))
+        assert self.beat_answer is not None
+        return self.beat_answer
+
+
+class FakeSession:
+    """Stands for `runtime.sessions.WorkerSession`; remembers the order of what it was told."""
+
+    def __init__(self, hello: WorkerHello, notify: Callable[[], None]) -> None:
+        self.hello = hello
+        self.heard: list[tuple[str, Any]] = []
+        self._notify = notify
+        self._outbox: tuple[list[TaskLease], list[TaskCancel], list[ReportAck]] = ([], [], [])
+
+    def add_credit(self, n: int) -> None:
+        self.heard.append(("credit", n))
+
+    def report(self, reports: Sequence[TaskReport]) -> None:
+        self.heard.append(("report", list(reports)))
+
+    def heartbeat(self, beats: Sequence[TaskHeartbeat]) -> None:
+        self.heard.append(("heartbeat", list(beats)))
+
+    def drain(self) -> None:
+        self.heard.append(("drain", None))
+
+    def close(self) -> None:
+        self.heard.append(("close", None))
+
+    def take(self) -> tuple[list[TaskLease], list[TaskCancel], list[ReportAck]]:
+        taken = self._outbox
+        self._outbox = ([], [], [])
+        return taken
+
+    def put(
+        self,
+        *,
+        leases: Sequence[TaskLease] = (),
+        cancels: Sequence[TaskCancel] = (),
+        acks: Sequence[ReportAck] = (),
+    ) -> None:
+        """Put things into the outbox."""
+        self._outbox[0].extend(leases)
+        self._outbox[1].extend(cancels)
+        self._outbox[2].extend(acks)
+        self._notify()
+
+    def told(self, what: str) -> list[Any]:
+        """Everything of one kind that was heard."""
+        return [value for kind, value in self.heard if kind == what]
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    *register: Callable[[grpc.aio.Server], None], observer: CallObserver | None = None
+) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to a server with these services behind the guard of every call."""
+    server = grpc.aio.server(
+        interceptors=[CallGuard(SystemAmbient(), observer)],
+        options=[("grpc.so_reuseport", 0)],
+    )
+    for add in register:
+        add(server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(
+            f"127.0.0.1:{port}", options=[("grpc.enable_http_proxy", 0)]
+        ) as channel:
+            yield channel
+    finally:
+        await server.stop(0)
+
+
+async def read(call: Any, within_s: float = 20) -> Any:
+    """The next frame of a stream, or `grpc.aio.EOF`."""
+    return await asyncio.wait_for(call.read(), within_s)
