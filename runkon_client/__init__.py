@@ -5,7 +5,7 @@ Values are frozen dataclasses, failures are `RunkonClientError`s; gRPC and proto
 """
 
 from runkon_client.calls.runs import EventPage, RunOptions, RunSpec
-from runkon_client.client import Client, GateHandle, ListedGate, RunHandle, StartedRun
+from runkon_client.client import Client
 from runkon_client.errors import (
     AbortedError,
     AlreadyExistsError,
@@ -27,10 +27,11 @@ from runkon_client.errors import (
     Violation,
     WaitTimeoutError,
 )
+from runkon_client.handles import GateHandle, ListedGate, RunHandle, StartedRun
 from runkon_client.retry import RetryPolicy
 from runkon_client.streams import EventStream, SyncEventStream
-from runkon_client.sync import (
-    SyncClient,
+from runkon_client.sync import SyncClient
+from runkon_client.sync_handles import (
     SyncGateHandle,
     SyncListedGate,
     SyncRunHandle,

@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from functools import partial
-from typing import TYPE_CHECKING, Literal, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
-from runkon_client.calls import gates as gate_calls
 from runkon_client.calls import runs as run_calls
 from runkon_client.calls import workflows as workflow_calls
-from runkon_client.calls.gates import GateFilter, GateTarget, Vote
+from runkon_client.calls.gates import GateFilter, GateTarget
 from runkon_client.calls.runs import RunSpec
 from runkon_client.channel import CHANNEL_OPTIONS, resolve_endpoint
 from runkon_client.errors import RunkonClientError
-from runkon_client.following import DEFAULT_HEARTBEAT, EventFollower, Following
+from runkon_client.handles import GateHandle, ListedGate, RunHandle, StartedRun, listed_gates
 from runkon_client.retry import RetryPolicy
-from runkon_client.streams import EventStream
 from runkon_client.transport import AsyncTransport
-from runkon_client.waiting import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from datetime import timedelta
 
-    from runkon_client.calls.runs import EventPage, RunOptions, Started
+    from runkon_client.calls.runs import RunOptions, Started
     from runkon_client.values import (
-        EventKind,
-        Gate,
         GateState,
         Run,
-        RunEvent,
-        Snapshot,
-        Step,
         StoredWorkflow,
         Validation,
         Workflow,
     )
-
-_T = TypeVar("_T", bound="RunEvent | Snapshot")
 
 
 class Client:
@@ -142,7 +129,7 @@ class Client:
     ) -> AsyncIterator[ListedGate]:
         """Gates that everything given holds for, pending ones first, each group oldest first."""
         wanted = GateFilter(run_id, gate_type, workflow_name, state, min_age)
-        return _listed(self._transport, wanted)
+        return listed_gates(self._transport, wanted)
 
     def gate(self, gate_id: str) -> GateHandle:
         """The handle of a gate; asks the server nothing."""
@@ -212,192 +199,3 @@ class Client:
 
     def _started(self, answer: Started) -> StartedRun:
         return StartedRun(self._transport, answer)
-
-
-class RunHandle:
-    """One run, to be followed, waited for, cancelled."""
-
-    def __init__(self, transport: AsyncTransport, run_id: str) -> None:
-        self.id = run_id
-        self._transport = transport
-        self._namespace = transport.endpoint.namespace
-
-    async def get(self, *, full: bool = False) -> Run:
-        """The run as it is now."""
-        return await self._transport.perform(
-            run_calls.get_run(self._namespace, self.id, "", full=full)
-        )
-
-    async def cancel(self, reason: str = "", *, force: bool = False, request_id: str = "") -> Run:
-        """Ask for the run's end; it goes on until its `always` section is over, unless `force`.
-
-        Raises:
-            PreconditionError: it has completed or failed.
-        """
-        return await self._transport.perform(
-            run_calls.cancel_run(
-                self._namespace, self.id, reason, force=force, request_id=request_id
-            )
-        )
-
-    async def wait(self, timeout: timedelta | None = None) -> Run:
-        """The run once it has ended; without `timeout` it waits for ever.
-
-        Raises:
-            WaitTimeoutError: it had not ended in time.
-        """
-        waiting = Waiting(self._namespace, self.id, timeout, now=time.monotonic())
-        while True:
-            call = waiting.call(now=time.monotonic())
-            answer = await self._transport.perform(call, waiting.policy(now=time.monotonic()))
-            if answer.done:
-                return answer.run
-            await asyncio.sleep(waiting.pause_s(now=time.monotonic()))
-
-    def steps(self, *, include_superseded: bool = False) -> AsyncIterator[Step]:
-        """The run's steps in program order, with their texts whole."""
-        return self._transport.pages(
-            lambda token: run_calls.list_steps(
-                self._namespace, self.id, include_superseded=include_superseded, token=token
-            )
-        )
-
-    def events(
-        self,
-        after_seq: int = 0,
-        *,
-        kinds: Sequence[EventKind] = (),
-        from_now: bool = False,
-        heartbeat: timedelta = DEFAULT_HEARTBEAT,
-    ) -> EventStream[RunEvent]:
-        """Every event above `after_seq` once, in order, until the run has ended.
-
-        Args:
-            after_seq: a stored `cursor` goes on where it left off.
-            kinds: only these; none means all.
-            from_now: only events that come later, instead of those above `after_seq`.
-            heartbeat: 1 s to 60 s; three of them without a frame mean: open another stream.
-        """
-        return self._follow("now" if from_now else after_seq, kinds, heartbeat)
-
-    def snapshot_events(
-        self, *, kinds: Sequence[EventKind] = (), heartbeat: timedelta = DEFAULT_HEARTBEAT
-    ) -> EventStream[RunEvent | Snapshot]:
-        """First a `Snapshot` of the run and its steps, then every event that came after it."""
-        return self._follow("snapshot", kinds, heartbeat)
-
-    async def list_events(
-        self, after_seq: int = 0, *, kinds: Sequence[EventKind] = (), page_size: int = 0
-    ) -> EventPage:
-        """One page of the events that are there now."""
-        return await self._transport.perform(
-            run_calls.list_run_events(
-                self._namespace, self.id, after_seq=after_seq, kinds=kinds, page_size=page_size
-            )
-        )
-
-    def gates(self, *, state: GateState | None = None) -> AsyncIterator[ListedGate]:
-        """The run's gates, pending ones first."""
-        return _listed(self._transport, GateFilter(run_id=self.id, state=state))
-
-    def gate(self, name: str) -> GateHandle:
-        """The gate of that name: the pending one, or else the latest."""
-        return GateHandle(self._transport, GateTarget(run_id=self.id, gate_name=name))
-
-    def _follow(
-        self,
-        begin: int | Literal["now", "snapshot"],
-        kinds: Sequence[EventKind],
-        heartbeat: timedelta,
-    ) -> EventStream[_T]:
-        following = Following(self._namespace, self.id, begin, tuple(kinds), heartbeat)
-        return EventStream(self._transport, EventFollower(following))
-
-
-class StartedRun(RunHandle):
-    """A run with what StartRun answered.
-
-    `started` is false if the run was there (USE_EXISTING); `replayed` is true if this is the answer
-    to an earlier request with the same request id.
-    """
-
-    def __init__(self, transport: AsyncTransport, answer: Started) -> None:
-        super().__init__(transport, answer.run.id)
-        self.run = answer.run
-        self.started = answer.started
-        self.replayed = answer.replayed
-
-
-class GateHandle:
-    """One gate, to be looked at and answered."""
-
-    def __init__(self, transport: AsyncTransport, target: GateTarget) -> None:
-        self._transport = transport
-        self._namespace = transport.endpoint.namespace
-        self._target = target
-
-    async def get(self) -> Gate:
-        """The gate as it is now, with its votes.
-
-        Raises:
-            NotFoundError: no such gate.
-        """
-        target = self._target
-        if not target.gate_id:
-            listed = _listed(self._transport, GateFilter(run_id=target.run_id))
-            target = target.found_in([listed_gate.gate async for listed_gate in listed])
-        return await self._transport.perform(gate_calls.get_gate(self._namespace, target.gate_id))
-
-    async def approve(
-        self,
-        feedback: str = "",
-        *,
-        selections: Sequence[str] = (),
-        on_behalf_of: str = "",
-        request_id: str = "",
-    ) -> Gate:
-        """Vote for going on; the gate stays pending if it needs more approvals.
-
-        Raises:
-            PreconditionError: resolved otherwise, timed out, or its run is over.
-            InvalidArgumentError: selections that are not among the options.
-        """
-        vote = Vote(
-            approve=True,
-            feedback=feedback,
-            selections=selections,
-            on_behalf_of=on_behalf_of,
-            request_id=request_id,
-        )
-        return await self._transport.perform(
-            gate_calls.resolve_gate(self._namespace, self._target, vote)
-        )
-
-    async def reject(
-        self, feedback: str = "", *, on_behalf_of: str = "", request_id: str = ""
-    ) -> Gate:
-        """Vote against going on; one such vote ends the run's body.
-
-        Raises:
-            PreconditionError: resolved otherwise, timed out, or its run is over.
-        """
-        vote = Vote(
-            approve=False, feedback=feedback, on_behalf_of=on_behalf_of, request_id=request_id
-        )
-        return await self._transport.perform(
-            gate_calls.resolve_gate(self._namespace, self._target, vote)
-        )
-
-
-class ListedGate(GateHandle):
-    """A gate of a list; `gate` is how it stood when it was listed."""
-
-    def __init__(self, transport: AsyncTransport, gate: Gate) -> None:
-        super().__init__(transport, GateTarget(gate_id=gate.id))
-        self.gate = gate
-
-
-async def _listed(transport: AsyncTransport, wanted: GateFilter) -> AsyncIterator[ListedGate]:
-    namespace = transport.endpoint.namespace
-    async for gate in transport.pages(partial(gate_calls.list_gates, namespace, wanted)):
-        yield ListedGate(transport, gate)

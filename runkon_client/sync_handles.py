@@ -1,0 +1,214 @@
+"""Runs and gates of the synchronous client: the surface of `handles`, on the sync gRPC stack."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from runkon_client.calls import gates as gate_calls
+from runkon_client.calls import runs as run_calls
+from runkon_client.calls.gates import GateFilter, GateTarget, Vote
+from runkon_client.following import DEFAULT_HEARTBEAT, EventFollower, Following
+from runkon_client.streams import SyncEventStream
+from runkon_client.waiting import Waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import timedelta
+
+    from runkon_client.calls.runs import EventPage, Started
+    from runkon_client.transport import SyncTransport
+    from runkon_client.values import (
+        EventKind,
+        Gate,
+        GateState,
+        Run,
+        RunEvent,
+        Snapshot,
+        Step,
+    )
+
+_T = TypeVar("_T", bound="RunEvent | Snapshot")
+
+
+class SyncRunHandle:
+    """One run, to be followed, waited for, cancelled."""
+
+    def __init__(self, transport: SyncTransport, run_id: str) -> None:
+        self.id = run_id
+        self._transport = transport
+        self._namespace = transport.endpoint.namespace
+
+    def get(self, *, full: bool = False) -> Run:
+        """The run as it is now."""
+        return self._transport.perform(run_calls.get_run(self._namespace, self.id, "", full=full))
+
+    def cancel(self, reason: str = "", *, force: bool = False, request_id: str = "") -> Run:
+        """Ask for the run's end; it goes on until its `always` section is over, unless `force`.
+
+        Raises:
+            PreconditionError: it has completed or failed.
+        """
+        return self._transport.perform(
+            run_calls.cancel_run(
+                self._namespace, self.id, reason, force=force, request_id=request_id
+            )
+        )
+
+    def wait(self, timeout: timedelta | None = None) -> Run:
+        """The run once it has ended; without `timeout` it waits for ever.
+
+        Raises:
+            WaitTimeoutError: it had not ended in time.
+        """
+        waiting = Waiting(self._namespace, self.id, timeout, now=time.monotonic())
+        while True:
+            call = waiting.call(now=time.monotonic())
+            answer = self._transport.perform(call, waiting.policy(now=time.monotonic()))
+            if answer.done:
+                return answer.run
+            time.sleep(waiting.pause_s(now=time.monotonic()))
+
+    def steps(self, *, include_superseded: bool = False) -> Iterator[Step]:
+        """The run's steps in program order, with their texts whole."""
+        return self._transport.pages(
+            lambda token: run_calls.list_steps(
+                self._namespace, self.id, include_superseded=include_superseded, token=token
+            )
+        )
+
+    def events(
+        self,
+        after_seq: int = 0,
+        *,
+        kinds: Sequence[EventKind] = (),
+        from_now: bool = False,
+        heartbeat: timedelta = DEFAULT_HEARTBEAT,
+    ) -> SyncEventStream[RunEvent]:
+        """Every event above `after_seq` once, in order, until the run has ended.
+
+        Args:
+            after_seq: a stored `cursor` goes on where it left off.
+            kinds: only these; none means all.
+            from_now: only events that come later, instead of those above `after_seq`.
+            heartbeat: 1 s to 60 s; three of them without a frame mean: open another stream.
+        """
+        return self._follow("now" if from_now else after_seq, kinds, heartbeat)
+
+    def snapshot_events(
+        self, *, kinds: Sequence[EventKind] = (), heartbeat: timedelta = DEFAULT_HEARTBEAT
+    ) -> SyncEventStream[RunEvent | Snapshot]:
+        """First a `Snapshot` of the run and its steps, then every event that came after it."""
+        return self._follow("snapshot", kinds, heartbeat)
+
+    def list_events(
+        self, after_seq: int = 0, *, kinds: Sequence[EventKind] = (), page_size: int = 0
+    ) -> EventPage:
+        """One page of the events that are there now."""
+        return self._transport.perform(
+            run_calls.list_run_events(
+                self._namespace, self.id, after_seq=after_seq, kinds=kinds, page_size=page_size
+            )
+        )
+
+    def gates(self, *, state: GateState | None = None) -> Iterator[SyncListedGate]:
+        """The run's gates, pending ones first."""
+        return listed_gates(self._transport, GateFilter(run_id=self.id, state=state))
+
+    def gate(self, name: str) -> SyncGateHandle:
+        """The gate of that name: the pending one, or else the latest."""
+        return SyncGateHandle(self._transport, GateTarget(run_id=self.id, gate_name=name))
+
+    def _follow(
+        self,
+        begin: int | Literal["now", "snapshot"],
+        kinds: Sequence[EventKind],
+        heartbeat: timedelta,
+    ) -> SyncEventStream[_T]:
+        following = Following(self._namespace, self.id, begin, tuple(kinds), heartbeat)
+        return SyncEventStream(self._transport, EventFollower(following))
+
+
+class SyncStartedRun(SyncRunHandle):
+    """A run with what StartRun answered.
+
+    `started` is false if the run was there (USE_EXISTING); `replayed` is true if this is the answer
+    to an earlier request with the same request id.
+    """
+
+    def __init__(self, transport: SyncTransport, answer: Started) -> None:
+        super().__init__(transport, answer.run.id)
+        self.run = answer.run
+        self.started = answer.started
+        self.replayed = answer.replayed
+
+
+class SyncGateHandle:
+    """One gate, to be looked at and answered."""
+
+    def __init__(self, transport: SyncTransport, target: GateTarget) -> None:
+        self._transport = transport
+        self._namespace = transport.endpoint.namespace
+        self._target = target
+
+    def get(self) -> Gate:
+        """The gate as it is now, with its votes.
+
+        Raises:
+            NotFoundError: no such gate.
+        """
+        target = self._target
+        if not target.gate_id:
+            listed = listed_gates(self._transport, GateFilter(run_id=target.run_id))
+            target = target.found_in([listed_gate.gate for listed_gate in listed])
+        return self._transport.perform(gate_calls.get_gate(self._namespace, target.gate_id))
+
+    def approve(
+        self,
+        feedback: str = "",
+        *,
+        selections: Sequence[str] = (),
+        on_behalf_of: str = "",
+        request_id: str = "",
+    ) -> Gate:
+        """Vote for going on; the gate stays pending if it needs more approvals.
+
+        Raises:
+            PreconditionError: resolved otherwise, timed out, or its run is over.
+            InvalidArgumentError: selections that are not among the options.
+        """
+        vote = Vote(
+            approve=True,
+            feedback=feedback,
+            selections=selections,
+            on_behalf_of=on_behalf_of,
+            request_id=request_id,
+        )
+        return self._transport.perform(gate_calls.resolve_gate(self._namespace, self._target, vote))
+
+    def reject(self, feedback: str = "", *, on_behalf_of: str = "", request_id: str = "") -> Gate:
+        """Vote against going on; one such vote ends the run's body.
+
+        Raises:
+            PreconditionError: resolved otherwise, timed out, or its run is over.
+        """
+        vote = Vote(
+            approve=False, feedback=feedback, on_behalf_of=on_behalf_of, request_id=request_id
+        )
+        return self._transport.perform(gate_calls.resolve_gate(self._namespace, self._target, vote))
+
+
+class SyncListedGate(SyncGateHandle):
+    """A gate of a list; `gate` is how it stood when it was listed."""
+
+    def __init__(self, transport: SyncTransport, gate: Gate) -> None:
+        super().__init__(transport, GateTarget(gate_id=gate.id))
+        self.gate = gate
+
+
+def listed_gates(transport: SyncTransport, wanted: GateFilter) -> Iterator[SyncListedGate]:
+    """The gates that everything given holds for, page after page."""
+    namespace = transport.endpoint.namespace
+    for gate in transport.pages(partial(gate_calls.list_gates, namespace, wanted)):
+        yield SyncListedGate(transport, gate)
