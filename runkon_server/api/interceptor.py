@@ -88,6 +88,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
     def __init__(self, ambient: Ambient, observer: CallObserver | None = None) -> None:
         self._ambient = ambient
         self._observer = observer or Unobserved()
+        self._wrapped: dict[str, tuple[Any, grpc.RpcMethodHandler[Any, Any]]] = {}
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -97,6 +98,15 @@ class CallGuard(grpc.aio.ServerInterceptor):
         if handler is None:
             return handler
         method = handler_call_details.method
+        known, wrapped = self._wrapped.get(method, (None, None))
+        if wrapped is None or known is not handler:
+            wrapped = self._wrap(method, handler)
+            self._wrapped[method] = (handler, wrapped)
+        return wrapped
+
+    def _wrap(
+        self, method: str, handler: grpc.RpcMethodHandler[Any, Any]
+    ) -> grpc.RpcMethodHandler[Any, Any]:
         makers: dict[str, Callable[..., grpc.RpcMethodHandler[Any, Any]]] = {
             "unary_unary": grpc.unary_unary_rpc_method_handler,
             "unary_stream": grpc.unary_stream_rpc_method_handler,
