@@ -6,10 +6,13 @@ the error reference, and empty when the answer did not come from a Runkon server
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol, cast
+
+from google.protobuf.message import DecodeError
 
 # Their own stubs lie beside them, but the distribution does not mark itself as typed.
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
@@ -195,8 +198,15 @@ def error_from_rpc(rpc_error: grpc.RpcError) -> RunkonClientError:
     message = outcome.details() or "the call failed"
     for key, value in outcome.trailing_metadata() or ():
         if key == _DETAILS_KEY:
-            return _with_details(code, message, status_pb2.Status.FromString(value))
+            # Details that cannot be read are none of ours; the code and the message still hold.
+            with contextlib.suppress(DecodeError):
+                return _with_details(code, message, status_pb2.Status.FromString(value))
     return _CLASSES[code](message, code=code)
+
+
+def unreadable_error(path: str) -> RunkonClientError:
+    """The error of an answer that is not the contract's."""
+    return ServerFaultError(f"the answer of {path} cannot be read", code=Code.DATA_LOSS)
 
 
 def error_from_status(status: types_pb2.ErrorStatus) -> RunkonClientError:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from runkon.v1 import runs_pb2
-from runkon_client.errors import CallCancelledError, Code, error_from_rpc
+from runkon_client.errors import CallCancelledError, Code, error_from_rpc, unreadable_error
 from runkon_client.following import STREAM_PATH
 from runkon_client.retry import Attempts
 
@@ -38,6 +39,13 @@ def is_cancelled() -> bool:
     """Whether a `CancelledError` is meant for this task; closing a channel raises it as well."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _read(call: Call[_T], data: bytes) -> _T:
+    try:
+        return call.read(data)
+    except DecodeError as error:
+        raise unreadable_error(call.path) from error
 
 
 def _serialize(message: Message) -> bytes:
@@ -105,7 +113,7 @@ class AsyncTransport:
                 if delay_s is None:
                     raise error from rpc_error
             else:
-                return call.read(data)
+                return _read(call, data)
             await asyncio.sleep(delay_s)
 
     async def pages(self, page: Callable[[str], Call[Page[_T]]]) -> AsyncIterator[_T]:
@@ -168,7 +176,7 @@ class SyncTransport:
                 if delay_s is None:
                     raise error from rpc_error
             else:
-                return call.read(data)
+                return _read(call, data)
             time.sleep(delay_s)
 
     def pages(self, page: Callable[[str], Call[Page[_T]]]) -> Iterator[_T]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import grpc.aio
 import pytest
 from client.peers import RUN_ID, Drop, Peer, serve
 from google.rpc import error_details_pb2  # type: ignore[import-untyped] # no py.typed
@@ -25,6 +26,7 @@ from runkon_client import (
     RetryPolicy,
     RunkonClientError,
     RunSpec,
+    ServerFaultError,
     SyncClient,
     UnavailableError,
     Violation,
@@ -32,6 +34,7 @@ from runkon_client import (
 )
 from runkon_client.calls.runs import AWAIT_S
 from runkon_client.channel import resolve_endpoint
+from runkon_client.errors import error_from_rpc
 from runkon_client.values import ConflictPolicy, GateState, RunStatus
 
 if TYPE_CHECKING:
@@ -410,6 +413,38 @@ async def test_retry_info_of_a_refusal_is_kept() -> None:
         await drive("async", peer, lambda client: client.get_run(RUN_ID))
 
     assert caught.value.retry_after == timedelta(seconds=1.5)
+
+
+class Garbage:
+    """Serialises to what is no message."""
+
+    def SerializeToString(self) -> bytes:
+        return b"\xff\xff\xff"
+
+
+@both_stacks
+async def test_an_answer_that_cannot_be_read_is_an_error_of_ours(stack: str) -> None:
+    """Such as that of something else on the port."""
+    peer = Peer()
+    peer.will_answer("GetRun", Garbage())  # type: ignore[arg-type] # is no message, on purpose
+
+    with pytest.raises(ServerFaultError):
+        await drive(stack, peer, lambda client: client.get_run(RUN_ID))
+
+
+def test_details_that_cannot_be_read_leave_code_and_message() -> None:
+    """A proxy may put anything under the key of the details."""
+    error = error_from_rpc(
+        grpc.aio.AioRpcError(
+            grpc.StatusCode.NOT_FOUND,
+            grpc.aio.Metadata(),
+            grpc.aio.Metadata(("grpc-status-details-bin", b"\xff\xff")),
+            details="nothing here",
+        )
+    )
+
+    assert isinstance(error, NotFoundError)
+    assert (error.message, error.reason) == ("nothing here", "")
 
 
 @both_stacks
