@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
+from sqlalchemy.dialects.postgresql import ARRAY, TEXT
 
-from runkon_server.store.reads.paging import PAGE_BYTES, fetch_page, weight_of
+from runkon_server.store.reads.paging import PAGE_BYTES, fetch_page, paged, weight_of
 from runkon_server.store.tables import run_events
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from datetime import datetime
 
+    from sqlalchemy import ColumnElement, Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 SPAN: Final = 5_000
@@ -29,6 +31,23 @@ class EventRow(NamedTuple):
     at: datetime
     generation: int
     payload: str
+
+
+def _event_list(*conditions: ColumnElement[bool]) -> Select[Any]:
+    statement = select(*(run_events.c[name] for name in EventRow._fields)).where(
+        run_events.c.run_id == bindparam("run_id"),
+        run_events.c.seq > bindparam("after_seq"),
+        run_events.c.seq <= bindparam("upto"),
+        *conditions,
+    )
+    weight = weight_of([run_events.c.payload])
+    return paged(statement, order=[run_events.c.seq], weight=weight)
+
+
+_EVENTS: Final = _event_list()
+_EVENTS_OF_KINDS: Final = _event_list(
+    run_events.c.kind == bindparam("kinds", type_=ARRAY(TEXT)).any_()
+)
 
 
 class EventPage(NamedTuple):
@@ -56,18 +75,8 @@ async def list_events(
         kinds: only these; empty means all.
     """
     upto = min(head_seq, after_seq + SPAN)
-    statement = select(*(run_events.c[name] for name in EventRow._fields)).where(
-        run_events.c.run_id == run_id, run_events.c.seq > after_seq, run_events.c.seq <= upto
-    )
-    if kinds:
-        statement = statement.where(run_events.c.kind.in_(kinds))
-    page = await fetch_page(
-        conn,
-        statement,
-        order=[run_events.c.seq],
-        weight=weight_of([run_events.c.payload]),
-        limit=limit,
-        budget=budget,
-    )
+    statement = _EVENTS_OF_KINDS if kinds else _EVENTS
+    parameters = {"run_id": run_id, "after_seq": after_seq, "upto": upto, "kinds": list(kinds)}
+    page = await fetch_page(conn, statement, parameters, limit=limit, budget=budget)
     events = [EventRow(**{name: row[name] for name in EventRow._fields}) for row in page.rows]
     return EventPage(events, events[-1].seq if page.more else max(upto, after_seq))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import func, literal, select, tuple_
+from sqlalchemy import DateTime, Interval, Text, bindparam, func, literal_column, select, tuple_
+from sqlalchemy.dialects.postgresql import ARRAY, TEXT
 
 from runkon_server.errors import GateNotFoundError
-from runkon_server.store.reads.paging import PAGE_BYTES, fetch_page, weight_of
+from runkon_server.store.reads.paging import PAGE_BYTES, fetch_page, paged, weight_of
 from runkon_server.store.rows import GateRow, Page, VoteRow
 from runkon_server.store.tables import gate_votes, gates, run_details, runs
 
@@ -57,8 +59,8 @@ async def gate_by_id(conn: AsyncConnection, *, namespace: str, gate_id: str) -> 
     Raises:
         GateNotFoundError: the namespace has no such gate.
     """
-    statement = _select_gates().where(gates.c.namespace == namespace, gates.c.id == gate_id)
-    row = (await conn.execute(statement)).mappings().one_or_none()
+    found = await conn.execute(_GATE_BY_ID, {"namespace": namespace, "id": gate_id})
+    row = found.mappings().one_or_none()
     if row is None:
         raise GateNotFoundError(gate_id)
     return (await _with_votes(conn, [row]))[0]
@@ -83,12 +85,11 @@ async def list_gates(
             query.state is not None and (query.state != "pending") is not is_closed
         ):
             continue
-        same_group = after if after is not None and after.is_closed is is_closed else None
+        goes_on = after is not None and after.is_closed is is_closed
         page = await fetch_page(
             conn,
-            _one_group(query, is_closed=is_closed, after=same_group),
-            order=[gates.c.opened_at, gates.c.id],
-            weight=_weight(),
+            _one_group(_conditions(query), is_closed=is_closed, goes_on=goes_on),
+            {**asdict(query), **(after._asdict() if goes_on and after is not None else {})},
             limit=limit - len(rows),
             budget=budget - weight,
         )
@@ -116,28 +117,50 @@ def _select_gates() -> Select[Any]:
     )
 
 
-def _one_group(query: GateQuery, *, is_closed: bool, after: GateCursor | None) -> Select[Any]:
-    statement = _select_gates().where(gates.c.namespace == query.namespace)
-    if query.state is not None:
-        statement = statement.where(gates.c.state == query.state)
-    elif is_closed:
+_GATE_BY_ID: Final = _select_gates().where(
+    gates.c.namespace == bindparam("namespace"), gates.c.id == bindparam("id")
+)
+_VOTES: Final = (
+    select(gate_votes)
+    .where(
+        gate_votes.c.run_id == bindparam("run_ids", type_=ARRAY(TEXT)).any_(),
+        gate_votes.c.gate_id == bindparam("gate_ids", type_=ARRAY(TEXT)).any_(),
+    )
+    .order_by(gate_votes.c.gate_id, gate_votes.c.n)
+)
+
+
+def _conditions(query: GateQuery) -> tuple[str, ...]:
+    """Which fields of a query matter."""
+    optional = ("run_id", "gate_type", "workflow_name", "state", "min_age")
+    return tuple(name for name in optional if getattr(query, name) is not None)
+
+
+@cache
+def _one_group(conditions: tuple[str, ...], *, is_closed: bool, goes_on: bool) -> Select[Any]:
+    statement = _select_gates().where(gates.c.namespace == bindparam("namespace"))
+    if is_closed:
         statement = statement.where(gates.c.state != "pending")
     else:
         # Written out, so that the planner sees that the index of pending gates fits.
-        statement = statement.where(gates.c.state == literal("pending", literal_execute=True))
-    for column, wanted in (
-        (gates.c.run_id, query.run_id),
-        (gates.c.gate_type, query.gate_type),
-        (runs.c.workflow_name, query.workflow_name),
-    ):
-        if wanted is not None:
-            statement = statement.where(column == wanted)
-    if query.min_age is not None:
-        statement = statement.where(gates.c.opened_at <= func.clock_timestamp() - query.min_age)
-    if after is not None:
-        place = tuple_(literal(after.opened_at), literal(after.id))
+        statement = statement.where(gates.c.state == literal_column("'pending'"))
+    for name in conditions:
+        statement = statement.where(_CONDITIONS[name])
+    if goes_on:
+        place = tuple_(
+            bindparam("opened_at", type_=DateTime(timezone=True)), bindparam("id", type_=Text)
+        )
         statement = statement.where(tuple_(gates.c.opened_at, gates.c.id) > place)
-    return statement
+    return paged(statement, order=[gates.c.opened_at, gates.c.id], weight=_weight())
+
+
+_CONDITIONS: Final = {
+    "run_id": gates.c.run_id == bindparam("run_id"),
+    "gate_type": gates.c.gate_type == bindparam("gate_type"),
+    "workflow_name": runs.c.workflow_name == bindparam("workflow_name"),
+    "state": gates.c.state == bindparam("state"),
+    "min_age": gates.c.opened_at <= func.clock_timestamp() - bindparam("min_age", type_=Interval),
+}
 
 
 def _weight() -> Weight:
@@ -156,15 +179,11 @@ async def _with_votes(conn: AsyncConnection, rows: Iterable[RowMapping]) -> list
     found = [GateRow(**{name: row[name] for name in names}) for row in rows]
     votes: dict[str, list[VoteRow]] = defaultdict(list)
     if found:
-        statement = (
-            select(gate_votes)
-            .where(
-                gate_votes.c.run_id.in_({gate.run_id for gate in found}),
-                gate_votes.c.gate_id.in_([gate.id for gate in found]),
-            )
-            .order_by(gate_votes.c.gate_id, gate_votes.c.n)
-        )
-        for row in (await conn.execute(statement)).mappings():
+        wanted = {
+            "run_ids": list({gate.run_id for gate in found}),
+            "gate_ids": [gate.id for gate in found],
+        }
+        for row in (await conn.execute(_VOTES, wanted)).mappings():
             votes[row["gate_id"]].append(VoteRow(**{name: row[name] for name in _VOTE}))
     return [_voted(gate, votes[gate.id]) for gate in found]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from sqlalchemy import Text, cast, func, literal, select
+from sqlalchemy import Text, bindparam, cast, func, literal, select
 
 from runkon_server.store.rows import Page
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import RowMapping, Select
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -38,37 +38,49 @@ def weight_of(
     return total
 
 
-async def fetch_page(
-    conn: AsyncConnection,
-    statement: Select[Any],
-    *,
-    order: Sequence[Order],
-    weight: Weight,
-    limit: int,
-    budget: int = PAGE_BYTES,
-) -> Page[RowMapping]:
-    """Run a SELECT for one page.
+def paged(statement: Select[Any], *, order: Sequence[Order], weight: Weight) -> Select[Any]:
+    """A SELECT that gives one page at a time; for `fetch_page`.
+
+    Making it takes milliseconds, so callers keep it and give everything that varies as bound
+    parameters: then SQLAlchemy need not look at the whole of it for every call.
 
     Args:
         statement: with its conditions, the cursor's among them, but without order and limit.
         order: unambiguous.
         weight: of a row, in bytes; see `weight_of`.
+    """
+    number = func.row_number().over(order_by=list(order))
+    candidates = statement.add_columns(weight.label("page_weight"), number.label("page_number"))
+    limited = candidates.order_by(*order).limit(bindparam("page_candidates"))
+    inner = limited.subquery()
+    before = func.sum(inner.c.page_weight).over(order_by=inner.c.page_number) - inner.c.page_weight
+    found = func.count().over()
+    weighed = select(inner, before.label("page_before"), found.label("page_found")).subquery()
+    return (
+        select(weighed)
+        .where(
+            weighed.c.page_before < bindparam("page_budget"),
+            weighed.c.page_number < bindparam("page_candidates"),
+        )
+        .order_by(weighed.c.page_number)
+    )
+
+
+async def fetch_page(
+    conn: AsyncConnection,
+    statement: Select[Any],
+    parameters: Mapping[str, Any],
+    *,
+    limit: int,
+    budget: int = PAGE_BYTES,
+) -> Page[RowMapping]:
+    """Run what `paged` made.
+
+    Args:
+        parameters: of the conditions.
         limit: most rows.
         budget: most bytes, but for the last row.
     """
-    candidates = statement.add_columns(
-        weight.label("page_weight"),
-        func.row_number().over(order_by=list(order)).label("page_number"),
-    )
-    inner = candidates.order_by(*order).limit(limit + 1).subquery()
-    before = func.sum(inner.c.page_weight).over(order_by=inner.c.page_number) - inner.c.page_weight
-    weighed = select(
-        inner, before.label("page_before"), func.count().over().label("page_found")
-    ).subquery()
-    chosen = (
-        select(weighed)
-        .where(weighed.c.page_before < budget, weighed.c.page_number <= limit)
-        .order_by(weighed.c.page_number)
-    )
-    rows = (await conn.execute(chosen)).mappings().all()
+    bounds = {"page_candidates": limit + 1, "page_budget": budget}
+    rows = (await conn.execute(statement, {**parameters, **bounds})).mappings().all()
     return Page(rows, more=bool(rows) and rows[0]["page_found"] > len(rows))

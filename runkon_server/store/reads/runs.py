@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import case, func, select, true
+from sqlalchemy import Text, bindparam, case, func, select, true
+from sqlalchemy.dialects.postgresql import ARRAY, TEXT
 
 from runkon_server.errors import RunNotFoundError
-from runkon_server.store.reads.paging import PAGE_BYTES, fetch_page, weight_of
+from runkon_server.store.reads.paging import PAGE_BYTES, fetch_page, paged, weight_of
 from runkon_server.store.rows import Page, RunHead, RunRow
 from runkon_server.store.tables import definitions, run_details, run_events, run_keys, runs, steps
 
@@ -70,9 +72,13 @@ def _run(row: RowMapping) -> RunRow:
     return RunRow(**values, current_step=current)
 
 
+_SELECT_RUNS: Final = _select_runs()
+_RUNS_BY_ID: Final = _SELECT_RUNS.where(runs.c.id == bindparam("ids", type_=ARRAY(TEXT)).any_())
+
+
 async def runs_by_id(conn: AsyncConnection, run_ids: Collection[str]) -> dict[str, RunRow]:
     """The runs of these ids, of any namespace; the caller compares it. Unknown ids are left out."""
-    found = await conn.execute(_select_runs().where(runs.c.id.in_(run_ids)))
+    found = await conn.execute(_RUNS_BY_ID, {"ids": list(run_ids)})
     return {row["id"]: _run(row) for row in found.mappings()}
 
 
@@ -90,21 +96,37 @@ async def list_runs(
     Args:
         after: id of the last run of the page before.
     """
-    statement = _select_runs().where(runs.c.namespace == namespace)
-    if after is not None:
+    statement = _run_list(newest_first, after is not None)
+    parameters = {"namespace": namespace, "after": after}
+    page = await fetch_page(conn, statement, parameters, limit=limit, budget=budget)
+    return Page([_run(row) for row in page.rows], page.more)
+
+
+@cache
+def _run_list(newest_first: bool, goes_on: bool) -> Select[Any]:  # noqa: FBT001 - a key of the cache
+    statement = _SELECT_RUNS.where(runs.c.namespace == bindparam("namespace"))
+    if goes_on:
+        after = bindparam("after", type_=Text)
         statement = statement.where(runs.c.id < after if newest_first else runs.c.id > after)
-    page = await fetch_page(
-        conn,
+    return paged(
         statement,
         order=[runs.c.id.desc() if newest_first else runs.c.id],
         weight=weight_of(
             [run_details.c.error, run_details.c.result_summary, run_details.c.cancel_reason],
             [run_details.c.inputs, run_details.c.labels, runs.c.blocked_on],
         ),
-        limit=limit,
-        budget=budget,
     )
-    return Page([_run(row) for row in page.rows], page.more)
+
+
+_OLDEST: Final = (
+    select(func.min(run_events.c.seq)).where(run_events.c.run_id == runs.c.id).scalar_subquery()
+)
+_HEAD: Final = select(
+    runs.c.last_seq,
+    func.coalesce(_OLDEST, runs.c.last_seq + 1).label("oldest_seq"),
+    runs.c.status,
+    runs.c.epoch,
+).where(runs.c.id == bindparam("run_id"), runs.c.namespace == bindparam("namespace"))
 
 
 async def run_head(conn: AsyncConnection, *, namespace: str, run_id: str) -> RunHead:
@@ -113,23 +135,8 @@ async def run_head(conn: AsyncConnection, *, namespace: str, run_id: str) -> Run
     Raises:
         RunNotFoundError: the namespace has no such run.
     """
-    oldest = (
-        select(func.min(run_events.c.seq)).where(run_events.c.run_id == runs.c.id).scalar_subquery()
-    )
-    row = (
-        (
-            await conn.execute(
-                select(
-                    runs.c.last_seq,
-                    func.coalesce(oldest, runs.c.last_seq + 1).label("oldest_seq"),
-                    runs.c.status,
-                    runs.c.epoch,
-                ).where(runs.c.id == run_id, runs.c.namespace == namespace)
-            )
-        )
-        .mappings()
-        .one_or_none()
-    )
+    found = await conn.execute(_HEAD, {"run_id": run_id, "namespace": namespace})
+    row = found.mappings().one_or_none()
     if row is None:
         raise RunNotFoundError(run_id)
     return RunHead(run_id=run_id, **row)

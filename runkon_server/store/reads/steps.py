@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import func, literal, select, tuple_
+from sqlalchemy import Integer, Text, bindparam, func, select, tuple_
 
 from runkon_server.core.records import StepRecord
-from runkon_server.store.reads.paging import PAGE_BYTES, fetch_page, weight_of
+from runkon_server.store.reads.paging import PAGE_BYTES, fetch_page, paged, weight_of
 from runkon_server.store.rows import Page, StepRow
 from runkon_server.store.tables import steps
 
 if TYPE_CHECKING:
-    from sqlalchemy import RowMapping
+    from sqlalchemy import RowMapping, Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 _COLUMNS: Final = tuple(each.name for each in fields(StepRow))
@@ -59,16 +60,31 @@ async def list_steps(
     Args:
         run_id: of a run that the caller has found in its namespace.
     """
+    statement = _step_list(include_superseded, after is not None)
+    parameters: dict[str, Any] = {"run_id": run_id}
+    if after is not None:
+        parameters |= {**after._asdict(), "length": len(after.id)}
+    page = await fetch_page(conn, statement, parameters, limit=limit, budget=budget)
+    return Page([_step(row) for row in page.rows], page.more)
+
+
+@cache
+def _step_list(include_superseded: bool, goes_on: bool) -> Select[Any]:  # noqa: FBT001 - a key of the cache
     # Ids at one place and of one epoch differ in the attempt, which ends them.
     order = (steps.c.at, steps.c.epoch, func.length(steps.c.id), steps.c.id)
     statement = select(*(steps.c[name] for name in _COLUMNS)).where(
-        steps.c.workflow_run_id == run_id
+        steps.c.workflow_run_id == bindparam("run_id")
     )
     if not include_superseded:
         statement = statement.where(steps.c.superseded_epoch.is_(None))
-    if after is not None:
-        place = (after.at, after.epoch, len(after.id), after.id)
-        statement = statement.where(tuple_(*order) > tuple_(*(literal(value) for value in place)))
+    if goes_on:
+        place = tuple_(
+            bindparam("at", type_=Text),
+            bindparam("epoch", type_=Integer),
+            bindparam("length", type_=Integer),
+            bindparam("id", type_=Text),
+        )
+        statement = statement.where(tuple_(*order) > place)
     weight = weight_of(
         [
             steps.c.result_text,
@@ -80,20 +96,23 @@ async def list_steps(
         ],
         [steps.c.markers_out, steps.c.gate_options],
     )
-    page = await fetch_page(conn, statement, order=order, weight=weight, limit=limit, budget=budget)
-    return Page([_step(row) for row in page.rows], page.more)
+    return paged(statement, order=order, weight=weight)
+
+
+_OUTLINES: Final = (
+    select(
+        *(steps.c[name] for name in _RECORD if name not in _LEFT_OUT),
+        func.left(steps.c.step_error, _ERROR_LENGTH).label("step_error"),
+    )
+    .where(steps.c.workflow_run_id == bindparam("run_id"), steps.c.superseded_epoch.is_(None))
+    .order_by(steps.c.position, steps.c.id)
+)
 
 
 async def step_outlines(conn: AsyncConnection, *, run_id: str) -> list[StepRecord]:
     """Every standing step of a run in the order of making, without the texts that it produced."""
-    wanted = [steps.c[name] for name in _RECORD if name not in _LEFT_OUT]
-    error = func.left(steps.c.step_error, _ERROR_LENGTH).label("step_error")
-    statement = (
-        select(*wanted, error)
-        .where(steps.c.workflow_run_id == run_id, steps.c.superseded_epoch.is_(None))
-        .order_by(steps.c.position, steps.c.id)
-    )
-    return [_record(row) for row in (await conn.execute(statement)).mappings()]
+    found = await conn.execute(_OUTLINES, {"run_id": run_id})
+    return [_record(row) for row in found.mappings()]
 
 
 def _step(row: RowMapping) -> StepRow:

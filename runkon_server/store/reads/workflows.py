@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Text, cast, func, literal, select
+from sqlalchemy import BigInteger, Text, bindparam, cast, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from runkon_server.errors import WorkflowNotFoundError
-from runkon_server.store.reads.paging import PAGE_BYTES, fetch_page, weight_of
+from runkon_server.store.reads.paging import PAGE_BYTES, fetch_page, paged, weight_of
 from runkon_server.store.rows import Page, WorkflowRow
 from runkon_server.store.tables import definitions, workflows
 
@@ -25,6 +26,7 @@ _HEAD: Final = ("namespace", "name", "version", "content_hash", "created_at", "c
 _BODY: Final = ("source", "output_schemas", "snippets")
 
 
+@cache
 def _select_workflows(*, full: bool) -> Select[Any]:
     snapshot = definitions.c.snapshot
     steps = literal(["body", "always"], ARRAY(Text))
@@ -88,15 +90,23 @@ async def newest_workflows(
     Args:
         after: name of the last one of the page before.
     """
+    statement = _newest_list(full=full, goes_on=after is not None)
+    parameters = {"namespace": namespace, "after": after}
+    page = await fetch_page(conn, statement, parameters, limit=limit, budget=budget)
+    return Page([_workflow(row) for row in page.rows], page.more)
+
+
+@cache
+def _newest_list(*, full: bool, goes_on: bool) -> Select[Any]:
     newest = (
         select(workflows.c.name, func.max(workflows.c.version).label("version"))
-        .where(workflows.c.namespace == namespace)
+        .where(workflows.c.namespace == bindparam("namespace"))
         .group_by(workflows.c.name)
         .order_by(workflows.c.name)
-        .limit(limit + 1)
+        .limit(bindparam("page_candidates"))
     )
-    if after is not None:
-        newest = newest.where(workflows.c.name > after)
+    if goes_on:
+        newest = newest.where(workflows.c.name > bindparam("after", type_=Text))
     chosen = newest.subquery("newest")
     statement = (
         _select_workflows(full=full)
@@ -104,17 +114,9 @@ async def newest_workflows(
             chosen,
             (chosen.c.name == workflows.c.name) & (chosen.c.version == workflows.c.version),
         )
-        .where(workflows.c.namespace == namespace)
+        .where(workflows.c.namespace == bindparam("namespace"))
     )
-    page = await fetch_page(
-        conn,
-        statement,
-        order=[workflows.c.name],
-        weight=_weight(full=full),
-        limit=limit,
-        budget=budget,
-    )
-    return Page([_workflow(row) for row in page.rows], page.more)
+    return paged(statement, order=[workflows.c.name], weight=_weight(full=full))
 
 
 async def versions(
@@ -132,30 +134,26 @@ async def versions(
     Args:
         below: version that ended the page before.
     """
-    statement = _select_workflows(full=full).where(
-        workflows.c.namespace == namespace, workflows.c.name == name
-    )
-    if below is not None:
-        statement = statement.where(workflows.c.version < below)
-    page = await fetch_page(
-        conn,
-        statement,
-        order=[workflows.c.version.desc()],
-        weight=_weight(full=full),
-        limit=limit,
-        budget=budget,
-    )
+    statement = _version_list(full=full, goes_on=below is not None)
+    parameters = {"namespace": namespace, "name": name, "below": below}
+    page = await fetch_page(conn, statement, parameters, limit=limit, budget=budget)
     return Page([_workflow(row) for row in page.rows], page.more)
 
 
-async def newest_hashes(
-    conn: AsyncConnection, names: Collection[tuple[str, str]]
-) -> dict[tuple[str, str], tuple[int, str]]:
-    """Version and content hash of the newest version, by namespace and name."""
+@cache
+def _version_list(*, full: bool, goes_on: bool) -> Select[Any]:
+    statement = _select_workflows(full=full).where(
+        workflows.c.namespace == bindparam("namespace"), workflows.c.name == bindparam("name")
+    )
+    if goes_on:
+        statement = statement.where(workflows.c.version < bindparam("below", type_=BigInteger))
+    return paged(statement, order=[workflows.c.version.desc()], weight=_weight(full=full))
+
+
+def _newest_hashes() -> Select[Any]:
     wanted = (
         func.unnest(
-            literal([namespace for namespace, _ in names], ARRAY(Text)),
-            literal([name for _, name in names], ARRAY(Text)),
+            bindparam("namespaces", type_=ARRAY(Text)), bindparam("names", type_=ARRAY(Text))
         )
         .table_valued("namespace", "name")
         .render_derived("wanted")
@@ -170,10 +168,23 @@ async def newest_hashes(
         .limit(1)
         .lateral("newest")
     )
-    statement = select(wanted.c.namespace, wanted.c.name, newest).select_from(wanted, newest)
+    return select(wanted.c.namespace, wanted.c.name, newest).select_from(wanted, newest)
+
+
+_NEWEST_HASHES: Final = _newest_hashes()
+
+
+async def newest_hashes(
+    conn: AsyncConnection, names: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], tuple[int, str]]:
+    """Version and content hash of the newest version, by namespace and name."""
+    wanted = {
+        "namespaces": [namespace for namespace, _ in names],
+        "names": [name for _, name in names],
+    }
     return {
         (row.namespace, row.name): (row.version, row.content_hash)
-        for row in await conn.execute(statement)
+        for row in await conn.execute(_NEWEST_HASHES, wanted)
     }
 
 
