@@ -181,7 +181,12 @@ class Workspace:
 
     def run_tests(self) -> None:
         """Run all unit tests; a RetryableError with their report if one fails."""
-        self.python("-m", "unittest", "--failfast")
+        try:
+            self.python("-m", "unittest", "--failfast")
+        except RetryableError as failed:
+            report = failed.message
+            verdict = [line for line in report.splitlines() if line.startswith("AssertionError")]
+            raise RetryableError("\n".join([report, *verdict])) from None
 
     def commit(self, message: str) -> str:
         """Commit whatever has changed, perhaps nothing; the newest commit in one line."""

@@ -148,7 +148,9 @@ class RunTree:
                 pass  # the row says it all
 
     def put(self, step: Step) -> None:
-        """Take a step's row as it stands, from an event or a list."""
+        """Take a step's row as it stands, from an event or a list; an empty row says nothing."""
+        if not step.id:
+            return
         rows = self._rows[step.path, step.iterations]
         if any(row.epoch < step.epoch for row in rows.values()):
             rows.clear()  # a resume repeats the step: its earlier attempts are replaced
@@ -222,7 +224,7 @@ class RunTree:
             began_at=newest.started_at,
             ended_at=newest.ended_at,
             notes=notes,
-            text=newest.step_error or newest.context,
+            text=newest.step_error or ("" if newest.gate is not None else newest.context),
         )
         for row in earlier:
             yield Line(

@@ -142,6 +142,7 @@ def exit_code_of(error: RunkonClientError) -> Exit:
 
 def report(error: RunkonClientError, settings: Settings) -> None:
     """Say on standard error what went wrong, as JSON if that was asked for."""
+    from runkon_client.channel import resolve_endpoint
     from runkon_client.cli.documents import json_line
 
     if settings.as_json:
@@ -153,6 +154,10 @@ def report(error: RunkonClientError, settings: Settings) -> None:
             "violations": error.violations,
         }
         click.echo(json_line({"error": document}), err=True)
+        return
+    if exit_code_of(error) is Exit.UNAVAILABLE and not error.reason:
+        address = resolve_endpoint(settings.address).address
+        fail(f"no server answers at {address}", hint="`runkon-server dev` starts one")
         return
     fail(error.message, hint=_hint(error, settings), reason=error.reason)
     for violation in error.violations:
@@ -174,11 +179,6 @@ def _with(message: str, reason: str) -> str:
 
 
 def _hint(error: RunkonClientError, settings: Settings) -> str:
-    from runkon_client.channel import resolve_endpoint
-
-    if exit_code_of(error) is Exit.UNAVAILABLE and not error.reason:
-        address = resolve_endpoint(settings.address).address
-        return f"is a server running at {address}? `runkon-server dev` starts one"
     if error.reason == "WORKFLOW_NOT_FOUND":
         return f"`{settings.command('workflows', 'list')}` lists what there is"
     return ""

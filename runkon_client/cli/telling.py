@@ -28,6 +28,7 @@ from runkon_client.values import (
     StepFailed,
     StepProgress,
     StepRetrying,
+    StepRole,
     StepSkipped,
     StepStarted,
     StepTimedOut,
@@ -88,6 +89,8 @@ def tell(event: RunEvent) -> str | None:
 
 
 def _tell(event: RunEvent) -> str | None:
+    if isinstance(event, StepCompleted | StepFailed) and event.step.role is StepRole.GATE:
+        return None  # the gate's own event says who decided what
     match event:
         case RunStarted():
             return f"run {event.run_id} of {event.display_name} started by {event.started_by}"

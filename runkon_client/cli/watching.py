@@ -94,11 +94,15 @@ class LiveTree:
         self._lock = threading.Lock()  # rich redraws in a thread of its own
         self._is_over = False
         self._console = console
-        self._live = Live(
-            console=console,
+        self._live = self._begin()
+
+    def _begin(self) -> Live:
+        """A new picture, below whatever is on the terminal."""
+        return Live(
+            console=self._console,
             get_renderable=self._picture,
             refresh_per_second=_REDRAWS_PER_S,
-            vertical_overflow="crop",
+            vertical_overflow="visible",
         )
 
     def __enter__(self) -> Self:
@@ -107,7 +111,6 @@ class LiveTree:
 
     def __exit__(self, *exc_info: object) -> None:
         self._is_over = True
-        self._live.vertical_overflow = "visible"
         self._live.stop()
 
     def show(self, event: RunEvent) -> None:
@@ -117,9 +120,10 @@ class LiveTree:
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
-        """Stop drawing, go on below."""
+        """Leave the picture as it is, and go on with a new one below."""
         self._live.stop()
         yield
+        self._live = self._begin()
         self._live.start(refresh=True)
 
     def _picture(self) -> RenderableType:

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from runkon_client.cli.drawing import describe_gate, describe_options
-
 if TYPE_CHECKING:
     from runkon_client import SyncClient
     from runkon_client.values import Gate
@@ -17,13 +15,10 @@ _APPROVE: Final = "approve"
 
 
 def ask(client: SyncClient, gate: Gate) -> None:
-    """Let the person decide, and tell the server."""
-    click.echo()
-    click.secho(describe_gate(gate), fg="magenta", bold=True)
+    """Let the person decide, who sees the question already, and tell the server."""
     keys = [option.key for option in gate.options]
-    for line in describe_options(gate):
-        click.echo(f"  {line}")
     answers = [*(keys or [_APPROVE]), _REJECT]
+    click.echo()
     answer = click.prompt("Your answer", type=click.Choice(answers), default=answers[0])
     words = click.prompt("A word of feedback (may be empty)", default="", show_default=False)
     handle = client.gate(gate.id)

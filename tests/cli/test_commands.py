@@ -425,5 +425,6 @@ def test_without_a_server_a_command_exits_with_5(
     answer = invoke(nowhere, "runs", "list")
 
     assert (answer.code, answer.out) == (Exit.UNAVAILABLE, "")
-    assert "is a server running at 127.0.0.1:1? `runkon-server dev` starts one" in answer.err
+    assert "no server answers at 127.0.0.1:1" in answer.err
+    assert "`runkon-server dev` starts one" in answer.err
     assert server.requests == []
