@@ -181,6 +181,18 @@ async def test_a_filter_passes_over_events_without_a_gap(stack: str) -> None:
 
 
 @both_stacks
+async def test_a_header_ahead_of_the_cursor_is_a_gap(stack: str) -> None:
+    """With a filter nothing else could show that the stream begins too late."""
+    peer = scripted([header(), events(1), Drop()], [header(3), events(4), end(4)])
+
+    seen = await follow(stack, peer, kinds=[EventKind.ALWAYS_STARTED])
+
+    assert seen.seqs == [1]
+    assert isinstance(seen.error, EventGapError)
+    assert (seen.error.after_seq, seen.error.found_seq) == (1, 4)
+
+
+@both_stacks
 async def test_silence_means_another_stream(stack: str) -> None:
     """A stream that is open and says nothing for three heartbeats is given up."""
     peer = scripted([header(), events(1), Hang()], [Hang()], [header(1), events(2), end(2)])

@@ -191,21 +191,26 @@ async def test_a_cancelled_function_is_told() -> None:
         await eventually(lambda: is_true(is_running.is_set), "the action runs")
         cancel(stream, "t/0", workers_pb2.CANCEL_REASON_FAIL_FAST)
         stream.lease("marker", action="?")
-        await stream.next_report()  # the frame after the cancel was handled
+        marker = await stream.next_report()  # the frame after the cancel was handled
         may_look.set()
         report = await stream.next_report()
 
-    assert (report.task_id, report.WhichOneof("outcome")) == ("t", "cancelled")
+    assert marker.task_id == "marker"
+    assert (report.task_id, report.cancelled.message) == ("t", "task t: fail_fast")
 
 
 async def test_a_lost_lease_is_dropped_without_a_report() -> None:
-    """It would be refused; a task that comes again is run again."""
+    """It would be refused; a task that comes again is run again, and the older run stopped."""
     deliveries: list[int] = []
+    stopped: list[CancelReason | None] = []
 
     async def act(task: Task) -> None:
         deliveries.append(task.delivery)
         if task.delivery == 0:
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                stopped.append(task.cancel_reason)
 
     async with working(one_action(act)) as (_, work, _running):
         stream = await work.next_stream()
@@ -216,6 +221,7 @@ async def test_a_lost_lease_is_dropped_without_a_report() -> None:
 
         assert report.token == "t/1"
         assert deliveries == [0, 1]
+        assert stopped == [CancelReason.LEASE_LOST]
         assert [r.token for frame in stream.frames for r in frame.reports] == ["t/1"]
 
 
