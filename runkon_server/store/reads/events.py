@@ -78,5 +78,5 @@ async def list_events(
     statement = _EVENTS_OF_KINDS if kinds else _EVENTS
     parameters = {"run_id": run_id, "after_seq": after_seq, "upto": upto, "kinds": list(kinds)}
     page = await fetch_page(conn, statement, parameters, limit=limit, budget=budget)
-    events = [EventRow(**{name: row[name] for name in EventRow._fields}) for row in page.rows]
+    events = [EventRow(*row[: len(EventRow._fields)]) for row in page.rows]
     return EventPage(events, events[-1].seq if page.more else max(upto, after_seq))

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime, timedelta
 
-    from sqlalchemy import RowMapping, Select
+    from sqlalchemy import Row, Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from runkon_server.store.reads.paging import Weight
 
+_GATE: Final = tuple(each.name for each in fields(GateRow) if each.name != "votes")
 _VOTE: Final = tuple(each.name for each in fields(VoteRow))
 
 
@@ -60,7 +61,7 @@ async def gate_by_id(conn: AsyncConnection, *, namespace: str, gate_id: str) -> 
         GateNotFoundError: the namespace has no such gate.
     """
     found = await conn.execute(_GATE_BY_ID, {"namespace": namespace, "id": gate_id})
-    row = found.mappings().one_or_none()
+    row = found.one_or_none()
     if row is None:
         raise GateNotFoundError(gate_id)
     return (await _with_votes(conn, [row]))[0]
@@ -78,7 +79,7 @@ async def list_gates(
 
     A gate that is resolved between two pages may be met twice, never missed.
     """
-    rows: list[RowMapping] = []
+    rows: list[Row[Any]] = []
     weight = 0
     for is_closed in (False, True):
         if (after is not None and after.is_closed > is_closed) or (
@@ -96,7 +97,7 @@ async def list_gates(
         rows += page.rows
         if page.more:
             return Page(await _with_votes(conn, rows), more=True)
-        weight += sum(row["page_weight"] for row in page.rows)
+        weight += sum(row.page_weight for row in page.rows)
         if rows and not is_closed and (len(rows) >= limit or weight >= budget):
             # Whether closed ones follow is for the next page to find out.
             return Page(await _with_votes(conn, rows), more=query.state is None)
@@ -104,13 +105,8 @@ async def list_gates(
 
 
 def _select_gates() -> Select[Any]:
-    names = {each.name for each in fields(GateRow)}
-    return select(
-        *(column for column in gates.c if column.name in names),
-        runs.c.workflow_name,
-        run_details.c.workflow_title,
-        run_details.c.labels,
-    ).select_from(
+    columns = {**run_details.c, **runs.c, **gates.c}
+    return select(*(columns[name] for name in _GATE)).select_from(
         gates.join(runs, runs.c.id == gates.c.run_id).join(
             run_details, run_details.c.run_id == gates.c.run_id
         )
@@ -121,7 +117,7 @@ _GATE_BY_ID: Final = _select_gates().where(
     gates.c.namespace == bindparam("namespace"), gates.c.id == bindparam("id")
 )
 _VOTES: Final = (
-    select(gate_votes)
+    select(gate_votes.c.gate_id, *(gate_votes.c[name] for name in _VOTE))
     .where(
         gate_votes.c.run_id == bindparam("run_ids", type_=ARRAY(TEXT)).any_(),
         gate_votes.c.gate_id == bindparam("gate_ids", type_=ARRAY(TEXT)).any_(),
@@ -174,17 +170,16 @@ def _weight() -> Weight:
     return texts + votes
 
 
-async def _with_votes(conn: AsyncConnection, rows: Iterable[RowMapping]) -> list[GateRow]:
-    names = [each.name for each in fields(GateRow) if each.name != "votes"]
-    found = [GateRow(**{name: row[name] for name in names}) for row in rows]
+async def _with_votes(conn: AsyncConnection, rows: Iterable[Row[Any]]) -> list[GateRow]:
+    found = [GateRow(**dict(zip(_GATE, row, strict=False))) for row in rows]
     votes: dict[str, list[VoteRow]] = defaultdict(list)
     if found:
         wanted = {
             "run_ids": list({gate.run_id for gate in found}),
             "gate_ids": [gate.id for gate in found],
         }
-        for row in (await conn.execute(_VOTES, wanted)).mappings():
-            votes[row["gate_id"]].append(VoteRow(**{name: row[name] for name in _VOTE}))
+        for gate_id, *vote in await conn.execute(_VOTES, wanted):
+            votes[gate_id].append(VoteRow(**dict(zip(_VOTE, vote, strict=True))))
     return [_voted(gate, votes[gate.id]) for gate in found]
 
 

@@ -11,7 +11,7 @@ from runkon_server.store.rows import Page
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import RowMapping, Select
+    from sqlalchemy import Row, Select
     from sqlalchemy.ext.asyncio import AsyncConnection
     from sqlalchemy.sql import ColumnElement
     from sqlalchemy.sql.elements import UnaryExpression
@@ -73,14 +73,17 @@ async def fetch_page(
     *,
     limit: int,
     budget: int = PAGE_BYTES,
-) -> Page[RowMapping]:
+) -> Page[Row[Any]]:
     """Run what `paged` made.
 
     Args:
         parameters: of the conditions.
         limit: most rows.
         budget: most bytes, but for the last row.
+
+    Returns:
+        Rows of the statement's columns in their order, followed by some of ours.
     """
     bounds = {"page_candidates": limit + 1, "page_budget": budget}
-    rows = (await conn.execute(statement, {**parameters, **bounds})).mappings().all()
-    return Page(rows, more=bool(rows) and rows[0]["page_found"] > len(rows))
+    rows = (await conn.execute(statement, {**parameters, **bounds})).all()
+    return Page(rows, more=bool(rows) and rows[0].page_found > len(rows))

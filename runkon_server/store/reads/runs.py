@@ -17,10 +17,11 @@ from runkon_server.store.tables import definitions, run_details, run_events, run
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from sqlalchemy import RowMapping, Select
+    from sqlalchemy import Row, Select
     from sqlalchemy.ext.asyncio import AsyncConnection
     from sqlalchemy.sql.selectable import LateralFromClause
 
+_COLUMNS: Final = tuple(each.name for each in fields(RunRow) if each.name != "current_step")
 _LOOK_BACK: Final = 32
 """Rows, from the last in program order, among which the current step is looked for: more than the
 branches of any sensible `parallel`, and the same effort for a run of any length."""
@@ -29,11 +30,10 @@ _ACTIVE: Final = ("running", "waiting")
 
 def _select_runs() -> Select[Any]:
     current = _current_step()
-    names = {each.name for each in fields(RunRow)}
+    columns = {**run_details.c, **runs.c}
     return (
         select(
-            *(column for column in runs.c if column.name in names),
-            *(c for c in run_details.c if c.name in names - {"namespace"}),
+            *(columns[name] for name in _COLUMNS),
             current.c.step_name.label("current_name"),
             current.c.iteration.label("current_iteration"),
         )
@@ -65,11 +65,10 @@ def _current_step() -> LateralFromClause:
     )
 
 
-def _run(row: RowMapping) -> RunRow:
-    values = {each.name: row[each.name] for each in fields(RunRow) if each.name in row}
-    name = row["current_name"]
-    current = None if name is None else (name, row["current_iteration"])
-    return RunRow(**values, current_step=current)
+def _run(row: Row[Any]) -> RunRow:
+    name = row.current_name
+    current = None if name is None else (name, row.current_iteration)
+    return RunRow(**dict(zip(_COLUMNS, row, strict=False)), current_step=current)
 
 
 _SELECT_RUNS: Final = _select_runs()
@@ -79,7 +78,7 @@ _RUNS_BY_ID: Final = _SELECT_RUNS.where(runs.c.id == bindparam("ids", type_=ARRA
 async def runs_by_id(conn: AsyncConnection, run_ids: Collection[str]) -> dict[str, RunRow]:
     """The runs of these ids, of any namespace; the caller compares it. Unknown ids are left out."""
     found = await conn.execute(_RUNS_BY_ID, {"ids": list(run_ids)})
-    return {row["id"]: _run(row) for row in found.mappings()}
+    return {row.id: _run(row) for row in found}
 
 
 async def list_runs(

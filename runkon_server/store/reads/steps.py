@@ -14,7 +14,7 @@ from runkon_server.store.rows import Page, StepRow
 from runkon_server.store.tables import steps
 
 if TYPE_CHECKING:
-    from sqlalchemy import RowMapping, Select
+    from sqlalchemy import Row, RowMapping, Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 _COLUMNS: Final = tuple(each.name for each in fields(StepRow))
@@ -115,8 +115,8 @@ async def step_outlines(conn: AsyncConnection, *, run_id: str) -> list[StepRecor
     return [_record(row) for row in found.mappings()]
 
 
-def _step(row: RowMapping) -> StepRow:
-    return StepRow(**{name: row[name] for name in _COLUMNS})
+def _step(row: Row[Any]) -> StepRow:
+    return StepRow(**dict(zip(_COLUMNS, row, strict=False)))
 
 
 def _record(row: RowMapping) -> StepRecord:

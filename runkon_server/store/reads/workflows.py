@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,13 +16,15 @@ from runkon_server.store.tables import definitions, workflows
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from sqlalchemy import RowMapping, Select
+    from sqlalchemy import Row, Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from runkon_server.store.reads.paging import Weight
 
 _HEAD: Final = ("namespace", "name", "version", "content_hash", "created_at", "created_by")
 _BODY: Final = ("source", "output_schemas", "snippets")
+_BASIC: Final = (*_HEAD, "head")
+_FULL: Final = (*_HEAD, *_BODY, "head", "snapshot")
 
 
 @cache
@@ -50,10 +51,9 @@ def _weight(*, full: bool) -> Weight:
     return weight_of([workflows.c.source])
 
 
-def _workflow(row: RowMapping) -> WorkflowRow:
-    return WorkflowRow(
-        **{each.name: row[each.name] for each in fields(WorkflowRow) if each.name in row}
-    )
+def _workflow(row: Row[Any], *, full: bool) -> WorkflowRow:
+    names = _FULL if full else _BASIC
+    return WorkflowRow(**dict(zip(names, row, strict=False)))
 
 
 async def workflow(
@@ -70,10 +70,10 @@ async def workflow(
     if version is not None:
         statement = statement.where(workflows.c.version == version)
     statement = statement.order_by(workflows.c.version.desc()).limit(1)
-    row = (await conn.execute(statement)).mappings().one_or_none()
+    row = (await conn.execute(statement)).one_or_none()
     if row is None:
         raise WorkflowNotFoundError(name if version is None else f"{name}@{version}")
-    return _workflow(row)
+    return _workflow(row, full=full)
 
 
 async def newest_workflows(
@@ -93,7 +93,7 @@ async def newest_workflows(
     statement = _newest_list(full=full, goes_on=after is not None)
     parameters = {"namespace": namespace, "after": after}
     page = await fetch_page(conn, statement, parameters, limit=limit, budget=budget)
-    return Page([_workflow(row) for row in page.rows], page.more)
+    return Page([_workflow(row, full=full) for row in page.rows], page.more)
 
 
 @cache
@@ -137,7 +137,7 @@ async def versions(
     statement = _version_list(full=full, goes_on=below is not None)
     parameters = {"namespace": namespace, "name": name, "below": below}
     page = await fetch_page(conn, statement, parameters, limit=limit, budget=budget)
-    return Page([_workflow(row) for row in page.rows], page.more)
+    return Page([_workflow(row, full=full) for row in page.rows], page.more)
 
 
 @cache
