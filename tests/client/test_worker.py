@@ -72,7 +72,7 @@ async def test_frames_carry_what_is_at_hand() -> None:
 
 
 @pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
-async def test_a_task_tells_its_action_everything(is_async: bool) -> None:  # noqa: FBT001 - a parameter
+async def test_a_task_tells_its_action_everything(*, is_async: bool) -> None:
     """Every field of the lease, in the types of the language."""
     seen: list[Any] = []
 
@@ -247,7 +247,7 @@ async def test_heartbeats_keep_every_task_in_hand() -> None:
 
 
 @pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
-async def test_progress_is_sent_at_once(is_async: bool) -> None:  # noqa: FBT001 - a parameter
+async def test_progress_is_sent_at_once(*, is_async: bool) -> None:
     """From coroutines and from threads; the newest follows soon, cut to what is allowed."""
     may_end = threading.Event()
 

@@ -79,10 +79,11 @@ FAILURES: dict[str, tuple[Callable[[], BaseException | Any], str, bool, str]] = 
 @pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
 @pytest.mark.parametrize(("make", "message", "retryable", "code"), FAILURES.values(), ids=FAILURES)
 async def test_what_an_action_raises_is_the_failure(
-    is_async: bool,  # noqa: FBT001 - a parameter
+    *,
+    is_async: bool,
     make: Callable[[], BaseException],
     message: str,
-    retryable: bool,  # noqa: FBT001 - a parameter
+    retryable: bool,
     code: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
