@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from runkon_server.core.rows import cut
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -38,7 +40,7 @@ def fold(events: Iterable[Event]) -> tuple[str, dict[str, dict[str, Any]]]:
 
 
 def shown(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as events show it: plain JSON, without nulls and internal columns."""
+    """A row as events show it: plain JSON, texts cut, without nulls and internal columns."""
     return {
         name: _plain(value)
         for name, value in row.items()
@@ -47,4 +49,6 @@ def shown(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, str):
+        return cut(value)
     return [_plain(each) for each in value] if isinstance(value, tuple | list) else value

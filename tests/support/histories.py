@@ -59,6 +59,7 @@ class World:
         self.steps: dict[str, dict[str, Any]] = {}
         self.timers: dict[str, SetTimer] = {}
         self.tasks: dict[str, Dispatch] = {}
+        self.dispatched: list[Dispatch] = []
         self.gates: dict[str, OpenGate] = {}
         self.asked: dict[str, str] = {}
         """Reasons of the cancels that workers were told of, by task, ended ones too."""
@@ -124,6 +125,7 @@ class World:
         match order:
             case Dispatch(task_id=identity):
                 self.tasks[identity] = order
+                self.dispatched.append(order)
                 self._notice_start(order, before)
             case CancelTask(task_id=identity):
                 assert identity in self.tasks

@@ -58,9 +58,9 @@ class Programs:
         self._size = size
 
     def make(self) -> Definition:
-        """Two thirds are anything, one third is all about one construct."""
+        """One half is anything, the other is all about one construct."""
         pick = self._chance.choice
-        if pick([True, True, False]):
+        if pick([True, False]):
             body = [self._node(DEPTH_MAX) for _ in range(self._size)]
         else:
             body = [pick([self._wide_block, self._stubborn_call, self._nested_loops])()]
