@@ -1,7 +1,7 @@
 """The only module that reads a clock, draws chance or mints an id; everything else gets it passed.
 
 Two clocks on purpose: `boottime_s` judges the local guard of leases (it runs on through a
-suspended machine, where CLOCK_MONOTONIC stops), everything that is stored uses the database's clock.
+suspended machine, where CLOCK_MONOTONIC stops); what is stored uses the database's clock.
 """
 
 from __future__ import annotations

@@ -1,18 +1,21 @@
 """What callers ask of the engine and what it answers: plain values, checked by `api` before.
 
-Every mutation carries `request_id` (None: not idempotent) and `digest`, a hash of the whole payload;
-the engine answers a repeat from the stored response, with `replayed` set, and refuses the same id
-with another digest.
+Every mutation carries `request_id` (None: not idempotent) and `digest`, a hash of the whole
+payload; the engine answers a repeat from the stored response, with `replayed` set, and refuses the
+same id with another digest.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from runkon_server.core.facts import Reported
-from runkon_server.dsl.ast import Definition
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from runkon_server.core.facts import Reported
+    from runkon_server.dsl.ast import Definition
 
 
 class ConflictPolicy(StrEnum):
@@ -80,7 +83,7 @@ class CancelRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolveGate:
-    """Vote on a gate, found by id, or by name among the run's gates (pending first, then newest)."""
+    """Vote on a gate: by its id, or by name among the run's (the pending one, else the newest)."""
 
     namespace: str
     principal: str
@@ -144,6 +147,7 @@ class TaskLease:
     lease: timedelta
     """Heartbeat within this, or the task is handed out again."""
     deadline_at: datetime | None
+    """End of the attempt by the database's clock; None: the step has no timeout."""
     dry_run: bool
 
 
@@ -164,6 +168,8 @@ class TaskReport:
     fact: Reported
     digest: str = ""
     """Hash of the outcome: tells a repeat from a contradiction."""
+    by_server: bool = False
+    """The server settles a task that was cancelled before any worker had it."""
 
 
 class AckStatus(StrEnum):

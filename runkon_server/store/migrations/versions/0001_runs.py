@@ -242,6 +242,8 @@ CREATE TABLE tasks (
 CREATE INDEX tasks_queue ON tasks (namespace, action, priority DESC, created_at)
     WHERE state = 'queued';
 CREATE INDEX tasks_leases ON tasks (lease_until) WHERE state = 'leased';
+CREATE INDEX tasks_unstarted_cancels ON tasks (run_id)
+    WHERE state = 'queued' AND cancel_requested_at IS NOT NULL;
 
 CREATE TABLE gates (
     run_id          text        COLLATE "C" NOT NULL,
@@ -285,7 +287,8 @@ CREATE TABLE gate_votes (
 CREATE TABLE timers (
     run_id  text        COLLATE "C" NOT NULL,
     id      text        COLLATE "C" NOT NULL,
-    kind    text        COLLATE "C" NOT NULL CHECK (kind IN ('start','retry','deadline','grace','gate')),
+    kind    text        COLLATE "C" NOT NULL
+        CHECK (kind IN ('start','retry','deadline','grace','gate')),
     step_id text        COLLATE "C",
     attempt integer     NOT NULL DEFAULT 0,
     due_at  timestamptz NOT NULL,

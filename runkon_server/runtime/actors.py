@@ -1,0 +1,294 @@
+"""Runs that this replica owns, in memory. An actor is no task and no thread: it moves when pushed.
+
+`offer` hands it a fact; if nothing of its run is being committed it decides at once and submits the
+decision, else the fact waits and joins the next one. The state before a decision is kept until the
+commit, so a refused decision is simply forgotten and made again on what is true now.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from runkon_server.core.engine import advance, open_tasks, waits_only_for_gates
+from runkon_server.core.facts import Reported, TimerDue
+from runkon_server.runtime.changeset import OPEN_STATUSES, Changeset
+from runkon_server.runtime.commands import AckStatus
+from runkon_server.runtime.entries import Entry
+from runkon_server.runtime.reports import judge_report
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from runkon_server.core.facts import Fact
+    from runkon_server.core.model import RunState
+    from runkon_server.runtime.commands import TaskReport
+    from runkon_server.runtime.entries import Batch
+    from runkon_server.runtime.registry import Registry
+    from runkon_server.store.loading import RunInfo
+    from runkon_server.store.locking import Wants
+
+
+@dataclass(slots=True)
+class Offer:
+    """A fact for an actor, and what has to hold under the lock for it to count."""
+
+    fact: Fact
+    fact_seq: int | None = None
+    """Stored already, under this number."""
+    report: TaskReport | None = None
+    """The task must be leased under this report's token."""
+    timer_id: str | None = None
+    """The timer must exist and be due."""
+    acknowledge: Callable[[AckStatus, str], None] | None = None
+
+
+class Actor:
+    """One owned run."""
+
+    __slots__ = (
+        "applied_fact_seq",
+        "generation",
+        "idle_since_s",
+        "info",
+        "is_committing",
+        "pending",
+        "registry",
+        "run_id",
+        "started_at",
+        "state",
+        "timers",
+    )
+
+    def __init__(
+        self, registry: Registry, run_id: str, info: RunInfo, generation: int, state: RunState
+    ) -> None:
+        self.registry = registry
+        self.run_id = run_id
+        self.info = info
+        self.generation = generation
+        self.state = state
+        self.applied_fact_seq = info.applied_fact_seq
+        self.pending: list[Offer] = []
+        self.is_committing = False
+        self.started_at: dict[str, datetime] = {}
+        self.timers: dict[str, asyncio.TimerHandle] = {}
+        self.idle_since_s = 0.0
+
+    def offer(self, offer: Offer) -> None:
+        """Take a fact; decide now, or with the next decision."""
+        if offer.fact_seq is not None:
+            known = {o.fact_seq for o in self.pending if o.fact_seq is not None}
+            if offer.fact_seq <= self.applied_fact_seq or offer.fact_seq in known:
+                return
+        self.pending.append(offer)
+        self.move()
+
+    def move(self) -> None:
+        """Decide on everything that is pending, unless a commit is under way."""
+        if self.is_committing or not self.pending:
+            return
+        stored = sorted(
+            (o for o in self.pending if o.fact_seq is not None), key=lambda o: o.fact_seq or 0
+        )
+        direct = [o for o in self.pending if o.fact_seq is None]
+        self.pending = []
+        self.submit(self.decide([*stored, *direct]))
+
+    def decide(self, offers: list[Offer], *, park: bool = False) -> DecisionEntry:
+        """Advance over the offers' facts without touching the state."""
+        changeset = Changeset(self.info.namespace, self.info.workflow_name, self.info.priority)
+        state = self.state
+        for offer in offers:
+            decision = advance(state, offer.fact)
+            state = decision.state
+            changeset.add(decision, self.started_at, self._extra)
+        if not state.is_terminal and waits_only_for_gates(state):
+            park = True
+        self.registry.assign(changeset)
+        return DecisionEntry(self, offers, state, changeset, park=park)
+
+    def submit(self, entry: DecisionEntry) -> None:
+        """Queue a decision; the next one waits for it."""
+        self.is_committing = True
+        self.registry.submit(entry)
+
+    def park_if_idle(self) -> None:
+        """Give the run up if it only waits; called when it has been idle for long enough."""
+        if not self.is_committing and not self.pending and not self.state.is_terminal:
+            self.submit(self.decide([], park=True))
+
+    def stop(self) -> None:
+        """Forget the run's timers; the actor is out of use."""
+        for handle in self.timers.values():
+            handle.cancel()
+        self.timers.clear()
+
+    def settle(self, entry: DecisionEntry, now: datetime) -> None:
+        """Take over what was committed."""
+        self.state = entry.state
+        self.applied_fact_seq = entry.applied_fact_seq
+        for step in entry.changeset.steps:
+            status = step.columns.get("status")
+            if status in OPEN_STATUSES:
+                self.started_at.setdefault(step.step_id, now)
+            elif status is not None:
+                self.started_at.pop(step.step_id, None)
+        for timer_id in entry.changeset.cleared_timers:
+            if handle := self.timers.pop(timer_id, None):
+                handle.cancel()
+        for timer in entry.changeset.timers.values():
+            self.registry.arm(self, timer.timer_id, timer.kind, timer.delay_s)
+
+    @property
+    def waits_for_workers(self) -> bool:
+        """Whether some task of the run is out."""
+        return bool(open_tasks(self.state))
+
+    def _extra(self, kind: str) -> dict[str, Any]:
+        if kind != "run_started":
+            return {}
+        return {
+            "workflow_version": self.info.workflow_version or 0,
+            "trigger": self.info.trigger,
+            "started_by": self.info.started_by,
+        }
+
+
+class DecisionEntry(Entry):
+    """A decision of the owner, fenced by token and generation.
+
+    Refused as a whole when it rests on something that is not so: a fact it has not seen, a task
+    that was reported or lost meanwhile, a timer that is not due.
+    """
+
+    __slots__ = (
+        "actor",
+        "applied_fact_seq",
+        "changeset",
+        "generation",
+        "is_behind",
+        "is_lost",
+        "offers",
+        "park",
+        "rejected",
+        "state",
+    )
+
+    def __init__(
+        self,
+        actor: Actor,
+        offers: list[Offer],
+        state: RunState,
+        changeset: Changeset,
+        *,
+        park: bool,
+    ) -> None:
+        super().__init__(actor.run_id)
+        self.actor = actor
+        self.generation = actor.generation
+        self.offers = offers
+        self.state = state
+        self.changeset = changeset
+        self.park = park
+        self.applied_fact_seq = actor.applied_fact_seq
+        self.is_lost = False
+        self.is_behind = False
+        self.rejected: list[tuple[Offer, AckStatus, str]] = []
+
+    def want(self, wants: Wants) -> None:
+        wants.runs.add(self.run_id)
+        for offer in self.offers:
+            if offer.report is not None:
+                wants.tasks.add(offer.report.fact.task_id)
+            elif offer.timer_id is not None:
+                wants.timers.add(offer.timer_id)
+
+    def apply(self, batch: Batch) -> None:
+        self.is_lost = self.is_behind = False
+        self.rejected.clear()
+        run = batch.locked.runs.get(self.run_id)
+        if (
+            run is None
+            or run.owner_token != batch.owner_token
+            or run.generation != self.generation
+            or run.is_terminal
+        ):
+            self.is_lost = True
+            return
+        stored = [o.fact_seq for o in self.offers if o.fact_seq is not None]
+        base = self.actor.applied_fact_seq
+        if run.fact_seq != base + len(stored):
+            self.is_behind = True
+            return
+        self._check_offers(batch)
+        if self.rejected:
+            return
+        run.fact_seq += len(self.offers) - len(stored)
+        run.applied_fact_seq = self.applied_fact_seq = run.fact_seq
+        if stored:
+            batch.writes.applied_facts.append({"run_id": run.id, "upto": run.fact_seq})
+        self._end_offers(batch)
+        self.changeset.write_to(batch, run)
+        if self.changeset.ended is not None:
+            run.changes.update(lease="drop", ready="never")
+            run.owner_token = None
+        elif self.park:
+            run.changes.update(lease="drop", ready="timers")
+            run.owner_token = None
+
+    def _check_offers(self, batch: Batch) -> None:
+        seen: set[str] = set()
+        for offer in self.offers:
+            if offer.report is not None:
+                task_id = offer.report.fact.task_id
+                status, message = judge_report(batch.locked.tasks.get(task_id), offer.report)
+                if status is AckStatus.ACCEPTED and task_id in seen:
+                    status, message = AckStatus.DUPLICATE, "reported twice at once"
+                seen.add(task_id)
+                if status is not AckStatus.ACCEPTED:
+                    self.rejected.append((offer, status, message))
+            elif offer.timer_id is not None and offer.timer_id not in batch.locked.due_timers:
+                self.rejected.append((offer, AckStatus.STALE, "the timer is not due"))
+
+    def _end_offers(self, batch: Batch) -> None:
+        for offer in self.offers:
+            if offer.report is not None:
+                task = batch.locked.tasks[offer.report.fact.task_id]
+                task.state, task.digest = "done", offer.report.digest
+                batch.writes.task_ends.append(
+                    {
+                        "run_id": self.run_id,
+                        "id": offer.report.fact.task_id,
+                        "state": "done",
+                        "digest": offer.report.digest,
+                    }
+                )
+            elif offer.timer_id is not None:
+                batch.writes.cleared_timers.append(offer.timer_id)
+
+    def committed(self, batch: Batch) -> None:
+        registry = self.actor.registry
+        if self.is_lost or self.is_behind or self.rejected:
+            registry.unassign(self.changeset)
+            registry.refused(self)
+        else:
+            registry.decided(self, batch.locked.now)
+
+    def failed(self, error: Exception) -> None:
+        registry = self.actor.registry
+        registry.unassign(self.changeset)
+        registry.abandon(self.actor, self.offers, error)
+
+
+def timer_offer(timer_id: str) -> Offer:
+    """What a timer that fired offers."""
+    return Offer(TimerDue(timer_id=timer_id), timer_id=timer_id)
+
+
+def report_offer(report: TaskReport, acknowledge: Callable[[AckStatus, str], None] | None) -> Offer:
+    """What a worker's report offers."""
+    assert isinstance(report.fact, Reported)
+    return Offer(report.fact, report=report, acknowledge=acknowledge)

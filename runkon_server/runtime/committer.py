@@ -1,0 +1,275 @@
+"""Group commit: the entries of many runs, one transaction, as soon as the last one returned.
+
+Rules that hold here (architecture, ADR-0006):
+
+* no timer: an idle committer commits a lone entry at once; under load batches grow by themselves;
+* entries of one run keep their order, and two batches in flight share no run;
+* an entry that loses drops out alone; a row the database refuses is found by halving the batch;
+* a commit whose answer was lost is looked up by its transaction id before anybody is told anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import structlog
+
+from runkon_server import errors
+from runkon_server.runtime.entries import Batch
+from runkon_server.store import database
+from runkon_server.store.locking import Wants, lock
+from runkon_server.store.writing import Stamp, Writes, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from runkon_server.runtime.ambient import Ambient
+    from runkon_server.runtime.entries import Entry
+    from runkon_server.runtime.settings import EngineConfig
+    from runkon_server.runtime.stats import EngineStats
+
+log = structlog.get_logger(__name__)
+
+ENTRIES_PER_BATCH_MAX = 512
+RETRIES_MAX = 5
+OUTCOME_POLLS_MAX = 100
+CONNECTS_WHILE_CLOSING_MAX = 3
+
+
+class OutcomeUnknown(Exception):
+    """A batch may or may not be committed and the database cannot say."""
+
+
+class Committer:
+    """Takes entries, commits them in batches, tells each what became of it.
+
+    Args:
+        after_commit: called with each durable batch, before its entries are told.
+        notice: makes the hint for other replicas from a batch; None sends nothing.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        ambient: Ambient,
+        owner_token: str,
+        stats: EngineStats,
+        *,
+        after_commit: Callable[[Batch], None],
+        notice: Callable[[Batch], str | None],
+    ) -> None:
+        self._config = config
+        self._ambient = ambient
+        self.owner_token = owner_token
+        self._stats = stats
+        self._after_commit = after_commit
+        self._notice = notice
+        self._queue: deque[Entry] = deque()
+        self._busy_runs: set[str] = set()
+        self._busy_keys: set[tuple[Any, ...]] = set()
+        self._signal = asyncio.Event()
+        self._closing = False
+        self.is_down = False
+
+    def submit(self, entry: Entry) -> None:
+        """Queue an entry; its `committed` or `failed` is called later, exactly once."""
+        self._queue.append(entry)
+        self._signal.set()
+
+    def close(self) -> None:
+        """Commit what is queued, then let the lanes end."""
+        self._closing = True
+        self._signal.set()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is queued or in flight."""
+        return not self._queue and not self._busy_runs
+
+    async def run_lane(self) -> None:
+        """One connection's loop; run as many as transactions should be in flight."""
+        conn: psycopg.AsyncConnection[Any] | None = None
+        try:
+            while True:
+                entries = await self._take()
+                if not entries:
+                    return
+                try:
+                    conn = await self._commit_all(conn, entries)
+                finally:
+                    self._release(entries)
+        finally:
+            if conn is not None:
+                await conn.close()
+
+    async def _take(self) -> list[Entry]:
+        """The next entries: one per exclusive key, none of a run in flight; [] at the end."""
+        while True:
+            taken = self._pick()
+            if taken:
+                return taken
+            if self._closing and not self._queue:
+                self._signal.set()
+                return []
+            self._signal.clear()
+            await self._signal.wait()
+
+    def _pick(self) -> list[Entry]:
+        taken: list[Entry] = []
+        left: deque[Entry] = deque()
+        runs: set[str] = set()
+        held_back: set[str] = set()
+        while self._queue and len(taken) < ENTRIES_PER_BATCH_MAX:
+            entry = self._queue.popleft()
+            if entry.is_given_up:
+                continue
+            key = entry.exclusive
+            blocked = entry.run_id in self._busy_runs or entry.run_id in held_back
+            if blocked or (key is not None and key in self._busy_keys):
+                held_back.add(entry.run_id)
+                left.append(entry)
+                continue
+            taken.append(entry)
+            runs.add(entry.run_id)
+            if key is not None:
+                self._busy_keys.add(key)
+        left.extend(self._queue)
+        self._queue = left
+        self._busy_runs |= runs
+        return taken
+
+    def _release(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            self._busy_runs.discard(entry.run_id)
+            if entry.exclusive is not None:
+                self._busy_keys.discard(entry.exclusive)
+        if self._queue:
+            self._signal.set()
+
+    async def _commit_all(
+        self, conn: psycopg.AsyncConnection[Any] | None, entries: list[Entry]
+    ) -> psycopg.AsyncConnection[Any] | None:
+        """Commit entries whatever happens to the connection; give back a live one (or None)."""
+        pending = [entries]
+        attempts = 0
+        while pending:
+            part = [entry for entry in pending.pop() if not entry.is_given_up]
+            if not part:
+                continue
+            conn = conn or await self._connect(part)
+            if conn is None:
+                for entry in part:
+                    entry.failed(errors.DatabaseUnavailableError())
+                continue
+            try:
+                await self._commit(conn, part)
+            except OutcomeUnknown:
+                for entry in part:
+                    entry.failed(errors.OutcomeUnknownError())
+                await conn.close()
+                conn = None
+            except Exception as error:  # noqa: BLE001 - told to the entry it is due to, and logged
+                if database.is_connection_loss(error) or conn.broken or conn.closed:
+                    await conn.close()
+                    conn = None
+                    pending.append(part)
+                    continue
+                await conn.rollback()
+                attempts += 1
+                if database.is_retryable(error) and attempts <= RETRIES_MAX:
+                    self._stats.commit_retries += 1
+                    pending.append(part)
+                elif len(part) > 1:
+                    middle = len(part) // 2
+                    pending += [part[middle:], part[:middle]]
+                else:
+                    self._refuse(part[0], error)
+        return conn
+
+    def _refuse(self, entry: Entry, error: Exception) -> None:
+        log.error("commit.refused", run_id=entry.run_id, entry=type(entry).__name__, exc_info=error)
+        self._stats.commit_refusals += 1
+        known = database.is_retryable(error) or isinstance(error, errors.RunkonError)
+        entry.failed(errors.ConflictError() if known else error)
+
+    async def _commit(self, conn: psycopg.AsyncConnection[Any], entries: Sequence[Entry]) -> None:
+        started = self._ambient.boottime_s()
+        wants = Wants()
+        for entry in entries:
+            entry.want(wants)
+        locked = await lock(conn, wants)
+        batch = Batch(locked, Writes(), self.owner_token, {}, set())
+        for entry in entries:
+            entry.apply(batch)
+        stamp = Stamp(
+            locked.now, self._config.lease_ttl_s, self._config.task_lease_s, self.owner_token
+        )
+        touched = locked.runs.values()
+        try:
+            await write(conn, batch.writes, touched, stamp, notice=self._notice(batch))
+        except psycopg.Error as error:
+            if not (database.is_connection_loss(error) or conn.broken or conn.closed):
+                raise
+            if not await self._was_committed(locked.xid):
+                raise
+        self._stats.observe_batch(len(entries), self._ambient.boottime_s() - started)
+        self._after_commit(batch)
+        for entry in entries:
+            entry.committed(batch)
+
+    async def _was_committed(self, xid: str) -> bool:
+        """What became of a transaction whose COMMIT was never answered.
+
+        The old backend may still be committing; asking for the status of its transaction id sees
+        through that, where reading the rows would not.
+        """
+        self._stats.ambiguous_commits += 1
+        for _ in range(OUTCOME_POLLS_MAX):
+            try:
+                async with await database.connect_committer(
+                    self._config.dsn, self._config.lease_ttl_s
+                ) as conn:
+                    cursor = await conn.execute("SELECT pg_xact_status(%s::xid8)", (xid,))
+                    row = await cursor.fetchone()
+            except psycopg.Error:
+                await self._ambient.sleep(0.1 + 0.2 * self._ambient.jitter())
+                continue
+            status = row and row[0]
+            log.warning("commit.resolved", xid=xid, status=status)
+            if status == "committed":
+                return True
+            if status == "aborted":
+                return False
+            if status is None:
+                raise OutcomeUnknown
+            await self._ambient.sleep(0.05)
+        raise OutcomeUnknown
+
+    async def _connect(self, waiting: Sequence[Entry]) -> psycopg.AsyncConnection[Any] | None:
+        """Connect, for as long as it takes; callers are told after a while, actors wait.
+
+        Returns:
+            None when the replica is stopping and the database stays away.
+        """
+        attempt = 0
+        while attempt < CONNECTS_WHILE_CLOSING_MAX or not self._closing:
+            try:
+                conn = await database.connect_committer(self._config.dsn, self._config.lease_ttl_s)
+            except psycopg.Error as error:
+                attempt += 1
+                log.warning("database.unreachable", attempt=attempt, error=str(error).strip())
+                if attempt > 1 or self._closing:
+                    self.is_down = True
+                    self._fail_callers(waiting)
+                await self._ambient.sleep(min(2.0, 0.05 * 2**attempt) * self._ambient.jitter())
+            else:
+                self.is_down = False
+                return conn
+        return None
+
+    def _fail_callers(self, waiting: Sequence[Entry]) -> None:
+        for entry in (*waiting, *self._queue):
+            entry.unavailable()

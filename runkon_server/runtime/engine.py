@@ -1,0 +1,428 @@
+"""One replica of the engine: its parts, wired; what `api` calls and nothing else.
+
+Started inside a running event loop and bound to it. All loops live in one task group: one that
+fails ends the replica with the reason, it never goes on half alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from runkon_server import errors
+from runkon_server.runtime.ambient import SystemAmbient
+from runkon_server.runtime.builtin import BuiltinWorker, echo, sleeper
+from runkon_server.runtime.cancels import CancelEntry
+from runkon_server.runtime.commands import (
+    AckStatus,
+    CancelRun,
+    ConflictPolicy,
+    HeartbeatAnswer,
+    ReportAck,
+)
+from runkon_server.runtime.committer import Committer
+from runkon_server.runtime.dispatcher import Dispatcher
+from runkon_server.runtime.gates import GateVoteEntry
+from runkon_server.runtime.lessor import Lessor
+from runkon_server.runtime.listener import EVERYTHING, Listener
+from runkon_server.runtime.progress import ProgressFilter
+from runkon_server.runtime.registry import Registry
+from runkon_server.runtime.reports import UNKNOWN_TASK
+from runkon_server.runtime.scanner import Scanner
+from runkon_server.runtime.settings import EngineConfig
+from runkon_server.runtime.starting import StartEntry
+from runkon_server.runtime.stats import EngineStats
+from runkon_server.store import claims
+from runkon_server.store.database import create_reads, is_connection_loss
+from runkon_server.store.locking import NewRequest, run_of
+from runkon_server.store.lookups import find_gate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from runkon_server.runtime.ambient import Ambient
+    from runkon_server.runtime.builtin import Action
+    from runkon_server.runtime.commands import (
+        EventRecord,
+        GateResolved,
+        ResolveGate,
+        RunCancelled,
+        RunStarted,
+        StartRun,
+        TaskHeartbeat,
+        TaskLease,
+        TaskReport,
+        WorkerHello,
+    )
+    from runkon_server.runtime.entries import Batch
+    from runkon_server.runtime.sessions import WorkerSession
+
+    EventListener = Callable[[str, Sequence[EventRecord] | None], None]
+
+__all__ = ["Engine", "EngineConfig", "EngineStats"]
+
+log = structlog.get_logger(__name__)
+
+
+class Engine:
+    """A replica. `start` before anything else; `stop` hands everything over.
+
+    Args:
+        builtin: actions served inside the process, by namespace; `echo` and `sleep` of the
+            namespace `default` are always there.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        ambient: Ambient | None = None,
+        *,
+        builtin: Mapping[str, Mapping[str, Action]] | None = None,
+    ) -> None:
+        self.config = config
+        self.ambient = ambient or SystemAmbient()
+        self.owner_token = self.ambient.ulid()
+        self.replica_id = self.owner_token[-6:].lower()
+        self.stats = EngineStats()
+        self._builtin_actions = {
+            "default": {"echo": echo, "sleep": sleeper(self.ambient)},
+            **(builtin or {}),
+        }
+        self._builtin: list[BuiltinWorker] = []
+        self._event_listeners: list[EventListener] = []
+        self._drain_listeners: list[Callable[[], None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._lanes: list[asyncio.Task[None]] = []
+        self._failed: asyncio.Future[None] | None = None
+        self.is_draining = False
+        self.is_started = False
+
+    # -- lifecycle -------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connect and begin to take runs.
+
+        Raises:
+            DatabaseUnavailableError: PostgreSQL does not answer now.
+        """
+        loop = asyncio.get_running_loop()
+        config, ambient, token, stats = self.config, self.ambient, self.owner_token, self.stats
+        self.reads: AsyncEngine = create_reads(
+            config.dsn, config.lease_ttl_s, config.read_connections
+        )
+        await self._require_database()
+        self._failed = loop.create_future()
+        self._listener = Listener(config, ambient, token, stats, heard=self._heard)
+        self._committer = Committer(
+            config, ambient, token, stats,
+            after_commit=self._after_commit, notice=self._listener.notice,
+        )  # fmt: skip
+        self._dispatcher = Dispatcher(config, ambient, self.reads, stats)
+        self._registry = Registry(
+            config, ambient, self._committer, self._dispatcher, self.reads, stats
+        )
+        self._scanner = Scanner(
+            config, ambient, token, self.reads, self._registry, self._dispatcher, stats
+        )
+        self._lessor = Lessor(
+            config, ambient, token, loop,
+            held=lambda: list(self._registry.actors), lost=self._registry.lost,
+        )  # fmt: skip
+        self._dispatcher.report = self._registry.report
+        self._dispatcher.progress = ProgressFilter(ambient, self._registry.submit).take
+        self._dispatcher.unreached = self._scanner.look_for_tasks
+        self._dispatcher.may_push = lambda: self._lessor.is_good
+        self._lessor.start()
+        self._lanes = [self._spawn(self._committer.run_lane()) for _ in range(config.lanes)]
+        self._tasks = [
+            self._spawn(work)
+            for work in (
+                self._listener.run(),
+                self._scanner.run_runs(),
+                self._scanner.run_tasks(),
+                self._scanner.run_idle(),
+                self._dispatcher.run_claims(),
+                self._dispatcher.run_heartbeats(),
+            )
+        ]
+        self._start_builtin()
+        self.is_started = True
+        log.info("replica.started", replica=self.replica_id)
+
+    async def _require_database(self) -> None:
+        try:
+            async with self.reads.connect() as conn:
+                await conn.exec_driver_sql("SELECT 1")
+        except Exception as error:
+            await self.reads.dispose()
+            if is_connection_loss(error):
+                raise errors.DatabaseUnavailableError from error
+            raise
+
+    def _start_builtin(self) -> None:
+        for namespace, actions in self._builtin_actions.items():
+            worker = BuiltinWorker(
+                self._dispatcher,
+                self.ambient,
+                namespace,
+                actions,
+                beat_s=self.config.task_lease_s / 3,
+            )
+            self._builtin.append(worker)
+            worker.start()
+
+    async def stop(self, grace_s: float = 1.0) -> None:
+        """Drain: end streams, commit what is queued, hand every run to the other replicas."""
+        if not self.is_started or self.is_draining:
+            return
+        self.is_draining = self._scanner.is_draining = True
+        self._dispatcher.drain()
+        for listener in list(self._drain_listeners):
+            listener()
+        for worker in self._builtin:
+            worker.stop()
+        self._committer.close()
+        _, late = await asyncio.wait(self._lanes, timeout=grace_s)
+        self._registry.stop()
+        for task in [*late, *self._tasks]:
+            task.cancel()
+        await asyncio.gather(*self._lanes, *self._tasks, return_exceptions=True)
+        self._lessor.stop()
+        with contextlib.suppress(Exception):  # the leases run out by themselves
+            async with self.reads.connect() as conn:
+                handed = await claims.hand_over(conn, token=self.owner_token)
+                await conn.exec_driver_sql(
+                    "SELECT pg_notify('runkon', %(hint)s)",
+                    {"hint": f'{{"s":"{self.owner_token}","r":1}}'},
+                )
+                log.info("replica.stopped", replica=self.replica_id, runs_handed_over=handed)
+        await self.reads.dispose()
+
+    async def wait_failed(self) -> None:
+        """Return never; raise what ended one of the engine's loops."""
+        assert self._failed is not None
+        await asyncio.shield(self._failed)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or self._failed is None or self._failed.done():
+            return
+        if (error := task.exception()) is not None:
+            log.error("replica.loop_failed", exc_info=error)
+            self._failed.set_exception(error)
+
+    @property
+    def database_is_up(self) -> bool:
+        """Whether PostgreSQL answered within the last seconds."""
+        return self.is_started and self._listener.is_up and not self._committer.is_down
+
+    # -- events ----------------------------------------------------------------------------------
+
+    def on_events(self, listener: EventListener) -> Callable[[], None]:
+        """Call `listener` after each commit with each run's new events; gives the remover.
+
+        Also called with None for a run that may have new events written elsewhere, and with run id
+        `*` when every run may.
+        """
+        self._event_listeners.append(listener)
+        return lambda: self._event_listeners.remove(listener)
+
+    def on_drain(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` once when this replica begins to stop; gives the remover."""
+        self._drain_listeners.append(listener)
+        return lambda: self._drain_listeners.remove(listener)
+
+    def _after_commit(self, batch: Batch) -> None:
+        for run_id, records in batch.events.items():
+            for listener in self._event_listeners:
+                listener(run_id, records)
+
+    def _heard(self, hint: dict[str, Any]) -> None:
+        for run_id in hint.get("e", ()):
+            for listener in self._event_listeners:
+                listener(run_id, None)
+        facts = hint.get("f", ())
+        for run_id in list(self._registry.actors) if facts == EVERYTHING else facts:
+            self._registry.wake(run_id)
+        if "r" in hint:
+            self._scanner.look_for_runs()
+        if "t" in hint:
+            self._dispatcher.look()
+        for task_id, reason in hint.get("c", {}).items():
+            self._dispatcher.cancel(task_id, reason)
+
+    # -- calls -----------------------------------------------------------------------------------
+
+    def _require_ready(self) -> None:
+        if self.is_draining:
+            raise errors.DrainingError
+        if self._committer.is_down:
+            raise errors.DatabaseUnavailableError
+
+    async def start_run(self, command: StartRun) -> RunStarted:
+        """Create a run and begin it.
+
+        Raises:
+            RunKeyInUseError: a live run holds the key and the policy is to fail.
+            RequestIdReusedError: the request id came with another payload.
+        """
+        answer = (await self.start_runs([command]))[0]
+        if isinstance(answer, errors.RunkonError):
+            raise answer
+        return answer
+
+    async def start_runs(
+        self, commands: Sequence[StartRun]
+    ) -> list[RunStarted | errors.RunkonError]:
+        """Create many runs in as few commits as possible; each has its own outcome."""
+        self._require_ready()
+        entries = [self._start(command) for command in commands]
+        answers = await asyncio.gather(*(entry.future for entry in entries), return_exceptions=True)
+        outcomes: list[RunStarted | errors.RunkonError] = []
+        for command, answer in zip(commands, answers, strict=True):
+            if (
+                isinstance(answer, errors.RunKeyInUseError)
+                and command.conflict_policy is ConflictPolicy.CANCEL_EXISTING
+            ):
+                outcomes.append(await self._start_instead(command, answer.metadata["run_id"]))
+            elif isinstance(answer, BaseException):
+                if not isinstance(answer, errors.RunkonError):
+                    raise answer
+                outcomes.append(answer)
+            else:
+                outcomes.append(answer)
+        return outcomes
+
+    def _start(self, command: StartRun, instead_of: str | None = None) -> StartEntry:
+        run_id = self.ambient.ulid()
+        request = self._request(command, "StartRun", {"run_id": run_id, "started": True})
+        entry = StartEntry(self._registry, run_id, command, request, instead_of=instead_of)
+        self._committer.submit(entry)
+        return entry
+
+    async def _start_instead(
+        self, command: StartRun, existing: str
+    ) -> RunStarted | errors.RunkonError:
+        """Cancel the run that holds the key and hand the key over at once."""
+        cancel = CancelRun(
+            namespace=command.namespace,
+            run_id=existing,
+            principal=command.principal,
+            reason=f"replaced by a new run with key {command.key!r}",
+        )
+        try:
+            with contextlib.suppress(errors.RunStateError):  # it ended meanwhile: just as well
+                await self.cancel_run(cancel)
+            return await self._start(command, existing).future
+        except errors.RunkonError as error:
+            return error
+
+    async def cancel_run(self, command: CancelRun) -> RunCancelled:
+        """Ask a run to stop; it says `cancelling` when this returns.
+
+        Raises:
+            RunNotFoundError, RunStateError, RequestIdReusedError
+        """
+        self._require_ready()
+        request = self._request(command, "CancelRun", {"run_id": command.run_id})
+        entry = CancelEntry(command, request, self._registry.recorded)
+        self._committer.submit(entry)
+        return await entry.future
+
+    async def resolve_gate(self, command: ResolveGate) -> GateResolved:
+        """Vote on a gate.
+
+        Raises:
+            GateNotFoundError, RunNotFoundError, GateAlreadyResolvedError, GateTimedOutError,
+            GateClosedError, GateSelectionInvalidError, GateStarterExcludedError
+        """
+        self._require_ready()
+        gate_id = command.gate_id
+        if gate_id is None:
+            async with self.reads.connect() as conn:
+                gate_id = await find_gate(
+                    conn,
+                    namespace=command.namespace,
+                    run_id=command.run_id,
+                    key=command.key,
+                    gate_name=command.gate_name or "",
+                )
+        run_id = run_of(gate_id)
+        request = self._request(command, "ResolveGate", {"run_id": run_id, "gate_id": gate_id})
+        entry = GateVoteEntry(run_id, gate_id, command, request, self._registry.recorded)
+        self._committer.submit(entry)
+        return await entry.future
+
+    def _request(
+        self, command: StartRun | CancelRun | ResolveGate, method: str, response: dict[str, Any]
+    ) -> NewRequest | None:
+        if command.request_id is None:
+            return None
+        return NewRequest(command.namespace, command.request_id, method, command.digest, response)
+
+    # -- workers ---------------------------------------------------------------------------------
+
+    def open_session(self, hello: WorkerHello, notify: Callable[[], None]) -> WorkerSession:
+        """Connect a worker stream; `notify` says that the outbox has something."""
+        if self.is_draining:
+            raise errors.DrainingError
+        return self._dispatcher.open(hello, notify)
+
+    async def poll_tasks(
+        self, hello: WorkerHello, *, max_tasks: int, wait_s: float
+    ) -> list[TaskLease]:
+        """Up to `max_tasks` tasks; waits up to `wait_s` for the first."""
+        self._require_ready()
+        arrived = asyncio.Event()
+        session = self._dispatcher.open(hello, arrived.set)
+        try:
+            session.add_credit(max_tasks)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(arrived.wait(), wait_s)
+            session.drain()
+            leases, _, _ = session.take()
+            return leases
+        finally:
+            session.close()
+
+    async def report_task(self, namespace: str, report: TaskReport) -> ReportAck:
+        """Record how a task ended; returns when it is durable.
+
+        Raises:
+            TaskNotFoundError, TaskAttemptStaleError, ReportConflictError
+        """
+        self._require_ready()
+        future: asyncio.Future[tuple[AckStatus, str]] = asyncio.get_running_loop().create_future()
+
+        def acknowledge(status: AckStatus, message: str) -> None:
+            if not future.done():
+                future.set_result((status, message))
+
+        self._dispatcher.forget(report.fact.task_id)
+        self._registry.report(namespace, report, acknowledge)
+        status, message = await future
+        task_id = report.fact.task_id
+        if status is AckStatus.STALE:
+            raise errors.TaskAttemptStaleError(task_id, state=message)
+        if status is AckStatus.REFUSED:
+            if message == UNKNOWN_TASK:
+                raise errors.TaskNotFoundError(task_id)
+            raise errors.ReportConflictError(task_id)
+        return ReportAck(task_id=task_id, token=report.token, status=status, message=message)
+
+    async def heartbeat_task(self, namespace: str, beat: TaskHeartbeat) -> HeartbeatAnswer:
+        """Extend a task's lease."""
+        self._require_ready()
+        known, reason = await self._dispatcher.heartbeat_one(namespace, beat)
+        return HeartbeatAnswer(
+            task_id=beat.task_id, token=beat.token, known=known, cancel_reason=reason
+        )

@@ -1,0 +1,222 @@
+"""Gates: votes and deadlines, decided under the run's lock by whichever replica is asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runkon_server import errors
+from runkon_server.core.facts import GateDecided, GateDecision
+from runkon_server.core.gates import Vote, tally
+from runkon_server.runtime.commands import GateResolved
+from runkon_server.runtime.entries import CallEntry, Entry, find_run
+from runkon_server.store.locking import LockedVote
+from runkon_server.store.writing import to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runkon_server.runtime.commands import ResolveGate
+    from runkon_server.runtime.entries import Batch, FactRecorded
+    from runkon_server.store.locking import LockedGate, LockedRun, NewRequest, Wants
+
+
+class GateVoteEntry(CallEntry[GateResolved]):
+    """One principal's vote; the vote that completes the tally decides the gate.
+
+    First decision wins; the identical vote again is answered like the first; any other vote on a
+    decided gate is refused naming the winner.
+    """
+
+    __slots__ = ("_command", "_gate_id", "_recorded", "_then")
+
+    def __init__(
+        self,
+        run_id: str,
+        gate_id: str,
+        command: ResolveGate,
+        request: NewRequest | None,
+        then: Callable[[FactRecorded], None],
+    ) -> None:
+        super().__init__(run_id, request)
+        self._gate_id = gate_id
+        self._command = command
+        self._then = then
+        self._recorded: FactRecorded | None = None
+
+    def want(self, wants: Wants) -> None:
+        super().want(wants)
+        wants.runs.add(self.run_id)
+        wants.gates.add(self._gate_id)
+
+    def replay(self, response: dict[str, Any]) -> GateResolved:
+        return GateResolved(run_id=response["run_id"], gate_id=response["gate_id"], replayed=True)
+
+    def decide(self, batch: Batch) -> None:
+        self._recorded = None
+        try:
+            run = find_run(batch, self.run_id, self._command.namespace)
+            gate = batch.locked.gates.get(self._gate_id)
+            if gate is None:
+                raise errors.GateNotFoundError(self._gate_id)
+            self._vote(batch, run, gate)
+        except errors.RunkonError as error:
+            self.refusal = error
+        else:
+            self.answer = GateResolved(run_id=self.run_id, gate_id=self._gate_id)
+
+    def _vote(self, batch: Batch, run: LockedRun, gate: LockedGate) -> None:
+        command = self._command
+        decision = "approve" if command.approve else "reject"
+        wrong = [s for s in command.selections if s not in {k for k, _ in gate.options or ()}]
+        if wrong:
+            raise errors.GateSelectionInvalidError(wrong, [key for key, _ in gate.options or ()])
+        mine = next((v for v in gate.votes if v.principal == command.principal), None)
+        if mine is not None and _same(mine, command, decision):
+            return
+        if gate.exclude_starter and command.principal == run.started_by:
+            raise errors.GateStarterExcludedError(gate.id, principal=command.principal)
+        _require_pending(gate)
+        if run.is_terminal or run.status == "cancelling":
+            raise errors.GateClosedError(gate.id)
+        if gate.is_due:
+            raise errors.GateTimedOutError(gate.id)
+        if mine is not None:
+            raise errors.GateAlreadyResolvedError(
+                gate.id, decision=f"{mine.decision} voted", resolved_by=mine.principal
+            )
+        selections = list(command.selections) or None
+        gate.votes.append(LockedVote(command.principal, decision, command.feedback, selections))
+        vote = {
+            "principal": command.principal,
+            "decision": decision,
+            "feedback": command.feedback,
+            "selections": selections,
+            "on_behalf_of": command.on_behalf_of,
+        }
+        row = {"run_id": run.id, "gate_id": gate.id, "n": len(gate.votes), **vote}
+        batch.writes.votes.append(row)
+        if gate.approvers > 1:
+            voted = {"gate_id": gate.id, "gate_name": gate.name, "vote": vote}
+            batch.append_event(run, "gate_voted", to_json(voted))
+        verdict = tally(
+            approvers=gate.approvers,
+            exclude_starter=gate.exclude_starter,
+            starter=run.started_by,
+            votes=[
+                Vote(principal=v.principal, approve=v.decision == "approve", feedback=v.feedback)
+                for v in gate.votes
+            ],
+        )
+        if verdict is not None:
+            self._recorded = _settle(batch, run, gate, verdict, command)
+
+    def committed(self, batch: Batch) -> None:
+        if self._recorded is not None:
+            self._then(self._recorded)
+        super().committed(batch)
+
+
+class GateTimeoutEntry(Entry):
+    """Decides a gate whose deadline has passed, unless somebody else has."""
+
+    __slots__ = ("_gate_id", "_recorded", "_then")
+
+    def __init__(self, run_id: str, timer_id: str, then: Callable[[FactRecorded], None]) -> None:
+        super().__init__(run_id)
+        self._gate_id = timer_id.removesuffix(":gate")
+        self._then = then
+        self._recorded: FactRecorded | None = None
+
+    def want(self, wants: Wants) -> None:
+        wants.runs.add(self.run_id)
+        wants.gates.add(self._gate_id)
+
+    def apply(self, batch: Batch) -> None:
+        self._recorded = None
+        run = batch.locked.runs.get(self.run_id)
+        gate = batch.locked.gates.get(self._gate_id)
+        if run is None or run.is_terminal or gate is None or gate.state != "pending":
+            return
+        if gate.is_due:
+            self._recorded = _settle(batch, run, gate, GateDecision.TIMED_OUT, None)
+
+    def committed(self, batch: Batch) -> None:
+        if self._recorded is not None:
+            self._then(self._recorded)
+
+
+def _same(vote: LockedVote, command: ResolveGate, decision: str) -> bool:
+    return (
+        vote.decision == decision
+        and vote.feedback == command.feedback
+        and (vote.selections or []) == list(command.selections)
+    )
+
+
+def _require_pending(gate: LockedGate) -> None:
+    match gate.state:
+        case "pending":
+            return
+        case "timed_out":
+            raise errors.GateTimedOutError(gate.id)
+        case "cancelled":
+            raise errors.GateClosedError(gate.id)
+        case _:
+            raise errors.GateAlreadyResolvedError(
+                gate.id, decision=gate.state, resolved_by=gate.resolved_by or "the server"
+            )
+
+
+def _settle(
+    batch: Batch,
+    run: LockedRun,
+    gate: LockedGate,
+    verdict: GateDecision,
+    command: ResolveGate | None,
+) -> FactRecorded:
+    """Write the decision to the gate's row, tell it, and record the fact for the owner."""
+    feedback, selections = _last_words(gate)
+    gate.state = verdict.value
+    gate.resolved_by = command.principal if command else None
+    row: dict[str, Any] = {
+        "run_id": run.id,
+        "id": gate.id,
+        "state": verdict.value,
+        "resolved_by": gate.resolved_by,
+        "on_behalf_of": command.on_behalf_of if command else None,
+        "feedback": feedback,
+        "selections": selections,
+    }
+    batch.writes.gate_ends.append(row)
+    told = {
+        "id": gate.id,
+        "step_id": gate.step_id,
+        "name": gate.name,
+        "gate_type": gate.gate_type,
+        "iteration": gate.iteration,
+        "prompt": gate.prompt,
+        "options": [{"key": key, "label": label} for key, label in gate.options or ()],
+        "approvers": gate.approvers,
+        "exclude_starter": gate.exclude_starter,
+        **{key: value for key, value in row.items() if key != "run_id"},
+    }
+    batch.append_event(
+        run, "gate_resolved", to_json({"gate": {k: v for k, v in told.items() if v is not None}})
+    )
+    return batch.record_fact(
+        run,
+        GateDecided(
+            gate_id=gate.id,
+            decision=verdict,
+            feedback=feedback,
+            selections=tuple(selections or ()),
+            decided_by=gate.resolved_by,
+        ),
+    )
+
+
+def _last_words(gate: LockedGate) -> tuple[str | None, list[str] | None]:
+    """The newest feedback and the newest selections among the votes."""
+    feedback = next((v.feedback for v in reversed(gate.votes) if v.feedback is not None), None)
+    selections = next((v.selections for v in reversed(gate.votes) if v.selections), None)
+    return feedback, selections

@@ -1,0 +1,378 @@
+"""The runs this replica owns: adopting, loading, waking, parking and losing them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from runkon_server import errors
+from runkon_server.core.engine import compile_plan, restore
+from runkon_server.core.facts import Started
+from runkon_server.dsl import snapshot
+from runkon_server.runtime.actors import Actor, Offer, report_offer, timer_offer
+from runkon_server.runtime.commands import AckStatus
+from runkon_server.runtime.gates import GateTimeoutEntry
+from runkon_server.runtime.reports import ReportEntry
+from runkon_server.store.database import is_connection_loss, is_retryable
+from runkon_server.store.loading import load_facts, load_runs, load_snapshot
+from runkon_server.store.locking import run_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from datetime import datetime
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from runkon_server.core.plan import Plan
+    from runkon_server.dsl.ast import Definition
+    from runkon_server.runtime.actors import DecisionEntry
+    from runkon_server.runtime.ambient import Ambient
+    from runkon_server.runtime.changeset import Changeset
+    from runkon_server.runtime.commands import TaskReport
+    from runkon_server.runtime.committer import Committer
+    from runkon_server.runtime.dispatcher import Dispatcher
+    from runkon_server.runtime.entries import Entry, FactRecorded
+    from runkon_server.runtime.settings import EngineConfig
+    from runkon_server.runtime.stats import EngineStats
+    from runkon_server.store.loading import LoadedRun
+
+log = structlog.get_logger(__name__)
+
+PLANS_MAX = 256
+TIMER_SLACK_S = 0.002
+"""A timer fires this much late by our clock, so that it is rarely early by the database's."""
+REARM_S = 0.05
+
+
+class Plans:
+    """Compiled definitions by content hash, the least recently used dropped first."""
+
+    def __init__(self) -> None:
+        self._plans: OrderedDict[tuple[str, str], Plan] = OrderedDict()
+
+    def compile(self, namespace: str, content_hash: str, definition: Definition) -> Plan:
+        """The plan of a definition at hand."""
+        key = (namespace, content_hash)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = compile_plan(definition)
+            self._plans[key] = plan
+            if len(self._plans) > PLANS_MAX:
+                self._plans.popitem(last=False)
+        self._plans.move_to_end(key)
+        return plan
+
+    async def load(self, reads: AsyncEngine, namespace: str, content_hash: str) -> Plan:
+        """The plan of a pinned definition, read from the database when it is not known here."""
+        known = self._plans.get((namespace, content_hash))
+        if known is not None:
+            return known
+        async with reads.connect() as conn:
+            text = await load_snapshot(conn, namespace, content_hash)
+        if text is None:
+            raise errors.WorkflowNotFoundError(content_hash)
+        return self.compile(namespace, content_hash, snapshot.load(text))
+
+
+class Registry:
+    """All actors of this replica."""
+
+    def __init__(  # noqa: PLR0917 - the joint where the parts of the engine meet
+        self,
+        config: EngineConfig,
+        ambient: Ambient,
+        committer: Committer,
+        dispatcher: Dispatcher,
+        reads: AsyncEngine,
+        stats: EngineStats,
+    ) -> None:
+        self._config = config
+        self._ambient = ambient
+        self._committer = committer
+        self._dispatcher = dispatcher
+        self._reads = reads
+        self._stats = stats
+        self._loop = asyncio.get_running_loop()
+        self._loading: dict[str, list[Offer]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.actors: dict[str, Actor] = {}
+        self.plans = Plans()
+        self.is_draining = False
+
+    # -- what actors need ------------------------------------------------------------------------
+
+    def submit(self, entry: Entry) -> None:
+        """Queue an entry for the committer."""
+        self._committer.submit(entry)
+
+    def assign(self, changeset: Changeset) -> None:
+        """Give new tasks to connected workers with credit; the rest is queued."""
+        for task in changeset.tasks.values():
+            if task.order.task_id in changeset.abandoned_tasks:
+                continue
+            session = self._dispatcher.reserve(changeset.namespace, task.order.action)
+            if session is not None:
+                task.session = session
+                task.token = self._ambient.token()
+
+    def unassign(self, changeset: Changeset) -> None:
+        """Return the credit of a decision that was not committed."""
+        for task in changeset.tasks.values():
+            if task.session is not None:
+                self._dispatcher.release(task.session)
+
+    def arm(self, actor: Actor, timer_id: str, kind: str, delay_s: float) -> None:
+        """Have a timer of an owned run fire in this process too; its row stays the truth."""
+        if handle := actor.timers.pop(timer_id, None):
+            handle.cancel()
+        actor.timers[timer_id] = self._loop.call_later(
+            max(0.0, delay_s) + TIMER_SLACK_S, self._fire, actor.run_id, timer_id, kind
+        )
+
+    def _fire(self, run_id: str, timer_id: str, kind: str) -> None:
+        actor = self.actors.get(run_id)
+        if actor is None:
+            return
+        actor.timers.pop(timer_id, None)
+        if kind == "gate":
+            self.submit(GateTimeoutEntry(run_id, timer_id, self.recorded))
+        elif kind == "start":
+            actor.offer(Offer(Started(), timer_id=timer_id))
+        else:
+            actor.offer(timer_offer(timer_id))
+
+    # -- after a commit --------------------------------------------------------------------------
+
+    def decided(self, entry: DecisionEntry, now: datetime) -> None:
+        """A decision is durable: carry out its orders, go on with what came meanwhile."""
+        actor, changeset = entry.actor, entry.changeset
+        actor.is_committing = False
+        actor.settle(entry, now)
+        self._dispatcher.carry_out(changeset, actor.generation, now)
+        self._count(changeset)
+        for offer in entry.offers:
+            if offer.acknowledge is not None:
+                offer.acknowledge(AckStatus.ACCEPTED, "")
+        if changeset.ended is not None or entry.park:
+            self._stats.runs_parked += entry.park
+            self._remove(actor)
+            self._reoffer(actor.pending, actor)
+        else:
+            actor.idle_since_s = self._ambient.boottime_s()
+            actor.move()
+
+    def started(self, entry: DecisionEntry | None, now: datetime) -> None:
+        """A run was created here; without a first decision it starts later, by its timer."""
+        self._stats.runs_started += 1
+        if entry is not None:
+            self.adopt(entry.actor)
+            self.decided(entry, now)
+
+    def refused(self, entry: DecisionEntry) -> None:
+        """A decision rested on something that is not so; see what is, and decide again."""
+        actor = entry.actor
+        actor.is_committing = False
+        if entry.is_lost:
+            self._stats.leases_lost += 1
+            log.info("lease.lost", run_id=actor.run_id, generation=actor.generation)
+            self._remove(actor)
+            self._reoffer([*entry.offers, *actor.pending], actor)
+            return
+        rejected = {id(offer) for offer, _, _ in entry.rejected}
+        for offer, status, message in entry.rejected:
+            if offer.acknowledge is not None:
+                offer.acknowledge(status, message)
+            if offer.timer_id is not None:
+                self._rearm(actor, offer.timer_id)
+        kept = [offer for offer in entry.offers if id(offer) not in rejected]
+        actor.pending[:0] = kept
+        if entry.is_behind:
+            self._spawn(self._catch_up(actor))
+        else:
+            actor.move()
+
+    def _rearm(self, actor: Actor, timer_id: str) -> None:
+        """Not due, or gone: look again in a moment unless the run no longer has the timer."""
+        kind = timer_id.rpartition(":")[2]
+        self.arm(actor, timer_id, "start" if kind == "start" else "timer", REARM_S)
+
+    def abandon(self, actor: Actor, offers: Sequence[Offer], error: Exception) -> None:
+        """The database refused a decision, or its outcome is unknown: forget the run.
+
+        Its lease is no longer renewed, so it is loaded anew (here or elsewhere) when that runs out.
+        """
+        log.error("run.abandoned", run_id=actor.run_id, exc_info=error)
+        self._remove(actor)
+        for offer in [*offers, *actor.pending]:
+            if offer.acknowledge is not None:
+                offer.acknowledge(AckStatus.REFUSED, "not recorded; report again")
+
+    def recorded(self, recorded: FactRecorded) -> None:
+        """A fact was stored by this replica: apply it if the run is ours."""
+        offer = Offer(recorded.fact, fact_seq=recorded.fact_seq)
+        if recorded.taken:
+            self._stats.runs_acquired += 1
+            self.load([recorded.run_id])
+            return
+        actor = self.actors.get(recorded.run_id)
+        if actor is not None:
+            actor.offer(offer)
+        elif recorded.run_id in self._loading:
+            self._loading[recorded.run_id].append(offer)
+
+    def _count(self, changeset: Changeset) -> None:
+        stats = self._stats
+        stats.events_appended += len(changeset.events)
+        for step in changeset.steps:
+            status = step.columns.get("status")
+            if status in {"completed", "failed", "skipped", "timed_out"}:
+                stats.steps_finished[status] += 1
+        if changeset.ended is not None:
+            stats.runs_finished[changeset.ended] += 1
+
+    # -- coming and going ------------------------------------------------------------------------
+
+    def adopt(self, actor: Actor) -> None:
+        """Keep a run that was started or loaded here."""
+        actor.idle_since_s = self._ambient.boottime_s()
+        self.actors[actor.run_id] = actor
+        self._stats.leases_held = len(self.actors)
+
+    def _remove(self, actor: Actor) -> None:
+        actor.stop()
+        if self.actors.get(actor.run_id) is actor:
+            del self.actors[actor.run_id]
+        self._stats.leases_held = len(self.actors)
+
+    def _reoffer(self, offers: Iterable[Offer], actor: Actor) -> None:
+        """Facts whose run is no longer ours: reports are recorded for the new owner.
+
+        Stored facts and timers need nothing, the next owner reads them.
+        """
+        for offer in offers:
+            if offer.report is not None:
+                self._record_report(actor.info.namespace, offer.report, offer.acknowledge)
+
+    def lost(self, run_ids: Iterable[str]) -> None:
+        """The renewal found that these runs are no longer ours."""
+        for run_id in run_ids:
+            actor = self.actors.get(run_id)
+            if actor is not None and not actor.is_committing:
+                self._stats.leases_lost += 1
+                self._remove(actor)
+                self._reoffer(actor.pending, actor)
+
+    def park_idle(self) -> None:
+        """Park the runs that have only waited for `linger_s`."""
+        deadline = self._ambient.boottime_s() - self._config.linger_s
+        for actor in list(self.actors.values()):
+            if actor.idle_since_s < deadline:
+                actor.park_if_idle()
+
+    def wake(self, run_id: str) -> None:
+        """Another replica stored a fact for a run of ours."""
+        actor = self.actors.get(run_id)
+        if actor is not None:
+            self._spawn(self._catch_up(actor))
+
+    async def _catch_up(self, actor: Actor) -> None:
+        """Read the facts that were stored by others and go on."""
+        try:
+            async with self._reads.connect() as conn:
+                facts = await load_facts(conn, [actor.run_id])
+        except Exception as error:
+            if not (is_connection_loss(error) or is_retryable(error)):
+                raise
+            await self._ambient.sleep(REARM_S)
+            actor.move()
+            return
+        for stored in facts.get(actor.run_id, ()):
+            actor.offer(Offer(stored.fact, fact_seq=stored.fact_seq))
+        actor.move()
+
+    def load(self, run_ids: Sequence[str]) -> None:
+        """Load runs whose lease this replica has just taken."""
+        fresh = [run_id for run_id in run_ids if run_id not in self._loading]
+        for run_id in fresh:
+            if stale := self.actors.get(run_id):
+                self._remove(stale)
+            self._loading[run_id] = []
+        if fresh:
+            self._spawn(self._load(fresh))
+
+    async def _load(self, run_ids: Sequence[str]) -> None:
+        try:
+            async with self._reads.connect() as conn:
+                loaded = await load_runs(conn, run_ids)
+            for run_id, run in loaded.items():
+                plan = await self.plans.load(self._reads, run.info.namespace, run.info.content_hash)
+                self._revive(run_id, run, plan)
+        except Exception as error:
+            # The lease is not renewed for a run without an actor, so it is tried again later.
+            log.exception("run.load_failed", run_ids=list(run_ids), error=str(error))
+        finally:
+            for run_id in run_ids:
+                self._loading.pop(run_id, None)
+
+    def _revive(self, run_id: str, run: LoadedRun, plan: Plan) -> None:
+        if run.info.owner_token != self._committer.owner_token:
+            return
+        actor = Actor(self, run_id, run.info, run.info.generation, restore(plan, run.rows))
+        actor.started_at.update(run.started_at)
+        self.adopt(actor)
+        for timer in run.timers:
+            self.arm(actor, timer.timer_id, timer.kind, timer.due_in_s)
+        for stored in run.facts:
+            actor.offer(Offer(stored.fact, fact_seq=stored.fact_seq))
+        for offer in self._loading.get(run_id, ()):
+            actor.offer(offer)
+        if not actor.is_committing and not actor.timers and not actor.waits_for_workers:
+            # Nothing to wait for in memory, for example a fact that was applied twice over.
+            actor.park_if_idle()
+
+    # -- reports ---------------------------------------------------------------------------------
+
+    def report(
+        self,
+        namespace: str,
+        report: TaskReport,
+        acknowledge: Callable[[AckStatus, str], None] | None,
+    ) -> None:
+        """Take a worker's report: to the run in memory here, or into the table for its owner."""
+        actor = self.actors.get(run_of(report.fact.task_id))
+        if actor is not None and actor.info.namespace == namespace:
+            actor.offer(report_offer(report, acknowledge))
+        else:
+            self._record_report(namespace, report, acknowledge)
+
+    def _record_report(
+        self,
+        namespace: str,
+        report: TaskReport,
+        acknowledge: Callable[[AckStatus, str], None] | None,
+    ) -> None:
+        run_id = run_of(report.fact.task_id)
+        self.submit(ReportEntry(run_id, namespace, report, acknowledge, self.recorded))
+
+    # -- lifecycle -------------------------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("registry.task_failed", exc_info=error)
+
+    def stop(self) -> None:
+        """Forget everything; the leases are handed over by statement."""
+        self.is_draining = True
+        for task in self._tasks:
+            task.cancel()
+        for actor in list(self.actors.values()):
+            self._remove(actor)

@@ -1,0 +1,147 @@
+"""The polls behind the hints: runs without an owner, tasks without a worker, idle runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import structlog
+
+from runkon_server.core.facts import Outcome, Reported
+from runkon_server.runtime.commands import TaskReport
+from runkon_server.store import claims
+from runkon_server.store.database import is_connection_loss, is_retryable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from runkon_server.runtime.ambient import Ambient
+    from runkon_server.runtime.dispatcher import Dispatcher
+    from runkon_server.runtime.registry import Registry
+    from runkon_server.runtime.settings import EngineConfig
+    from runkon_server.runtime.stats import EngineStats
+
+log = structlog.get_logger(__name__)
+
+
+class Scanner:
+    """Looks again and again, with jitter, at what nobody may have been told of."""
+
+    def __init__(  # noqa: PLR0917 - it looks after everything
+        self,
+        config: EngineConfig,
+        ambient: Ambient,
+        owner_token: str,
+        reads: AsyncEngine,
+        registry: Registry,
+        dispatcher: Dispatcher,
+        stats: EngineStats,
+    ) -> None:
+        self._config = config
+        self._ambient = ambient
+        self._owner_token = owner_token
+        self._reads = reads
+        self._registry = registry
+        self._dispatcher = dispatcher
+        self._stats = stats
+        self._ready = asyncio.Event()
+        self._lost = asyncio.Event()
+        self.is_draining = False
+
+    def look_for_runs(self) -> None:
+        """Some run may be ready."""
+        self._ready.set()
+
+    def look_for_tasks(self) -> None:
+        """Some task may have been told to stop that no worker here has."""
+        self._lost.set()
+
+    async def run_runs(self) -> None:
+        """Take ready and orphaned runs."""
+        while True:
+            taken = await self._guarded(self._acquire)
+            if taken != self._config.acquire_batch:
+                pause = self._config.scan_s * (0.5 + self._ambient.jitter())
+                await self._wait(self._ready, pause)
+
+    async def run_tasks(self) -> None:
+        """Hand out again, or settle, tasks whose worker is gone."""
+        while True:
+            await self._guarded(self._settle_lost)
+            pause = self._config.poll_s * (0.5 + self._ambient.jitter())
+            await self._wait(self._lost, pause)
+
+    async def run_idle(self) -> None:
+        """Park runs that only wait."""
+        while True:
+            await self._ambient.sleep(min(0.5, self._config.linger_s / 2))
+            self._registry.park_idle()
+
+    async def _acquire(self) -> int:
+        if self.is_draining:
+            return 0
+        async with self._reads.connect() as conn:
+            taken = await claims.acquire(
+                conn,
+                token=self._owner_token,
+                ttl_s=self._config.lease_ttl_s,
+                limit=self._config.acquire_batch,
+            )
+        steals = sum(stolen for _, stolen in taken)
+        if taken:
+            self._stats.runs_acquired += len(taken)
+            self._stats.steals += steals
+            if steals:
+                log.info("lease.stolen", runs=steals)
+            self._registry.load([run_id for run_id, _ in taken])
+        return len(taken)
+
+    async def _settle_lost(self) -> int:
+        limit = self._config.deliveries_max
+        async with self._reads.connect() as conn:
+            requeued = await claims.requeue_lost(conn, deliveries_max=limit)
+            lost = await claims.find_lost(conn, deliveries_max=limit)
+        if requeued:
+            self._stats.tasks_redelivered += requeued
+            self._dispatcher.look()
+        for task in lost:
+            self._registry.report(task.namespace, _settlement(task, limit), None)
+        return requeued
+
+    async def _guarded(self, look: Callable[[], Awaitable[int]]) -> int:
+        try:
+            return await look()
+        except Exception as error:
+            if not (is_connection_loss(error) or is_retryable(error)):
+                raise
+            log.warning("scan.failed", look=look.__name__, error=str(error).strip())
+            await self._ambient.sleep(self._config.poll_s)
+            return 0
+
+    async def _wait(self, event: asyncio.Event, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), seconds)
+        event.clear()
+
+
+def _settlement(task: claims.LostTask, deliveries_max: int) -> TaskReport:
+    """What the server says of a task that no worker will report."""
+    if task.was_cancelled:
+        fact = Reported(
+            task_id=task.id, outcome=Outcome.CANCELLED, error="stopped", error_code="CANCELLED"
+        )
+    else:
+        fact = Reported(
+            task_id=task.id,
+            outcome=Outcome.FAILED,
+            error=f"the worker fell silent {deliveries_max} times",
+            error_code="WORKER_LOST",
+            retryable=False,
+        )
+    by_server = task.token is None
+    return TaskReport(
+        token=task.token or "", fact=fact, digest="settled by the server", by_server=by_server
+    )

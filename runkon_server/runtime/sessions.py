@@ -1,0 +1,102 @@
+"""A connected worker as the dispatcher sees it: what it serves, its credit, what it must be told.
+
+A session holds no socket. Its stream takes the outbox whenever `notify` says there is something, so
+many leases, cancels and acknowledgements leave in one frame and nothing waits for a frame to fill.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runkon_server.runtime.commands import AckStatus, ReportAck, TaskCancel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from runkon_server.runtime.commands import TaskHeartbeat, TaskLease, TaskReport, WorkerHello
+    from runkon_server.runtime.dispatcher import Dispatcher
+
+FALLBACK = "*"
+
+
+class WorkerSession:
+    """One worker stream, one embedded worker, or one long poll."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, hello: WorkerHello, notify: Callable[[], None]
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._notify = notify
+        self._leases: list[TaskLease] = []
+        self._cancels: list[TaskCancel] = []
+        self._acks: list[ReportAck] = []
+        self.hello = hello
+        self.worker_id = hello.worker_id
+        self.namespace = hello.namespace
+        self.actions = hello.actions - {FALLBACK}
+        self.is_fallback = FALLBACK in hello.actions
+        self.credit = 0
+        self.is_open = True
+        self.is_known = False
+        """Whether it has given credit before; a new worker may find an old queue."""
+        self.tasks: dict[str, str] = {}
+        """Tasks this worker has: id → token."""
+
+    def add_credit(self, n: int) -> None:
+        """Allow `n` more tasks."""
+        self.credit += n
+        if self.is_open:
+            self._dispatcher.credit_added(self)
+
+    def report(self, reports: Sequence[TaskReport]) -> None:
+        """Take reports; each is acknowledged in the outbox after its commit."""
+        for report in reports:
+            task_id, token = report.fact.task_id, report.token
+            if self.tasks.get(task_id) == token:
+                del self.tasks[task_id]
+                self._dispatcher.forget(task_id)
+
+            def acknowledge(
+                status: AckStatus, message: str, task_id: str = task_id, token: str = token
+            ) -> None:
+                self.acknowledge(
+                    ReportAck(task_id=task_id, token=token, status=status, message=message)
+                )
+
+            self._dispatcher.report(self.namespace, report, acknowledge)
+
+    def heartbeat(self, beats: Sequence[TaskHeartbeat]) -> None:
+        """Extend the leases of these tasks; those that no longer count come back as cancels."""
+        self._dispatcher.heartbeat(self, beats)
+
+    def take(self) -> tuple[list[TaskLease], list[TaskCancel], list[ReportAck]]:
+        """Empty the outbox."""
+        taken = self._leases, self._cancels, self._acks
+        self._leases, self._cancels, self._acks = [], [], []
+        return taken
+
+    def drain(self) -> None:
+        """Hand out nothing more."""
+        self.credit = 0
+        self.is_open = False
+
+    def close(self) -> None:
+        """The worker is gone; what it has stays leased until the deadline."""
+        self.drain()
+        self._dispatcher.remove(self)
+
+    def push(self, lease: TaskLease) -> None:
+        """Put a task into the outbox."""
+        self.tasks[lease.task_id] = lease.token
+        self._leases.append(lease)
+        self._notify()
+
+    def cancel(self, task_id: str, token: str, reason: str) -> None:
+        """Tell the worker to stop a task."""
+        self._cancels.append(TaskCancel(task_id=task_id, token=token, reason=reason))
+        self._notify()
+
+    def acknowledge(self, ack: ReportAck) -> None:
+        """Put an acknowledgement into the outbox."""
+        self._acks.append(ack)
+        self._notify()

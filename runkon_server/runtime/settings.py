@@ -1,0 +1,35 @@
+"""What an operator can set for the engine. All times in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Settings of one replica. The defaults suit production; tests use shorter times."""
+
+    dsn: str
+    """libpq URL or key/value text; a direct connection, not through a transaction pooler."""
+    lease_ttl_s: float = 30.0
+    """How long a run stays with a replica that has fallen silent."""
+    lease_refresh_s: float = 10.0
+    """At most a third of the TTL."""
+    task_lease_s: float = 30.0
+    """A task whose worker is silent for this long is handed out again."""
+    linger_s: float = 2.0
+    """How long a run that waits only for workers stays in its owner's memory."""
+    scan_s: float = 0.25
+    """Pause between looks for runs without an owner, ±50 %."""
+    poll_s: float = 1.0
+    """Longest wait for anything that a notification should have told."""
+    lanes: int = 2
+    """Transactions in flight. One is enough on a fast disk, four to eight help on a slow one."""
+    read_connections: int = 4
+    acquire_batch: int = 64
+    deliveries_max: int = 6
+    """A task lost this often is failed with code WORKER_LOST instead of being handed out again."""
+
+    def __post_init__(self) -> None:
+        if self.lease_refresh_s > self.lease_ttl_s / 2:
+            raise ValueError("lease_refresh_s must be well below lease_ttl_s")

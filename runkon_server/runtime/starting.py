@@ -1,0 +1,212 @@
+"""StartRun: one commit holds the run, its first decision and the first task on its way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runkon_server import errors
+from runkon_server.core.engine import restore
+from runkon_server.core.facts import Started
+from runkon_server.core.records import RunRecord, RunRows
+from runkon_server.dsl.queries import display_name
+from runkon_server.runtime.actors import Actor, DecisionEntry, Offer
+from runkon_server.runtime.changeset import DETAIL_COLUMNS
+from runkon_server.runtime.commands import ConflictPolicy, RunStarted
+from runkon_server.runtime.entries import CallEntry
+from runkon_server.store.loading import RunInfo
+from runkon_server.store.locking import TERMINAL, LockedRun
+from runkon_server.store.writing import NewRun
+
+if TYPE_CHECKING:
+    from runkon_server.runtime.commands import StartRun
+    from runkon_server.runtime.entries import Batch
+    from runkon_server.runtime.registry import Registry
+    from runkon_server.store.locking import NewRequest, Wants
+
+
+class StartEntry(CallEntry[RunStarted]):
+    """Creates a run owned by this replica, unless its key or its request id says otherwise.
+
+    Args:
+        instead_of: a run that may hold the key although it is live (it is being cancelled for us).
+    """
+
+    __slots__ = ("_command", "_decision", "_instead_of", "_registry")
+
+    def __init__(
+        self,
+        registry: Registry,
+        run_id: str,
+        command: StartRun,
+        request: NewRequest | None,
+        *,
+        instead_of: str | None = None,
+    ) -> None:
+        super().__init__(run_id, request)
+        self._registry = registry
+        self._command = command
+        self._instead_of = instead_of
+        self._decision = self._first_decision()
+
+    def _first_decision(self) -> DecisionEntry | None:
+        """What the run does at once; None when it starts later."""
+        command, registry = self._command, self._registry
+        pinned = command.pinned
+        info = RunInfo(
+            namespace=command.namespace,
+            workflow_name=pinned.definition.name,
+            content_hash=pinned.content_hash,
+            workflow_version=pinned.version,
+            trigger=command.trigger,
+            started_by=command.principal,
+            priority=command.priority,
+            owner_token=None,
+            generation=1,
+            fact_seq=0,
+            applied_fact_seq=0,
+        )
+        if command.start_delay:
+            return None
+        plan = registry.plans.compile(command.namespace, pinned.content_hash, pinned.definition)
+        record = RunRecord(
+            run_id=self.run_id,
+            workflow_name=pinned.definition.name,
+            status="pending",
+            inputs=command.inputs,
+            dry_run=command.dry_run,
+            fail_fast=command.fail_fast,
+        )
+        actor = Actor(registry, self.run_id, info, 1, restore(plan, RunRows(run=record)))
+        return actor.decide([Offer(Started())])
+
+    @property
+    def exclusive(self) -> tuple[Any, ...] | None:
+        if self._command.key is not None:
+            return ("key", self._command.namespace, self._command.key)
+        return super().exclusive
+
+    def want(self, wants: Wants) -> None:
+        super().want(wants)
+        if self._command.key is not None:
+            wants.run_keys[(self._command.namespace, self._command.key)] = self.run_id
+
+    def replay(self, response: dict[str, Any]) -> RunStarted:
+        return RunStarted(run_id=response["run_id"], started=response["started"], replayed=True)
+
+    def decide(self, batch: Batch) -> None:
+        if not self._take_key(batch):
+            return
+        command, pinned = self._command, self._command.pinned
+        batch.writes.definitions[(command.namespace, pinned.content_hash)] = pinned.snapshot
+        run = LockedRun(
+            self.run_id, command.namespace, "pending", batch.owner_token, 1, 0, 0, 0, 1,
+            command.principal,
+        )  # fmt: skip
+        decision = self._decision
+        row = self._row()
+        if decision is None:
+            assert command.start_delay is not None
+            delay_s = command.start_delay.total_seconds()
+            run.owner_token = None
+            row["ready_in_s"] = delay_s
+            batch.writes.timers.append(
+                {"run_id": run.id, "id": f"{run.id}:start", "kind": "start", "attempt": 0,
+                 "delay_s": delay_s}
+            )  # fmt: skip
+            batch.ready_runs = True
+        else:
+            run.fact_seq = run.applied_fact_seq = 1
+            decision.applied_fact_seq = 1
+            decision.changeset.write_to(batch, run)
+            if decision.changeset.ended is not None:
+                run.owner_token = None
+            elif decision.park:
+                run.owner_token = None
+                waits = [timer.delay_s for timer in decision.changeset.timers.values()]
+                row["ready_in_s"] = min(waits, default=None)
+        row.update(
+            status=run.status,
+            owner_token=run.owner_token,
+            last_seq=run.last_seq,
+            fact_seq=run.fact_seq,
+            applied_fact_seq=run.applied_fact_seq,
+            phase=run.changes.get("phase", "body"),
+            body_outcome=run.changes.get("body_outcome"),
+            blocked_on=run.changes.get("blocked_on"),
+        )
+        batch.writes.new_runs.append(NewRun(row, self._details()))
+        self.answer = RunStarted(run_id=self.run_id, started=True)
+
+    def _take_key(self, batch: Batch) -> bool:
+        """Whether the run's key is free; sets the answer or refusal when it is not."""
+        command = self._command
+        if command.key is None:
+            return True
+        holder, status = batch.locked.keys[(command.namespace, command.key)]
+        if holder == self.run_id:
+            return True
+        if status is not None and status not in TERMINAL and holder != self._instead_of:
+            if command.conflict_policy is ConflictPolicy.USE_EXISTING:
+                self.answer = RunStarted(run_id=holder, started=False)
+                if command.request_id is not None:
+                    batch.writes.responses.append(
+                        {
+                            "namespace": command.namespace,
+                            "request_id": command.request_id,
+                            "response": {"run_id": holder, "started": False},
+                        }
+                    )
+            else:
+                self.refusal = errors.RunKeyInUseError(command.key, run_id=holder)
+            return False
+        batch.writes.keys.append(
+            {"namespace": command.namespace, "key": command.key, "run_id": self.run_id}
+        )
+        return True
+
+    def _row(self) -> dict[str, Any]:
+        command = self._command
+        return {
+            "id": self.run_id,
+            "namespace": command.namespace,
+            "workflow_name": command.pinned.definition.name,
+            "parent_run_id": command.parent_run_id,
+            "dry_run": command.dry_run,
+            "fail_fast": command.fail_fast,
+            "priority": command.priority,
+            "generation": 1,
+        }
+
+    def _details(self) -> dict[str, Any]:
+        command, pinned = self._command, self._command.pinned
+        changed = self._decision.changeset.run if self._decision else {}
+        details: dict[str, Any] = {
+            "run_id": self.run_id,
+            "namespace": command.namespace,
+            "key": command.key,
+            "workflow_version": pinned.version,
+            "content_hash": pinned.content_hash,
+            "workflow_title": display_name(pinned.definition),
+            "trigger": command.trigger,
+            "started_by": command.principal,
+            "inputs": command.inputs,
+            "labels": command.labels,
+        }
+        if command.start_delay:
+            details["delay_s"] = command.start_delay.total_seconds()
+        details.update({name: changed[name] for name in DETAIL_COLUMNS if name in changed})
+        return details
+
+    def committed(self, batch: Batch) -> None:
+        decision = self._decision
+        started = self.answer is not None and self.answer.started and not self.answer.replayed
+        if started:
+            self._registry.started(self._decision, batch.locked.now)
+        elif decision is not None:
+            self._registry.unassign(decision.changeset)
+        super().committed(batch)
+
+    def failed(self, error: Exception) -> None:
+        if self._decision is not None:
+            self._registry.unassign(self._decision.changeset)
+        super().failed(error)

@@ -1,0 +1,192 @@
+"""Single statements outside the committer: taking runs, renewing leases, handing out tasks.
+
+Each is one statement in autocommit. They lock runs or tasks, never both, in id order or with SKIP
+LOCKED, so they cannot deadlock with a batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from runkon_server.store.database import fetch
+from runkon_server.store.writing import to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    import psycopg
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+ADVISORY_CLASS: Final = 0x52554E4B
+"""Class of the session locks by which replicas see each other ("RUNK")."""
+
+# Two index scans: runs that became ready without an owner, and runs whose owner fell silent.
+_ACQUIRE = """
+WITH free AS (
+    SELECT id, false AS stolen FROM workflow_runs
+    WHERE ready_at <= clock_timestamp() AND owner_token IS NULL
+    ORDER BY ready_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+), silent AS (
+    SELECT id, true AS stolen FROM workflow_runs
+    WHERE owner_token IS NOT NULL AND lease_until < clock_timestamp()
+    LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+), taken AS (SELECT * FROM free UNION ALL SELECT * FROM silent)
+UPDATE workflow_runs r SET owner_token = %(token)s, generation = r.generation + 1,
+    lease_until = clock_timestamp() + make_interval(secs => %(ttl)s),
+    infra_attempts = r.infra_attempts + taken.stolen::int
+FROM taken WHERE r.id = taken.id RETURNING r.id, taken.stolen"""
+
+_RENEW = """
+UPDATE workflow_runs SET lease_until = clock_timestamp() + make_interval(secs => %s)
+WHERE owner_token = %s AND id = ANY(%s) RETURNING id"""
+
+_HAND_OVER = """
+UPDATE workflow_runs SET owner_token = NULL, lease_until = NULL, ready_at = clock_timestamp()
+WHERE owner_token = %(token)s"""
+
+_CLAIM = """
+UPDATE tasks t SET state = 'leased', token = gen_random_uuid()::text, worker_id = %(worker)s,
+    lease_until = clock_timestamp() + make_interval(secs => %(ttl)s)
+FROM (
+    SELECT q.run_id, q.id FROM tasks q
+    WHERE q.state = 'queued' AND q.namespace = %(namespace)s AND q.cancel_requested_at IS NULL
+      AND (q.action = ANY(%(actions)s) OR (%(fallback)s AND q.action <> ALL(%(named)s)))
+    ORDER BY q.priority DESC, q.created_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+) c JOIN workflow_runs r ON r.id = c.run_id
+WHERE t.run_id = c.run_id AND t.id = c.id
+RETURNING t.run_id, t.id, t.namespace, t.step_id, t.action, t.token, t.delivery, t.deadline_at,
+    t.payload, r.generation"""
+
+_EXTEND = """
+UPDATE tasks t SET lease_until = clock_timestamp() + make_interval(secs => %(ttl)s)
+FROM (SELECT k.run_id, k.id FROM json_to_recordset(%(rows)s::json)
+          AS u(run_id text, id text, token text)
+      JOIN tasks k ON k.run_id = u.run_id AND k.id = u.id AND k.token = u.token
+      WHERE k.state = 'leased' ORDER BY k.run_id, k.id FOR NO KEY UPDATE OF k) c
+WHERE t.run_id = c.run_id AND t.id = c.id RETURNING t.id, t.namespace, t.cancel_reason"""
+
+# A task that was told to stop is settled, never handed out again; so is one lost too often.
+_REQUEUE = """
+UPDATE tasks t SET state = 'queued', token = NULL, worker_id = NULL, lease_until = NULL,
+    delivery = t.delivery + 1
+FROM (SELECT run_id, id FROM tasks
+      WHERE state = 'leased' AND lease_until < clock_timestamp() AND cancel_requested_at IS NULL
+        AND delivery + 1 < %(deliveries)s
+      ORDER BY lease_until LIMIT 200 FOR NO KEY UPDATE SKIP LOCKED) c
+WHERE t.run_id = c.run_id AND t.id = c.id RETURNING t.id"""
+
+_LOST = """
+(SELECT id, namespace, token, cancel_requested_at IS NOT NULL FROM tasks
+ WHERE state = 'leased' AND lease_until < clock_timestamp()
+   AND (cancel_requested_at IS NOT NULL OR delivery + 1 >= %(deliveries)s) LIMIT 200)
+UNION ALL
+(SELECT id, namespace, NULL, true FROM tasks
+ WHERE state = 'queued' AND cancel_requested_at IS NOT NULL LIMIT 200)"""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedTask:
+    """A task that a worker of this replica was given."""
+
+    run_id: str
+    id: str
+    namespace: str
+    step_id: str
+    action: str
+    token: str
+    delivery: int
+    deadline_at: Any
+    payload: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class LostTask:
+    """A task that nobody will report any more."""
+
+    id: str
+    namespace: str
+    token: str | None
+    """None: it was told to stop before any worker had it."""
+    was_cancelled: bool
+
+
+async def acquire(
+    conn: AsyncConnection, *, token: str, ttl_s: float, limit: int
+) -> list[tuple[str, bool]]:
+    """Take up to twice `limit` runs: ready ones, and ones whose lease ran out.
+
+    Returns:
+        Run ids, each with whether it was stolen from a silent owner.
+
+    Source: M. Kleppmann, "How to do distributed locking" (the generation is the fencing token).
+    """
+    rows = await fetch(conn, _ACQUIRE, {"token": token, "ttl": ttl_s, "limit": limit})
+    return [(run_id, stolen) for run_id, stolen in rows]
+
+
+def renew(
+    conn: psycopg.Connection[Any], *, token: str, ttl_s: float, run_ids: list[str]
+) -> set[str]:
+    """Extend the leases on these runs; the ids that do not come back are lost."""
+    return {row[0] for row in conn.execute(_RENEW, (ttl_s, token, run_ids)).fetchall()}
+
+
+async def hand_over(conn: AsyncConnection, *, token: str) -> int:
+    """Give up every lease of this replica at once; the runs are ready for the others."""
+    return (await conn.exec_driver_sql(_HAND_OVER, {"token": token})).rowcount
+
+
+async def claim_tasks(
+    conn: AsyncConnection,
+    *,
+    namespace: str,
+    worker_id: str,
+    actions: Sequence[str],
+    fallback: bool,
+    named: Sequence[str],
+    limit: int,
+    ttl_s: float,
+) -> list[ClaimedTask]:
+    """Lease queued tasks to a worker, highest priority and oldest first.
+
+    Args:
+        fallback: also take actions that are not among `named`.
+        named: actions that some worker serves by name.
+    """
+    parameters = {
+        "namespace": namespace,
+        "worker": worker_id,
+        "actions": list(actions),
+        "fallback": fallback,
+        "named": list(named),
+        "limit": limit,
+        "ttl": ttl_s,
+    }
+    return [ClaimedTask(*row) for row in await fetch(conn, _CLAIM, parameters)]
+
+
+async def extend_tasks(
+    conn: AsyncConnection, *, tasks: Collection[tuple[str, str, str]], ttl_s: float
+) -> dict[str, tuple[str, str | None]]:
+    """Extend the leases of tasks given as (run id, task id, token).
+
+    Returns:
+        Task id → (namespace, why it should stop or None); tasks that no longer count are missing.
+    """
+    rows = to_json([{"run_id": r, "id": i, "token": t} for r, i, t in tasks])
+    result = await fetch(conn, _EXTEND, {"rows": rows, "ttl": ttl_s})
+    return {task_id: (namespace, reason) for task_id, namespace, reason in result}
+
+
+async def requeue_lost(conn: AsyncConnection, *, deliveries_max: int) -> int:
+    """Put tasks whose worker fell silent back into the queue; gives their number."""
+    result = await conn.exec_driver_sql(_REQUEUE, {"deliveries": deliveries_max})
+    return result.rowcount
+
+
+async def find_lost(conn: AsyncConnection, *, deliveries_max: int) -> list[LostTask]:
+    """Tasks that are out too long and must be settled instead of handed out again."""
+    rows = await fetch(conn, _LOST, {"deliveries": deliveries_max})
+    return [LostTask(*row) for row in rows]

@@ -1,0 +1,120 @@
+"""Connections to PostgreSQL: their settings, and which driver errors mean what.
+
+Everything here that fails raises the driver's errors; `is_connection_loss` and friends classify
+them, so that no other module needs to know SQLSTATEs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import psycopg
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from runkon_server.store.migrations import sqlalchemy_url
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+# A plan made while a table was empty is a sequential scan for ever (measured: 7 times slower), so
+# the committer's connections never plan by statistics: every statement there goes by a key.
+COMMITTER_SETTINGS: Final = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_material": "off",
+    "enable_memoize": "off",
+    "random_page_cost": "0.1",
+    "jit": "off",
+}
+_RETRYABLE: Final = frozenset({"40001", "40P01", "55P03"})
+_AWAY: Final = frozenset({"57P01", "57P02", "57P03", "53300", "08000", "08003", "08006"})
+
+
+def connection_options(lease_ttl_s: float, **settings: str) -> dict[str, Any]:
+    """Keyword arguments for psycopg: dead peers are noticed, a frozen owner cannot hold locks.
+
+    Source: the lease protocol counts on `idle_in_transaction_session_timeout` <= TTL/3.
+    """
+    timeout_ms = max(1000, int(lease_ttl_s * 1000 / 3))
+    merged = {
+        "timezone": "UTC",
+        "idle_in_transaction_session_timeout": str(timeout_ms),
+        "lock_timeout": "5000",
+        "application_name": "runkon",
+        **settings,
+    }
+    return {
+        "autocommit": True,
+        "connect_timeout": 3,
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 10_000,
+        "options": " ".join(f"-c {name}={value}" for name, value in merged.items()),
+    }
+
+
+async def connect_committer(dsn: str, lease_ttl_s: float) -> psycopg.AsyncConnection[Any]:
+    """A connection for the committer."""
+    return await psycopg.AsyncConnection.connect(
+        dsn, **connection_options(lease_ttl_s, **COMMITTER_SETTINGS)
+    )
+
+
+async def connect_listener(dsn: str, lease_ttl_s: float) -> psycopg.AsyncConnection[Any]:
+    """A session connection for LISTEN and the advisory lock; never through a pooler."""
+    return await psycopg.AsyncConnection.connect(dsn, **connection_options(lease_ttl_s))
+
+
+def connect_lessor(dsn: str, lease_ttl_s: float) -> psycopg.Connection[Any]:
+    """A synchronous connection for the renewal thread."""
+    return psycopg.connect(dsn, **connection_options(lease_ttl_s, statement_timeout="5000"))
+
+
+def create_reads(dsn: str, lease_ttl_s: float, pool_size: int) -> AsyncEngine:
+    """The pool for reads and single-statement writes, each in autocommit."""
+    options = connection_options(lease_ttl_s, statement_timeout="15000")
+    del options["autocommit"]
+    return create_async_engine(
+        sqlalchemy_url(dsn),
+        connect_args=options,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=5,
+        isolation_level="AUTOCOMMIT",
+        pool_use_lifo=True,
+    )
+
+
+async def fetch(
+    conn: AsyncConnection, statement: str, parameters: dict[str, Any]
+) -> Sequence[Sequence[Any]]:
+    """All rows of one plain statement; its parameters are `%(name)s`."""
+    result = await conn.exec_driver_sql(statement, parameters)
+    return cast("Sequence[Sequence[Any]]", result.all())
+
+
+def _driver_error(error: BaseException) -> BaseException:
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return error.orig
+    return error
+
+
+def is_connection_loss(error: BaseException) -> bool:
+    """Whether the session is gone, or the server refuses sessions."""
+    cause = _driver_error(error)
+    if not isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError):
+        return isinstance(cause, OSError | TimeoutError)
+    return cause.sqlstate is None or cause.sqlstate in _AWAY
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Whether the same transaction may be tried again: deadlock, serialization, lock timeout."""
+    cause = _driver_error(error)
+    return isinstance(cause, psycopg.Error) and cause.sqlstate in _RETRYABLE
