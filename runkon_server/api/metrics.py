@@ -58,6 +58,7 @@ class Metrics:
     """
 
     def __init__(self, engine: Source, streams_open: Callable[[], int]) -> None:
+        prometheus.disable_created_metrics()  # type: ignore[no-untyped-call] # left untyped
         self.registry = prometheus.CollectorRegistry()
         self._engine = engine
         self._open = prometheus.Gauge(

@@ -57,6 +57,10 @@ UNANSWERED_MAX: Final = 10_000
 """Reports without an acknowledgement at which reading stops."""
 FAREWELL_S: Final = 10.0
 """How long a worker that has closed its side waits for its last acknowledgements."""
+DRAIN_S: Final = 0.2
+"""How long a replica that goes away waits for them."""
+RECONNECT_MAX: Final = timedelta(milliseconds=500)
+"""Workers reconnect after a random part of it, so that they do not all come at once."""
 
 
 class Session(Protocol):
@@ -90,8 +94,6 @@ class StreamSettings:
     jitter: Callable[[], float]
     write_s: float = 30.0
     """How long a frame may wait to be taken before the worker is given up."""
-    drain_grace: timedelta = timedelta(milliseconds=500)
-    """How long reports are still taken when the replica goes away."""
 
 
 class WorkStream:
@@ -117,13 +119,15 @@ class WorkStream:
         self._session = open_session(self._wake.set)
 
     def drain(self) -> None:
-        """Tell the worker that the replica goes away, and end the stream a little later."""
-        grace = self._settings.drain_grace
+        """Tell the worker that the replica goes away, and end the stream.
+
+        The engine commits what it has and takes no more, so the grace that is told is zero.
+        """
         self._drain = workers_pb2.ServerDrain(
-            reconnect_delay=duration_of(grace * round(self._settings.jitter(), 1)),
-            grace=duration_of(grace),
+            reconnect_delay=duration_of(RECONNECT_MAX * round(self._settings.jitter(), 1)),
+            grace=duration_of(timedelta(0)),
         )
-        asyncio.get_running_loop().call_later(grace.total_seconds(), self._end_drain)
+        asyncio.get_running_loop().call_later(DRAIN_S, self._end_drain)
         self._wake.set()
 
     async def run(
@@ -136,6 +140,13 @@ class WorkStream:
             DrainingError: the replica goes away.
             ResourceExhaustedError: the worker does not read.
         """
+        try:
+            # Before any frame is looked at: a first write that is cut off by an error leaves the
+            # call in a state in which gRPC cannot send the error.
+            await self._send(Response(welcome=self._welcome()))
+        except BaseException:
+            self._session.close()
+            raise
         reader = asyncio.create_task(self._read(first, frames))
         writer = asyncio.create_task(self._write())
         try:
@@ -204,7 +215,6 @@ class WorkStream:
         self._session.heartbeat([parse_heartbeat(beat) for beat in beats])
 
     async def _write(self) -> None:
-        await self._send(Response(welcome=self._welcome()))
         told = False
         while True:
             await self._wake.wait()
@@ -214,7 +224,7 @@ class WorkStream:
             if self._drain is not None and not told:
                 await self._send(Response(drain=self._drain))
                 told = True
-            if self._drained:
+            if told and (self._drained or self._unanswered <= 0):
                 raise DrainingError
             if self._closing and self._unanswered <= 0 and not self._wake.is_set():
                 return

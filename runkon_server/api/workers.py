@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -81,6 +82,7 @@ class WorkerService(workers_pb2_grpc.WorkerServiceServicer):
             write_s=write_s,
         )
         self._streams: set[WorkStream] = set()
+        self._polls: set[asyncio.Future[list[TaskLease]]] = set()
         self._draining = False
         engine.on_drain(self._drain)
 
@@ -110,11 +112,21 @@ class WorkerService(workers_pb2_grpc.WorkerServiceServicer):
     ) -> workers_pb2.PollTasksResponse:
         """Take tasks, waiting for a first one."""
         wait = span_of(request.wait) if request.HasField("wait") else LONG_POLL_MAX
-        leases = await self._engine.poll_tasks(
-            _hello(request.namespace, request.worker_id, request.actions),
-            max_tasks=min(request.max_tasks or 1, TASKS_MAX),
-            wait_s=min(wait, LONG_POLL_MAX).total_seconds(),
+        poll = asyncio.ensure_future(
+            self._engine.poll_tasks(
+                _hello(request.namespace, request.worker_id, request.actions),
+                max_tasks=min(request.max_tasks or 1, TASKS_MAX),
+                wait_s=min(wait, LONG_POLL_MAX).total_seconds(),
+            )
         )
+        self._polls.add(poll)
+        poll.add_done_callback(self._polls.discard)
+        try:
+            leases = await poll
+        except asyncio.CancelledError:
+            if self._draining:
+                raise DrainingError from None
+            raise
         return workers_pb2.PollTasksResponse(leases=[render_lease(lease) for lease in leases])
 
     async def ReportTask(
@@ -143,6 +155,8 @@ class WorkerService(workers_pb2_grpc.WorkerServiceServicer):
         self._draining = True
         for stream in self._streams:
             stream.drain()
+        for poll in self._polls:
+            poll.cancel()
 
 
 def _hello(namespace: str, worker_id: str, actions: Iterable[str]) -> WorkerHello:

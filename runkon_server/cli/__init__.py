@@ -17,8 +17,7 @@ EPILOG: Final = """\
 Exit codes: 0 done, or stopped by SIGTERM or SIGINT; 1 it failed, and standard error says why (for
 `health`: not serving); 2 wrong usage.
 
-Every option can be given in the environment, as RUNKON_ and its name: RUNKON_DATABASE_URL,
-RUNKON_LISTEN, RUNKON_METRICS_PORT.
+Most options can also be given in the environment; the help of a command names the variables.
 """
 
 

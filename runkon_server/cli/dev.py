@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.option(
     "--data-dir",
     envvar="RUNKON_DATA_DIR",
+    show_envvar=True,
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
     help="Where the database is kept. Default ~/.local/share/runkon/postgres, for root"
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 @click.option(
     "--port",
     envvar="RUNKON_PORT",
+    show_envvar=True,
     type=click.IntRange(0, 65535),
     default=DEFAULT_PORT,
     show_default=True,

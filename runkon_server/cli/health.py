@@ -11,6 +11,7 @@ from runkon_server.cli.options import DEFAULT_LISTEN
 @click.option(
     "--address",
     envvar="RUNKON_ADDRESS",
+    show_envvar=True,
     default=DEFAULT_LISTEN,
     show_default=True,
     metavar="HOST:PORT|unix:PATH",

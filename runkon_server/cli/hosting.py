@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -32,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 STOP_GRACE_S: Final = 0.3
 """How long calls may run on after the engine has handed its runs over."""
+READY_S: Final = 5.0
+READY_LOOK_S: Final = 0.01
 LOOPBACK: Final = "127.0.0.1"
 
 
@@ -67,6 +70,7 @@ class _Host:
 
     def __init__(self, config: HostConfig) -> None:
         self._config = config
+        self._ambient = SystemAmbient()
         self._stop = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         self.failed = False
@@ -76,7 +80,7 @@ class _Host:
         loop.set_exception_handler(_log_loop_error)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
-        ambient = SystemAmbient()
+        ambient = self._ambient
         engine = Engine(self._engine_config(), ambient)
         health = Health(engine, SERVICES)
         hub = Hub(engine)
@@ -101,6 +105,7 @@ class _Host:
             self._supervise("hub", hub.follow(ambient))
             self._supervise("metrics", metrics.follow(ambient))
             health.begin()
+            await self._await_ready(health)
             log.info(
                 "server.started",
                 replica=engine.replica_id,
@@ -115,6 +120,13 @@ class _Host:
             await engine.stop()
             await server.stop(STOP_GRACE_S)
             log.info("server.stopped", replica=engine.replica_id, failed=self.failed)
+
+    async def _await_ready(self, health: Health) -> None:
+        """Wait until calls are welcome, so that `ready` means it; not for ever."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_S):
+                while not (health.is_ready or self._stop.is_set()):
+                    await self._ambient.sleep(READY_LOOK_S)
 
     def _engine_config(self) -> EngineConfig:
         ttl_s = self._config.lease_ttl_s

@@ -20,10 +20,11 @@ def database_option(command: CommandT) -> CommandT:
     return click.option(
         "--database-url",
         envvar="RUNKON_DATABASE_URL",
+        show_envvar=True,
         required=True,
         metavar="URL",
         help="The database: postgresql://USER:PASSWORD@HOST:PORT/NAME. Rather set"
-        " RUNKON_DATABASE_URL, for other users of the machine see a process's arguments.",
+        " the variable, for other users of the machine see a process's arguments.",
     )(command)
 
 
@@ -32,6 +33,7 @@ def metrics_option(command: CommandT) -> CommandT:
     return click.option(
         "--metrics-port",
         envvar="RUNKON_METRICS_PORT",
+        show_envvar=True,
         type=click.IntRange(0, 65535),
         metavar="PORT",
         help="Serve Prometheus metrics at http://HOST:PORT/metrics, on the host of the first"
@@ -46,6 +48,7 @@ def log_options(default: str) -> Callable[[CommandT], CommandT]:
         command = click.option(
             "--log-level",
             envvar="RUNKON_LOG_LEVEL",
+            show_envvar=True,
             type=click.Choice(["debug", "info", "warning", "error"]),
             default="info",
             show_default=True,
@@ -54,6 +57,7 @@ def log_options(default: str) -> Callable[[CommandT], CommandT]:
         return click.option(
             "--log-format",
             envvar="RUNKON_LOG_FORMAT",
+            show_envvar=True,
             type=click.Choice(["json", "console"]),
             default=default,
             show_default=True,
@@ -68,6 +72,7 @@ def reflection_option(command: CommandT) -> CommandT:
     return click.option(
         "--reflection/--no-reflection",
         envvar="RUNKON_REFLECTION",
+        show_envvar=True,
         default=True,
         show_default=True,
         help="Whether tools like grpcurl may ask the server for its contract.",

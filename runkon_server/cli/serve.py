@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--listen",
     envvar="RUNKON_LISTEN",
+    show_envvar=True,
     multiple=True,
     default=[DEFAULT_LISTEN],
     show_default=True,
@@ -34,12 +35,14 @@ if TYPE_CHECKING:
     "--insecure",
     is_flag=True,
     envvar="RUNKON_INSECURE",
+    show_envvar=True,
     help="Allow listeners that other machines can reach, in plain text. Nobody is asked who they"
     " are: only for a network in which everybody may do everything.",
 )
 @click.option(
     "--migrate/--no-migrate",
     envvar="RUNKON_MIGRATE",
+    show_envvar=True,
     default=False,
     show_default=True,
     help="Whether to bring the database's schema up to date first.",
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
 @click.option(
     "--lease-ttl",
     envvar="RUNKON_LEASE_TTL",
+    show_envvar=True,
     type=click.FloatRange(2, 600),
     default=30.0,
     show_default=True,

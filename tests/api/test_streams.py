@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2
+from google.rpc import error_details_pb2  # type: ignore[import-untyped] # the package has no stubs
 from grpc_status import rpc_status
 from sqlalchemy import text
 
@@ -76,8 +76,12 @@ class Bench:
 async def bench_on(engine: AsyncEngine, write_s: float = 30) -> AsyncIterator[Bench]:
     replica = FakeReplica(engine)
     hub = Hub(replica)
-    servicer = _Runs(EventStreams(replica, hub, write_s=write_s))
-    add = lambda server: runs_pb2_grpc.add_RunServiceServicer_to_server(servicer, server)  # noqa: E731 - a name makes the call below readable
+    streams = EventStreams(replica, hub, write_s=write_s)
+    servicer = _Runs(streams)  # type: ignore[abstract] # the other methods are not called
+
+    def add(server: grpc.aio.Server) -> None:
+        runs_pb2_grpc.add_RunServiceServicer_to_server(servicer, server)
+
     async with serving(add) as channel:
         yield Bench(replica, hub, runs_pb2_grpc.RunServiceStub(channel))
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from runkon_server.api.interceptor import CallObserver
+    from runkon_server.runtime.ambient import Ambient
     from runkon_server.runtime.commands import (
         HeartbeatAnswer,
         TaskCancel,
@@ -42,13 +43,15 @@ class FakeReplica:
         self._event_listeners: list[Callable[[str, Sequence[EventRecord] | None], None]] = []
         self._drain_listeners: list[Callable[[], None]] = []
         self.config = EngineConfig(dsn="postgresql://nowhere", task_lease_s=12)
-        self.ambient = SystemAmbient()
+        self.ambient: Ambient = SystemAmbient()
         self.replica_id = "replica-1"
         self.stats = EngineStats()
         self.database_is_up = True
         self.sessions: list[FakeSession] = []
         self.polls: list[tuple[WorkerHello, int, float]] = []
         self.poll_answer: list[TaskLease] = []
+        self.poll_gate = asyncio.Event()
+        self.poll_gate.set()
         self.reports: list[tuple[str, TaskReport]] = []
         self.report_answer = AckStatus.ACCEPTED
         self.beats: list[tuple[str, TaskHeartbeat]] = []
@@ -88,6 +91,7 @@ class FakeReplica:
         self, hello: WorkerHello, *, max_tasks: int, wait_s: float
     ) -> list[TaskLease]:
         self.polls.append((hello, max_tasks, wait_s))
+        await self.poll_gate.wait()
         return self.poll_answer
 
     async def report_task(self, namespace: str, report: TaskReport) -> ReportAck:

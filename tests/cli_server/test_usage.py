@@ -1,0 +1,111 @@
+"""`runkon-server` from outside: help, wrong usage, and what it says when it cannot start."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.servers import runkon_server
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOWHERE = "postgresql://runkon:geheim@127.0.0.1:1/runkon"
+
+
+def outcome(*arguments: str, **environment: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error."""
+    with runkon_server(arguments, environment) as server:
+        code = server.ended()
+        lines = [*server.said, *(str(record) for record in server.log)]
+        return code, "\n".join(server.printed), "\n".join(lines)
+
+
+def test_help_names_commands_and_exit_codes() -> None:
+    """What there is, and how it ends."""
+    code, printed, _ = outcome("--help")
+
+    assert code == 0
+    for word in ("serve", "dev", "migrate", "health", "version", "Exit codes", "RUNKON_"):
+        assert word in printed
+
+
+@pytest.mark.parametrize("command", ["serve", "dev", "migrate", "health", "version"])
+def test_every_command_has_help(command: str) -> None:
+    """Which needs no database."""
+    code, printed, _ = outcome(command, "--help")
+
+    assert code == 0
+    assert "Usage:" in printed
+
+
+def test_version_is_that_of_the_distribution() -> None:
+    """One line."""
+    code, printed, _ = outcome("version")
+
+    assert (code, printed) == (0, "runkon 0.1.0")
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+def test_a_missing_database_is_named_with_its_variable(command: str) -> None:
+    """Usage error, with the environment variable that would do."""
+    code, _, said = outcome(command)
+
+    assert code == 2
+    assert "--database-url" in said
+    assert "RUNKON_DATABASE_URL" in said
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["nonsense", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "::1:7411", "unix:", ":7411"],
+)
+def test_a_bad_address_is_refused(address: str) -> None:
+    """Usage error naming it, before the database is asked for anything."""
+    code, _, said = outcome("serve", "--listen", address, RUNKON_DATABASE_URL=NOWHERE)
+
+    assert code == 2
+    assert "Invalid value" in said
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0"])
+def test_an_address_that_others_reach_needs_a_word(address: str) -> None:
+    """Without --insecure it is refused, with the ways out."""
+    code, _, said = outcome("serve", "--listen", address, RUNKON_DATABASE_URL=NOWHERE)
+
+    assert code == 2
+    assert "--insecure" in said
+    assert "127.0.0.1" in said
+
+
+def test_what_is_no_database_url_is_refused() -> None:
+    """With an example, and without the text, which may hold a password."""
+    code, _, said = outcome("serve", "--database-url", "geheim")
+
+    assert code == 1
+    assert "postgresql://USER:PASSWORD@HOST/NAME" in said
+    assert "geheim" not in said
+
+
+def test_health_of_nobody_is_bad() -> None:
+    """Exit code 1 and a reason."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        code, _, said = outcome("health", "--address", address, "--timeout", "0.5")
+
+    assert code == 1
+    assert "does not answer" in said
+
+
+def test_a_folder_that_holds_something_else_is_no_data_dir(tmp_path: Path) -> None:
+    """`dev` says so and touches nothing."""
+    (tmp_path / "thesis.txt").write_text("years of work")
+
+    code, _, said = outcome("dev", "--data-dir", str(tmp_path), "--port", "0")
+
+    assert code == 1
+    assert "holds something else" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
