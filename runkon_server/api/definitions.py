@@ -20,7 +20,7 @@ from runkon_server.dsl.unsupported import refuse_unsupported
 from runkon_server.runtime.commands import PinnedDefinition
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from runkon_server.dsl.ast import Definition
     from runkon_server.dsl.diagnostics import Diagnostic
@@ -41,7 +41,7 @@ _REFUSALS: Final[Mapping[Group, type[errors.InvalidArgumentError]]] = {
     Group.SEMANTIC: errors.DslSemanticError,
     Group.UNSUPPORTED: errors.DslUnsupportedError,
 }
-"""The error by the groups of what is wrong; the first one that occurs names the whole."""
+"""The error by the group of the first problem, which names the whole."""
 
 _Value = TypeVar("_Value")
 
@@ -77,10 +77,9 @@ class CheckedSource:
         )
 
 
-def refusal_of(problems: Collection[Diagnostic]) -> errors.InvalidArgumentError:
-    """The error that tells a caller of these problems, of which there is at least one."""
-    groups = {each.group for each in problems}
-    kind = next(error for group, error in _REFUSALS.items() if group in groups)
+def refusal_of(problems: Sequence[Diagnostic]) -> errors.InvalidArgumentError:
+    """The error that tells a caller of these problems: at least one, in the order of the source."""
+    kind = _REFUSALS[problems[0].group]
     return kind(errors.Violation(_place(each), _description(each)) for each in problems)
 
 
