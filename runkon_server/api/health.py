@@ -53,6 +53,7 @@ class Health(health_pb2_grpc.HealthServicer):
         self._readiness = frozenset(("", *services))
         self._draining = False
         self._started = False
+        self._told = False
         self._changed = asyncio.Event()
 
     @property
@@ -72,11 +73,9 @@ class Health(health_pb2_grpc.HealthServicer):
 
     async def watch_database(self, ambient: Ambient) -> None:
         """Tell the watchers when the database goes and comes; never returns."""
-        before = self.is_ready
         while True:
             await ambient.sleep(_LOOK_S)
-            if self.is_ready != before:
-                before = self.is_ready
+            if self.is_ready != self._told:
                 self._tell()
 
     async def Check(
@@ -117,6 +116,7 @@ class Health(health_pb2_grpc.HealthServicer):
         return _SERVING if self.is_ready else _NOT_SERVING
 
     def _tell(self) -> None:
+        self._told = self.is_ready
         self._changed.set()
         self._changed = asyncio.Event()
 

@@ -17,7 +17,8 @@ EPILOG: Final = """\
 Exit codes: 0 done, or stopped by SIGTERM or SIGINT; 1 it failed, and standard error says why (for
 `health`: not serving); 2 wrong usage.
 
-Most options can also be given in the environment; the help of a command names the variables.
+Most options can also be given in the environment, such as RUNKON_DATABASE_URL; the help of a
+command names the variables.
 """
 
 

@@ -1,0 +1,168 @@
+"""The hub on real PostgreSQL: what is shared between streams, and what is not kept."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import event, text
+
+from runkon_server.api.hub import Hub
+from runkon_server.api.recent import RecentEvents
+from runkon_server.runtime.commands import EventRecord
+from support.replicas import FakeReplica
+from support.rows import NOON, add_events, add_run, engine_of, ulid
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+RUN = ulid(1)
+PROGRESS = ("step_progress", {"step_id": "s", "progress": "on it"})
+
+
+def record(seq: int, run_id: str = RUN, size: int = 0) -> EventRecord:
+    payload = json.dumps({"progress": "x" * size})
+    return EventRecord(run_id, seq, 1, "step_progress", NOON, 1, payload)
+
+
+@pytest.fixture
+async def engine(database: str) -> AsyncIterator[AsyncEngine]:
+    async with engine_of(database) as made:
+        async with made.connect() as conn:
+            await add_run(conn, RUN)
+            await add_events(conn, RUN, *[PROGRESS] * 20)
+        yield made
+
+
+@contextlib.contextmanager
+def statements(engine: AsyncEngine) -> Iterator[list[str]]:
+    """The statements that are sent meanwhile."""
+    sent: list[str] = []
+
+    def note(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        sent.append(statement)
+
+    event.listen(engine.sync_engine, "before_cursor_execute", note)
+    yield sent
+    event.remove(engine.sync_engine, "before_cursor_execute", note)
+
+
+async def test_streams_at_one_place_share_one_read(engine: AsyncEngine) -> None:
+    """Ten that ask at the same time cost one statement and get the very same entries."""
+    hub = Hub(FakeReplica(engine))
+    with contextlib.ExitStack() as stack, statements(engine) as sent:
+        watches = [stack.enter_context(hub.watch(RUN)) for _ in range(10)]
+        watches[0].learn_head(20)
+        pages = await asyncio.gather(*(watch.above(5) for watch in watches))
+
+    assert len(sent) == 1
+    assert [entry.seq for entry in pages[0]] == list(range(6, 21))
+    assert all(a is b for page in pages for a, b in zip(page, pages[0], strict=True))
+
+
+async def test_an_event_is_rendered_once_and_a_frame_built_once(engine: AsyncEngine) -> None:
+    """Streams in step get one frame object; a stream elsewhere shares the events."""
+    replica = FakeReplica(engine)
+    hub = Hub(replica)
+    with hub.watch(RUN) as one, hub.watch(RUN) as two:
+        replica.tell(RUN, [record(21), record(22)])
+        frame = one.shared_frame(await one.above(20))
+        same = two.shared_frame(await two.above(20))
+        entries, later = await one.above(20), await two.above(21)
+
+    assert frame is same
+    assert entries[1].message is later[0].message
+    assert frame.examined_seq == 22
+
+
+async def test_a_frame_is_not_shared_with_a_stream_that_knows_more(engine: AsyncEngine) -> None:
+    """One built before the newest event is still right; one for another place is not given."""
+    replica = FakeReplica(engine)
+    hub = Hub(replica)
+    with hub.watch(RUN) as watch:
+        replica.tell(RUN, [record(21)])
+        early = watch.shared_frame(await watch.above(20))
+        replica.tell(RUN, [record(22)])
+        next_one = watch.shared_frame(await watch.above(21))
+        early_again = watch.shared_frame(await watch.above(20))
+
+    assert (early.first_seq, early.examined_seq) == (21, 21)
+    assert (next_one.first_seq, next_one.examined_seq) == (22, 22)
+    assert early_again.first_seq == 21
+
+
+async def test_a_failed_read_is_tried_again(engine: AsyncEngine) -> None:
+    """A hint is not forgotten because the database was away when it was followed."""
+    replica = FakeReplica(engine)
+    hub = Hub(replica)
+    with hub.watch(RUN) as watch:
+        replica.tell(RUN, None)
+        async with engine.connect() as conn:
+            await conn.execute(text("ALTER TABLE run_events RENAME TO elsewhere"))
+            with pytest.raises(Exception, match="run_events"):
+                await watch.above(0)
+            await conn.execute(text("ALTER TABLE elsewhere RENAME TO run_events"))
+
+        page = await watch.above(0)
+
+    assert [entry.seq for entry in page] == list(range(1, 21))
+
+
+async def test_a_reader_that_goes_away_does_not_end_the_read_of_others(
+    engine: AsyncEngine,
+) -> None:
+    """The one who asked first is cancelled; the second gets its page."""
+    hub = Hub(FakeReplica(engine))
+    with hub.watch(RUN) as one, hub.watch(RUN) as two:
+        one.learn_head(20)
+        first = asyncio.create_task(one.above(0))
+        second = asyncio.create_task(two.above(0))
+        await asyncio.sleep(0)
+        first.cancel()
+
+        page = await second
+
+    assert len(page) == 20
+
+
+async def test_nothing_is_kept_of_runs_that_nobody_follows(engine: AsyncEngine) -> None:
+    """Events of other runs pass by; the last watch takes its run along."""
+    replica = FakeReplica(engine)
+    hub = Hub(replica)
+    with hub.watch(RUN):
+        assert hub.watches_open == 1
+        replica.tell(ulid(2), [record(1, ulid(2))])
+
+    assert hub.watches_open == 0
+    assert hub.recent.above(ulid(2), 0) == []
+    with statements(engine) as sent:
+        replica.tell(RUN, None)
+        replica.tell("*", None)
+    assert sent == []
+
+
+def test_recent_events_stay_within_their_budget() -> None:
+    """The oldest go first, and what is left is still without gaps."""
+    recent = RecentEvents(budget=100_000)
+
+    recent.add([record(seq, size=4_000) for seq in range(1, 51)])
+
+    kept = recent.above(RUN, 40)
+    assert [entry.seq for entry in kept] == list(range(41, 51))
+    assert recent.above(RUN, 0) == []
+
+
+def test_an_event_that_is_there_is_not_taken_twice() -> None:
+    """The table's copy of an event that the engine told gives the first entry again."""
+    recent = RecentEvents(budget=100_000)
+
+    told = recent.add([record(1), record(2)])
+    read = recent.add([record(2), record(3)])
+
+    assert read[0] is told[1]
+    assert [entry.seq for entry in recent.above(RUN, 0)] == [1, 2, 3]
