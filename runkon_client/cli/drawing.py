@@ -23,6 +23,7 @@ _SPINS_PER_S: Final = 10
 _INDENT: Final = 2
 _LABEL_WIDTH_MAX: Final = 44
 _TIME_WIDTH: Final = 11
+_ROOM_MIN: Final = 3
 
 _SIGN: Final = {
     Mark.GROUP: ("▸", "bold"),
@@ -66,11 +67,14 @@ def draw(
         foot.append(Text(printable(tree.error), style="red"))
     lines = tree.lines()
     width = min(_LABEL_WIDTH_MAX, max(map(_label_width, lines), default=0))
-    shown = [draw_line(line, width, now) for line in lines]
-    if height is not None:
-        room = max(3, height - len(head) - len(foot) - 2)
-        shown = _newest(shown, [line.mark in ACTIVE for line in lines], room)
-    return Group(*head, *shown, *foot)
+    room = len(lines) if height is None else max(_ROOM_MIN, height - len(head) - len(foot) - 2)
+    above, shown, below = crop(lines, room)
+    picture = [draw_line(line, width, now) for line in shown]
+    if above:
+        picture.insert(0, Text(f"  … {above} lines above", style="bright_black"))
+    if below:
+        picture.append(Text(f"  … {below} more", style="bright_black"))
+    return Group(*head, *picture, *foot)
 
 
 def heading(tree: RunTree, now: datetime) -> Text:
@@ -119,19 +123,30 @@ def _label_width(line: Line) -> int:
     return _INDENT * line.depth + len(line.label)
 
 
-def _newest(shown: list[Text], active: list[bool], room: int) -> list[Text]:
-    """As many lines as there is room for, from the first active one or the newest."""
-    if len(shown) <= room:
-        return shown
-    first = active.index(True) if True in active else len(shown)
-    start = min(max(0, first - room // 2), len(shown) - room + 1)
+def crop(lines: Sequence[Line], room: int) -> tuple[int, Sequence[Line], int]:
+    """Leave out what does not fit, around the first active line or the newest.
+
+    Args:
+        lines: all of them.
+        room: how many lines there may be, those included that say what was left out; at least 3.
+
+    Returns:
+        How many are left out above, the lines that stay, how many are left out below.
+    """
+    count = len(lines)
+    if count <= room:
+        return 0, lines, 0
+    active = (at for at, line in enumerate(lines) if line.mark in ACTIVE)
+    first = next(active, count)
+    between = room - 2
+    start = max(0, min(first, count - 1) - between // 2)
     if start == 0:
-        return [*shown[: room - 1], Text(f"  … {len(shown) - room + 1} more", "bright_black")]
-    rest = shown[start : start + room - 1]
-    above = Text(f"  … {start} lines above", style="bright_black")
-    if start + len(rest) < len(shown):
-        rest[-1] = Text(f"  … {len(shown) - start - len(rest) + 1} more", style="bright_black")
-    return [above, *rest]
+        stop = room - 1
+    elif start + between >= count:
+        start, stop = count - room + 1, count
+    else:
+        stop = start + between
+    return start, lines[start:stop], count - stop
 
 
 def _waiting(tree: RunTree, answers: Sequence[str]) -> list[Text]:

@@ -30,7 +30,7 @@ from runkon_client.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from runkon_client.values import Gate, RunEvent, Step
@@ -103,6 +103,9 @@ class RunTree:
     seq: int = 0
     """Sequence of the newest event applied."""
     _rows: defaultdict[_Place, dict[int, Step]] = field(default_factory=lambda: defaultdict(dict))
+    _passes: defaultdict[_Place, set[int]] = field(default_factory=lambda: defaultdict(set))
+    """For every block with rows below it, and the passes around the block: the passes of a loop."""
+    _lines: list[Line] | None = None
     _progress: dict[str, str] = field(default_factory=dict)
     _retrying: set[str] = field(default_factory=set)
     _votes: dict[str, int] = field(default_factory=dict)
@@ -110,6 +113,7 @@ class RunTree:
     def apply(self, event: RunEvent) -> None:
         """Take note of one event. What is not drawn changes nothing but `seq`."""
         self.seq = event.seq
+        self._lines = None
         match event:
             case RunStarted():
                 self.title, self.started_at = event.display_name, event.at
@@ -151,18 +155,39 @@ class RunTree:
         """Take a step's row as it stands, from an event or a list; an empty row says nothing."""
         if not step.id:
             return
+        self._lines = None
+        if (step.path, step.iterations) not in self._rows:
+            self._enter_blocks(step)
         rows = self._rows[step.path, step.iterations]
         if any(row.epoch < step.epoch for row in rows.values()):
             rows.clear()  # a resume repeats the step: its earlier attempts are replaced
         rows[step.retry_count] = step
         self._retrying -= {row.id for row in rows.values() if row.retry_count < step.retry_count}
 
+    def _enter_blocks(self, step: Step) -> None:
+        """Note for all blocks around a step that, and in which passes, they were entered.
+
+        Which of them are loops only the outline knows, so each is noted for every number of loops
+        that may be around it.
+        """
+        iterations = step.iterations
+        path, _, _ = step.path.rpartition(".")
+        while path:
+            for level in range(len(iterations) + 1):
+                self._passes[path, iterations[:level]].update(iterations[level : level + 1])
+            path, _, _ = path.rpartition(".")
+
     def missing_votes(self, gate: Gate) -> int:
         """How many more people have to approve."""
         return max(0, gate.approvers - self._votes.get(gate.id, 0))
 
-    def lines(self) -> list[Line]:
-        """The whole tree, top to bottom."""
+    def lines(self) -> Sequence[Line]:
+        """The whole tree, top to bottom; made anew only after a change."""
+        if self._lines is None:
+            self._lines = self._make_lines()
+        return self._lines
+
+    def _make_lines(self) -> list[Line]:
         placed: set[_Place] = set()
         found = [line for part in self.outline for line in self._part(part, 0, (), placed)]
         rest = sorted(
@@ -179,14 +204,14 @@ class RunTree:
         if part.shape is Shape.LEAF:
             yield from self._leaf(part, depth, passes, placed)
             return
-        started = self._has_rows(part, passes)
+        started = (part.path, passes) in self._passes
         mark = Mark.GROUP if started else Mark.AHEAD
         yield Line(depth=depth, mark=mark, label=part.label)
         if part.shape is not Shape.LOOP:
             for child in part.parts:
                 yield from self._part(child, depth + 1, passes, placed)
             return
-        for number in self._passes_seen(part, passes) or [0]:
+        for number in sorted(self._passes[part.path, passes]) if started else [0]:
             inside = depth + 1
             if started:
                 yield Line(depth=inside, mark=Mark.GROUP, label=f"pass {number + 1}")
@@ -252,49 +277,27 @@ class RunTree:
             notes.append(self._progress[step.id])
         return tuple(notes)
 
-    def _has_rows(self, part: Part, passes: tuple[int, ...]) -> bool:
-        return any(True for _ in self._places_in(part, passes))
 
-    def _places_in(self, part: Part, passes: tuple[int, ...]) -> Iterator[_Place]:
-        for place in self._rows:
-            path, iterations = place
-            if path.startswith(f"{part.path}.") and iterations[: len(passes)] == passes:
-                yield place
-
-    def _passes_seen(self, loop: Part, passes: tuple[int, ...]) -> Sequence[int]:
-        level = len(passes)
-        return sorted(
-            {
-                iterations[level]
-                for _, iterations in self._places_in(loop, passes)
-                if len(iterations) > level
-            }
-        )
-
-
-def _without_what_was_passed(lines: Iterable[Line], *, over: bool) -> list[Line]:
+def _without_what_was_passed(lines: Sequence[Line], *, over: bool) -> list[Line]:
     """Tell what is still ahead from what the run went past.
 
     A branch or loop it went past is one line, a step none; when the run is over nothing is ahead.
     """
-    lines = list(lines)
     reached = [at for at, line in enumerate(lines) if line.mark not in (Mark.AHEAD, Mark.GROUP)]
     last = reached[-1] if reached else -1
     kept: list[Line] = []
+    around: list[Line] = []  # the blocks that the line stands in, outermost first
     for at, line in enumerate(lines):
-        if line.mark is not Mark.AHEAD:
+        while around and around[-1].depth >= line.depth:
+            around.pop()
+        if line.mark is not Mark.AHEAD or (at > last and not over):
             kept.append(line)
-        elif at > last:
-            if not over:
-                kept.append(line)
-        elif _is_outermost_block(lines, at):
+        elif at < last and _is_outermost_block(line, around, lines[at + 1]):
             kept.append(replace(line, mark=Mark.NOT_TAKEN, notes=("not taken",)))
+        around.append(line)
     return kept
 
 
-def _is_outermost_block(lines: Sequence[Line], at: int) -> bool:
+def _is_outermost_block(line: Line, around: Sequence[Line], after: Line) -> bool:
     """Whether the line heads a block, and stands in none that was not taken as a whole."""
-    line = lines[at]
-    has_lines = at + 1 < len(lines) and lines[at + 1].depth > line.depth
-    above = next((each for each in reversed(lines[:at]) if each.depth < line.depth), None)
-    return has_lines and (above is None or above.mark is not Mark.AHEAD)
+    return after.depth > line.depth and not (around and around[-1].mark is Mark.AHEAD)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+import pytest
 from rich.console import Console
 
-from runkon_client.cli.drawing import draw
-from runkon_client.cli.run_tree import RunTree
+from runkon_client.cli.drawing import crop, draw
+from runkon_client.cli.run_tree import Line, Mark, RunTree
 from runkon_client.values import GateOption, RunStatus, StepCompleted, StepStarted, StepStatus
 from support.run_events import BEGAN_AT, SECOND, Story, gate, step
 
@@ -106,3 +107,19 @@ def test_no_escape_sequence_reaches_the_terminal() -> None:
     tree.apply(story.gate_waiting(gate(prompt="\x1b[5m?"), "body.1"))
 
     assert "\x1b" not in "".join(picture(tree, story.now))
+
+
+@pytest.mark.parametrize("room", [3, 4, 7, 50])
+@pytest.mark.parametrize("active", [None, 0, 1, 5, 25, 47, 48, 49])
+def test_cropping_keeps_the_active_line_and_counts_the_rest(room: int, active: int | None) -> None:
+    """With the lines that say what is missing, never more than there is room for."""
+    lines = [
+        Line(depth=0, mark=Mark.RUNNING if at == active else Mark.COMPLETED, label=str(at))
+        for at in range(50)
+    ]
+    above, shown, below = crop(lines, room)
+
+    assert above + len(shown) + below == 50
+    assert len(shown) + (above > 0) + (below > 0) <= room
+    assert [line.label for line in shown] == [str(at) for at in range(above, 50 - below)]
+    assert (49 if active is None else active) in range(above, 50 - below)
