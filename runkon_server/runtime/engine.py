@@ -146,6 +146,7 @@ class Engine:
                 self._scanner.run_runs(),
                 self._scanner.run_tasks(),
                 self._scanner.run_idle(),
+                self._scanner.run_partitions(),
                 self._dispatcher.run_claims(),
                 self._dispatcher.run_heartbeats(),
             )

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+import psycopg
 import structlog
 
 from runkon_server.core.facts import Outcome, Reported
 from runkon_server.runtime.commands import TaskReport
 from runkon_server.store import claims
 from runkon_server.store.database import is_connection_loss, is_retryable
+from runkon_server.store.partitions import ensure_partitions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from runkon_server.runtime.stats import EngineStats
 
 log = structlog.get_logger(__name__)
+
+PARTITIONS_S = 6 * 3_600.0
 
 
 class Scanner:
@@ -79,6 +83,15 @@ class Scanner:
         while True:
             await self._ambient.sleep(min(0.5, self._config.linger_s / 2))
             self._registry.park_idle()
+
+    async def run_partitions(self) -> None:
+        """Make the partitions of the months to come; a failure is only logged, rows have a home."""
+        while True:
+            try:
+                await asyncio.to_thread(ensure_partitions, self._config.dsn)
+            except psycopg.Error as error:
+                log.warning("partition.failed", error=str(error).strip())
+            await self._ambient.sleep(PARTITIONS_S * (0.5 + self._ambient.jitter()))
 
     async def _acquire(self) -> int:
         if self.is_draining:

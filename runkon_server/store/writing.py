@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from runkon_server.store.locking import run_of
 
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from runkon_server.core.decision import StepWrite
     from runkon_server.store.locking import LockedRun
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
-to_json = _ENCODER.encode
-"""JSON text of plain values; tuples become arrays."""
+_ENCODER: Final = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False
+)
+to_json: Final = _ENCODER.encode
+"""JSON text of plain values; tuples become arrays. NaN and infinity raise ValueError."""
 
 
 @dataclass(slots=True)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import create_engine, pool
 
+from runkon_server.store.partitions import ensure_partitions
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
@@ -29,7 +31,9 @@ def sqlalchemy_url(dsn: str) -> str:
 
 
 def upgrade(dsn: str, revision: str = "head") -> None:
-    """Bring the schema to `revision`; does nothing when it is there already.
+    """Bring the schema to `revision` and make the next months' partitions.
+
+    Does nothing that is done already.
 
     Safe to run from several processes at once and again after a crash: every step is one
     transaction and the version row is written with it.
@@ -41,6 +45,7 @@ def upgrade(dsn: str, revision: str = "head") -> None:
             connection.commit()
             try:
                 _run(connection, revision)
+                ensure_partitions(dsn)
             finally:
                 connection.rollback()
                 connection.exec_driver_sql("SELECT pg_advisory_unlock(%s)", (MIGRATION_LOCK,))

@@ -1,0 +1,71 @@
+"""Monthly partitions of `run_events`, by the time inside the run's id.
+
+Old months are dropped whole (retention), and a run's events never move: its id does not change.
+Partitions are made ahead of time; should none have been made, the default partition takes the rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+log = structlog.get_logger(__name__)
+
+MONTHS_AHEAD: Final = 3
+PARTITION_LOCK: Final = 727_002
+_CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_TIME_CHARACTERS: Final = 10
+"""Characters of a ULID that hold its milliseconds."""
+
+
+def ulid_floor(milliseconds: int) -> str:
+    """The smallest text that sorts at or before every ULID of this instant or later."""
+    digits = []
+    for _ in range(_TIME_CHARACTERS):
+        digits.append(_CROCKFORD[milliseconds & 31])
+        milliseconds >>= 5
+    return "".join(reversed(digits))
+
+
+def months(now: datetime, ahead: int) -> Iterator[tuple[str, str, str]]:
+    """Name and bounds of the partitions from the month of `now` on (UTC)."""
+    first = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    for _ in range(ahead + 1):
+        year, month = divmod(first.year * 12 + first.month, 12)
+        following = first.replace(year=year, month=month + 1)
+        lower, upper = (ulid_floor(int(at.timestamp() * 1000)) for at in (first, following))
+        yield f"run_events_y{first.year}m{first.month:02d}", lower, upper
+        first = following
+
+
+def ensure_partitions(dsn: str) -> int:
+    """Make the partitions of this month and the next ones; gives how many are new.
+
+    Several replicas may ask at once. A month whose rows are in the default partition already is
+    left there.
+    """
+    made = 0
+    with psycopg.connect(dsn, autocommit=True, options="-c timezone=UTC") as conn:
+        conn.execute("SELECT pg_advisory_lock(%s)", (PARTITION_LOCK,))
+        row = conn.execute("SELECT clock_timestamp()").fetchone()
+        assert row is not None
+        for name, lower, upper in months(row[0], MONTHS_AHEAD):
+            found = conn.execute("SELECT to_regclass(%s)", (name,)).fetchone()
+            if found is not None and found[0] is not None:
+                continue
+            try:
+                conn.execute(
+                    f"CREATE TABLE {name} PARTITION OF run_events"
+                    f" FOR VALUES FROM ('{lower}') TO ('{upper}')"
+                )
+            except psycopg.errors.CheckViolation:
+                log.warning("partition.rows_in_default", partition=name)
+            else:
+                made += 1
+    return made
