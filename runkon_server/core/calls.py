@@ -138,13 +138,12 @@ def _after_failure(
         jitter: 0…1.
     """
     node, error = op.node, columns["step_error"]
-    exhausted = op.attempt >= node.retries or not columns["retryable"]
-    if not exhausted and not tx.is_stopping():
+    if op.attempt < node.retries and columns["retryable"] and not tx.is_stopping():
         _announce_retry(tx, op, columns, jitter)
-    elif exhausted and node.tolerated:
+    elif node.tolerated:
         tx.state.leaf = None
         forget(tx, node.key)
-    elif exhausted and node.on_fail is not None:
+    elif node.on_fail is not None:
         _call_on_fail(tx, op, node.on_fail, error)
     else:
         _fail(tx, node, _failure(op, error), op.step_id)
@@ -194,7 +193,7 @@ def _call_on_fail(tx: Scratch, op: CallOp, agent: CallNode, error: str) -> None:
     rows = tx.take(at)
     if rows is not None:
         _adopt_on_fail(tx, op, agent, failure, rows[0])
-    elif tx.is_stopping() or not tx.may_start():
+    elif not tx.may_start():
         _fail(tx, op.node, failure, op.step_id)
     else:
         state = tx.state
@@ -244,7 +243,7 @@ def stop(tx: Scratch, op: CallOp) -> None:
         tasks.ask_to_stop(tx, _task(op), tasks.RUN_CANCELLED)
         return
     tx.order(ClearTimer(timer_id=ids.retry_timer(_task(op))))
-    _fail(tx, op.node, _failure(op, op.error or ""), op.step_id)
+    _after_failure(tx, op, {"step_error": op.error, "retryable": True})
 
 
 def stop_on_fail(tx: Scratch, op: OnFailOp) -> None:
@@ -253,10 +252,7 @@ def stop_on_fail(tx: Scratch, op: OnFailOp) -> None:
 
 
 def give_up(tx: Scratch, op: CallOp) -> None:
-    """The run no longer waits for what is in flight."""
-    if op.is_paused:
-        stop(tx, op)
-        return
+    """The run no longer waits for a running attempt; a pause has ended with the cancel."""
     task = _task(op)
     tasks.abandon(tx, task, tasks.RUN_CANCELLED)
     report(tx, op, tasks.given_up(task, _GIVEN_UP))

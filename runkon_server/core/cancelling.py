@@ -6,7 +6,7 @@ section runs under a grace period of its own, unless the cancel is forced.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from runkon_server.core import calls, gates, ids, parallel
 from runkon_server.core.decision import ClearTimer, SetTimer
@@ -17,14 +17,12 @@ if TYPE_CHECKING:
     from runkon_server.core.model import RunState
     from runkon_server.core.scratch import Scratch
 
-GRACE_S: Final = 300.0
-
 
 def ask(tx: Scratch, fact: CancelAsked) -> bool:
     """Somebody wants the run to stop; whether that is new."""
     state = tx.state
     is_first = state.cancel is None
-    if not is_first and (state.force or not fact.force):
+    if not is_first and not fact.force:
         return False
     was_asked = _is_asked(state)
     if is_first:
@@ -52,7 +50,6 @@ def grace_over(tx: Scratch, timer_id: str) -> bool:
     was_asked = _is_asked(state)
     if state.phase == "always":
         state.force = True
-        state.frame = None
     give_up(tx, was_asked=was_asked)
     return True
 
@@ -88,13 +85,11 @@ def give_up(tx: Scratch, *, was_asked: bool) -> None:
             parallel.give_up(tx, op)
         case _:
             pass
-    if tx.state.force:
-        tx.state.frame = None
 
 
 def grace_timer(state: RunState) -> str | None:
-    """The timer that bounds the present phase; None while the run is not being cancelled."""
-    if state.cancel is None or state.phase == "done":
+    """The timer that bounds the present phase; None unless the run is being cancelled."""
+    if state.cancel is None:
         return None
     setup = state.setup
     return ids.grace_timer(setup.run_id, state.phase, setup.epoch)
@@ -114,4 +109,4 @@ def keep_grace(tx: Scratch, before: RunState, consumed: str | None) -> None:
     if old is not None and old != consumed:
         tx.order(ClearTimer(timer_id=old))
     if new is not None:
-        tx.order(SetTimer(timer_id=new, kind="grace", delay_s=GRACE_S))
+        tx.order(SetTimer(timer_id=new, kind="grace", delay_s=tx.state.setup.grace_s))

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 class StepWrite:
     """One step row: new (`insert`, with every column that is not null) or changed columns only.
 
+    A column that has a value never becomes null again.
+
     `columns` uses the names of `records.StepRecord`. Mutable so that writes to one row made by
     successive facts fold into one.
     """

@@ -259,8 +259,7 @@ def _adopt(tx: Scratch, node: GateNode, at: str, passes: Passes, record: StepRec
             if record.gate_options is not None:
                 row["gate_options"] = record.gate_options
             tx.state.leaf = GateOp(node, record.id, row, record.gate_options)
-            if tx.state.cancel is None:
-                tx.state.status = "waiting"
+            tx.state.status = "waiting"  # unless the run turns out to be cancelled
         case "completed":
             _set_feedback(tx, record.gate_feedback, record.gate_selections)
         case "failed":

@@ -33,6 +33,7 @@ class Setup:
     epoch: int
     dry_run: bool
     fail_fast: bool
+    grace_s: float
     inputs: dict[str, str]
     variables: dict[str, str]
     """Those that every task is given with the same value."""

@@ -70,8 +70,8 @@ def set_markers(tx: Scratch, key: str, markers: frozenset[str]) -> None:
 
 
 def record_metrics(tx: Scratch, metrics: dict[str, Any] | None) -> None:
-    """Add to the run's sums; a restored run reads them from its row."""
-    if metrics is None or tx.is_restoring:
+    """Add to the run's sums, which its row keeps."""
+    if metrics is None:
         return
     tx.state.metrics = add_metrics(tx.state.metrics, metrics)
     tx.run["metrics"] = tx.state.metrics

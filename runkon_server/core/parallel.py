@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from runkon_server.core.scratch import Scratch
 
 _GIVEN_UP = "given up, because the run was cancelled"
+_NO_ERROR = ""
+"""Takes back what a row shows during a pause, since columns of steps never become null."""
 _AT_WIDTH = 5
 """Characters that a branch's number adds to `at`."""
 
@@ -179,17 +181,16 @@ def _fail_attempt(tx: Scratch, op: ParallelOp, number: int, fact: Reported) -> P
     is_last = attempt >= node.retries or not columns["retryable"]
     if is_last or tx.is_stopping() or is_doomed(op):
         return _fail_branch(tx, op, number, columns)
-    error = columns["step_error"]
-    op = _with(op, number, Branch("paused", attempt, error))
+    op = _with(op, number, Branch("paused", attempt, columns["step_error"]))
     step_id, row = _row(tx.state.setup, op, number)
-    columns = {**columns, "status": "running"}
-    tx.update_step(step_id, columns)
+    paused = {"step_error": columns["step_error"]}
     delay_s = tasks.retry_delay_s(node, attempt, fact.jitter)
     tx.step_event(
-        "step_retrying", step_id, {**row, **columns}, attempt=attempt + 1, delay_s=delay_s or 0.0
+        "step_retrying", step_id, {**row, **paused}, attempt=attempt + 1, delay_s=delay_s or 0.0
     )
     if delay_s is None:
-        return _retry(tx, op, number)
+        return _retry(tx, op, number, {})
+    tx.update_step(step_id, paused)
     tx.order(
         SetTimer(
             timer_id=_retry_timer(tx.state.setup, op, number),
@@ -202,12 +203,11 @@ def _fail_attempt(tx: Scratch, op: ParallelOp, number: int, fact: Reported) -> P
     return op
 
 
-def _retry(tx: Scratch, op: ParallelOp, number: int) -> ParallelOp:
+def _retry(tx: Scratch, op: ParallelOp, number: int, changes: dict[str, Any]) -> ParallelOp:
     branch = op.branches[number]
     op = _with(op, number, Branch("running", branch.attempt + 1))
     step_id, row = _row(tx.state.setup, op, number)
-    cleared = dict.fromkeys(("step_error", "error_code", "retryable", "result_text"))
-    tx.update_step(step_id, {"retry_count": branch.attempt + 1, **cleared})
+    tx.update_step(step_id, {"retry_count": branch.attempt + 1, **changes})
     tx.step_event("step_started", step_id, row)
     _dispatch(tx, op, number, retry_error=branch.error)
     return op
@@ -246,7 +246,7 @@ def pause_over(tx: Scratch, op: ParallelOp, timer_id: str) -> bool:
         return False
     if timer_id != _retry_timer(setup, op, number):
         return False
-    tx.state.leaf = _retry(tx, op, number)
+    tx.state.leaf = _retry(tx, op, number, {"step_error": _NO_ERROR})
     return True
 
 
@@ -334,7 +334,7 @@ def _branch_of(record: StepRecord) -> Branch:
             return Branch("skipped")
         case "completed":
             return Branch("completed", attempt, done=completion_of(record))
-        case "running" if record.step_error is None:
+        case "running" if not record.step_error:
             return Branch("running", attempt)
         case "running":
             return Branch("paused", attempt, record.step_error)

@@ -24,6 +24,8 @@ class RunRecord:
     cancel_reason: str | None = None
     """Set by the decision that applied a cancel, never by its recorder."""
     force: bool = False
+    grace_s: float = 300.0
+    """How long a cancelled run waits for work in flight, and again for its always section."""
     resume_mode: str | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
 

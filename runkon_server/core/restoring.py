@@ -14,7 +14,7 @@ from runkon_server.core.walk import settle
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from runkon_server.core.model import BodyOutcome, RunStatus
+    from runkon_server.core.model import RunStatus
     from runkon_server.core.plan import Plan
     from runkon_server.core.records import RunRecord, RunRows, StepRecord
 
@@ -58,9 +58,7 @@ def restore(plan: Plan, rows: RunRows) -> RunState:
 def _walk(tx: Scratch, run: RunRecord) -> RunState:
     """Find the open step. A cancel that came after the body must not stop the walk in the body."""
     state = tx.state
-    if run.phase != "body":
-        state.outcome = cast("BodyOutcome | None", run.body_outcome)
-    if state.outcome in (None, "cancelled"):
+    if run.body_outcome in (None, "cancelled"):
         state.cancel = run.cancel_reason
     settle(tx)
     state = tx.state
@@ -78,6 +76,7 @@ def _setup(plan: Plan, run: RunRecord) -> Setup:
         epoch=run.epoch,
         dry_run=run.dry_run,
         fail_fast=run.fail_fast,
+        grace_s=run.grace_s,
         inputs=run.inputs,
         variables=fixed_variables(run),
         reserved=reserved_names(plan, run),

@@ -75,8 +75,6 @@ class Scratch:
 
     def insert_step(self, step_id: str, row: dict[str, Any]) -> None:
         """A row that did not exist; `row` is copied."""
-        if self._known is not None:
-            return
         self._steps[step_id] = StepWrite(step_id, insert=True, columns={"id": step_id, **row})
         self._count(row["status"], is_new=True)
 

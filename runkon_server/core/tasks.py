@@ -45,8 +45,6 @@ def dispatch(
         retry_error: why the attempt before failed.
         variables: None means those of this moment.
     """
-    if tx.is_restoring:
-        return
     state = tx.state
     setup, memory, attempt = state.setup, state.memory, row["retry_count"]
     tx.order(

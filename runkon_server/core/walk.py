@@ -127,8 +127,7 @@ def _end_section(tx: Scratch) -> None:
     if state.phase == "always":
         _finish(tx)
         return
-    if state.outcome is None:  # a restore knows it from the run's row
-        state.outcome = _body_outcome(state)
+    state.outcome = _body_outcome(state)
     state.ok = True
     state.phase = "always"
     tx.run |= {"phase": "always", "body_outcome": state.outcome, "body_error": state.error}
@@ -159,7 +158,5 @@ def _finish(tx: Scratch) -> None:
     is_cut = error is not None and len(finished["error"]) < len(error)
     tx.event("run_finished", {**finished, "truncated": True} if is_cut else finished)
     tx.run |= {"phase": "done", "error": error, "result_summary": summary}
-    if state.status == "waiting":
-        tx.run["blocked_on"] = None
     tx.set_status(status)
     tx.state = ended(state.setup, status)

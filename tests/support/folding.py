@@ -40,11 +40,9 @@ def fold(events: Iterable[Event]) -> tuple[str, dict[str, dict[str, Any]]]:
 
 
 def shown(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as events show it: plain JSON, texts cut, without nulls and internal columns."""
+    """A row as events show it: plain JSON, texts cut, without empty texts and internal columns."""
     return {
-        name: _plain(value)
-        for name, value in row.items()
-        if value is not None and name not in INTERNAL
+        name: _plain(value) for name, value in row.items() if value != "" and name not in INTERNAL
     }
 
 

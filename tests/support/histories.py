@@ -66,15 +66,16 @@ class World:
         self.events: list[Event] = []
         self.orders: Counter[tuple[str, str]] = Counter()
         self.applied: list[Fact] = []
+        self.was_forced_in_body = False
         self.starts_after_body_cancel: list[str] = []
         self.starts_after_doom: list[str] = []
         self.state: RunState = restore(self.plan, self.rows())
         self.last = Decision(self.state)
 
     def rows(self) -> RunRows:
-        """What the store would give for a restore."""
+        """What the store would give for a restore; steps in no useful order."""
         known = {name: value for name, value in self.run.items() if name in _RUN_COLUMNS}
-        steps = tuple(StepRecord(**row) for row in self.steps.values())
+        steps = tuple(StepRecord(**row) for row in reversed(self.steps.values()))
         return RunRows(run=RunRecord(**known), steps=steps)
 
     def record(self, fact: Fact) -> None:
@@ -104,6 +105,8 @@ class World:
         """Decide, and keep what the decision says."""
         before = self.state
         decision = advance(before, fact)
+        if isinstance(fact, CancelAsked) and fact.force and before.phase == "body":
+            self.was_forced_in_body = True
         self.applied.append(fact)
         self._store(decision)
         for order in decision.orders:
@@ -116,9 +119,8 @@ class World:
         for write in decision.steps:
             assert write.insert == (write.step_id not in self.steps)
             row = self.steps.setdefault(write.step_id, {})
+            assert None not in write.columns.values()
             row.update(write.columns)
-            for name in [name for name, value in row.items() if value is None]:
-                del row[name]
         self.events.extend(decision.events)
 
     def _carry_out(self, order: Order, before: RunState) -> None:
@@ -253,9 +255,8 @@ def _check_end(world: World) -> None:
     assert not world.gates
     assert all(step["status"] in ENDED for step in world.steps.values())
     kinds = Counter(event.kind for event in world.events)
-    forced_in_body = world.run.get("force", False) and kinds["always_started"] == 0
     has_always = bool(world.plan.always.children)
-    assert kinds["always_started"] == (has_always and not forced_in_body)
+    assert kinds["always_started"] == (has_always and not world.was_forced_in_body)
     assert kinds["run_started"] == kinds["run_finished"] == 1
     assert world.events[0].kind in ("run_started", "run_cancel_requested")
     assert [event.kind for event in world.events[-2:]] == ["metrics_updated", "run_finished"]

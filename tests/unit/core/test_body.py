@@ -83,6 +83,7 @@ def test_052_failing_always_step_changes_no_outcome() -> None:
     assert play.status == "completed"
     assert play.error is None
     assert play.rows("o") == []
+    assert "fatal" not in play.row("n")
 
 
 def test_053_error_and_body_error_are_kept() -> None:
@@ -137,6 +138,17 @@ def test_long_texts_are_cut_in_events_and_whole_in_rows() -> None:
     assert payload["step"]["result_text"] == "ä" * (8 * 1024)
     assert payload["step"]["context_out"] == "short"
     assert play.row("a")["result_text"] == text
+
+
+def test_long_errors_are_cut_in_the_last_event() -> None:
+    """The run's row has them whole."""
+    play = Play("call a")
+    play.fail("a", "x" * 20_000)
+
+    finished = play.payload("run_finished")
+    assert finished["truncated"] is True
+    assert len(finished["error"]) == 16 * 1024
+    assert len(play.error or "") > 20_000
 
 
 def test_metrics_are_summed_and_announced_before_the_end() -> None:

@@ -171,6 +171,37 @@ def test_064_on_fail_applies_to_a_deadline() -> None:
     assert play.world.run["result_summary"] == "1 of 2 steps completed, 1 timed out"
 
 
+def test_deadline_after_a_cancel_tells_the_worker_nothing_new() -> None:
+    """It has been asked to stop; now nobody waits for it any more."""
+    play = Play('call a { timeout = "10s" retries = 1 }')
+    task = play.task("a").task_id
+    play.cancel()
+    play.pass_time("deadline")
+
+    assert play.world.asked == {task: "run_cancelled"}
+    assert play.statuses("a") == ["timed_out"]
+    assert play.status == "cancelled"
+
+
+def test_a_failed_attempt_keeps_what_the_worker_said() -> None:
+    """Result text and code stand beside the error."""
+    play = Play("call a")
+    play.fail("a", "no disk", error_code="DISK", result_text="half of it")
+    row = play.row("a")
+
+    assert (row["step_error"], row["error_code"], row["result_text"]) == (
+        "no disk", "DISK", "half of it",
+    )  # fmt: skip
+
+
+def test_failure_without_words_has_an_error() -> None:
+    """Null errors explain nothing."""
+    play = Play("call a")
+    play.fail("a", "")
+
+    assert play.error == "step `a` failed: failed without a message"
+
+
 def test_a_report_clears_the_deadline() -> None:
     """Nothing goes off later."""
     play = Play('call a { timeout = "10s" } call b')

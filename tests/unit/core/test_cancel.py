@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from runkon_server.core.cancelling import GRACE_S
 from runkon_server.core.facts import CancelAsked, Started
 from support.plays import Play
 
@@ -114,16 +113,16 @@ def test_cancel_stops_every_branch_once() -> None:
 
 def test_grace_bounds_the_wait_for_the_body() -> None:
     """Then the work is abandoned and the section gets a period of its own."""
-    play = Play("call a always { call n }")
+    play = Play("call a always { call n }", grace_s=60.0)
     task = play.task("a").task_id
     play.cancel()
-    assert play.timer("grace").delay_s == GRACE_S
+    assert play.timer("grace").delay_s == 60
     play.pass_time("grace")
 
     assert play.row("a")["error_code"] == "CANCELLED"
     assert play.world.orders["AbandonTask", task] == 1
     assert play.open_steps == ["n"]
-    assert play.timer("grace").delay_s == GRACE_S
+    assert play.timer("grace").delay_s == 60
 
 
 def test_grace_bounds_the_section() -> None:

@@ -106,6 +106,16 @@ def test_076_changing_markers_are_not_stuck() -> None:
     assert play.open_steps == ["b"]
 
 
+def test_076_only_the_last_passes_count() -> None:
+    """A change before them does not help."""
+    play = Play("do { max_iterations = 9 stuck_after = 2 call a } while a.m call b")
+    play.complete("a", markers=("m", "n"))
+    play.complete("a", markers=("m",))
+    play.complete("a", markers=("m",))
+
+    assert "is stuck" in (play.error or "")
+
+
 def test_076_stuck_check_comes_before_the_exit() -> None:
     """Three passes without any marker: the loop would end by itself only in the first."""
     play = Play("do { max_iterations = 9 stuck_after = 1 call a } while a.m call b")

@@ -26,7 +26,7 @@ from runkon_server.core.facts import (
 )
 from runkon_server.core.records import RunRows
 from runkon_server.core.scratch import InconsistentRowsError
-from support.histories import World, check_laws
+from support.histories import RUN, World, check_laws
 from support.programs import FLAG, Programs
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class History:
             self._happen(self._pick(step))
             check_laws(world)
             self._check_old_facts()
+            self._check_foreign_facts()
         self.seen["long history"] += len(world.applied) > 15
         self._note_end()
 
@@ -122,6 +123,26 @@ class History:
             decision = advance(state, fact)
             assert decision.state is state
             assert decision == Decision(state)
+
+    def _check_foreign_facts(self) -> None:
+        """Facts about what is not in flight: nothing is asked that was not ordered."""
+        world, state = self.world, self.world.state
+        timers = [
+            timer
+            for identity in (*world.tasks, *world.steps, *world.gates)
+            for timer in (f"{identity}:retry", f"{identity}:deadline", f"{identity}#7:retry")
+        ]
+        timers += [
+            f"{RUN}:grace:{phase}/e{epoch}" for phase in ("body", "always") for epoch in (1, 2)
+        ]
+        facts: list[Fact] = [
+            TimerDue(timer_id=timer) for timer in timers if timer not in world.timers
+        ]
+        for identity in (*world.steps, *world.tasks, *world.gates, "", "x" * 99):
+            facts.append(Reported(task_id=f"{identity}#9", outcome=Outcome.COMPLETED))
+            facts.append(GateDecided(gate_id=f"{identity}/", decision=GateDecision.APPROVED))
+        for fact in facts:
+            assert advance(state, fact).state is state
 
     def _check_every_row_is_needed(self) -> None:
         """Without the rows of any one place, a run cannot be restored: no row is an orphan."""

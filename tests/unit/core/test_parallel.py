@@ -68,7 +68,7 @@ def test_083_branches_retry_on_one_row() -> None:
     play.pass_time("retry")
 
     assert play.task("a").retry_error == "no disk"
-    assert "step_error" not in play.row("a")
+    assert play.row("a")["step_error"] == ""
     play.complete("a", "b")
     assert play.started == ["a", "b", "a"]
     assert (play.row("a")["status"], play.row("a")["retry_count"]) == ("completed", 1)
@@ -83,6 +83,16 @@ def test_083_a_branch_that_always_fails() -> None:
 
     assert play.started == ["a", "b", "a"]
     assert (play.row("a")["status"], play.row("a")["step_error"]) == ("failed", "again")
+
+
+def test_a_cancelled_pause_shows_the_same_in_row_and_event() -> None:
+    """The last attempt's error; the code of an attempt that was to be repeated is not kept."""
+    play = Play('parallel { call a { retries = 1 retry_delay = "5s" } call b }')
+    play.fail("a", "no disk", error_code="DISK")
+    play.cancel()
+
+    assert play.payload("step_failed")["step"]["step_error"] == "no disk"
+    assert play.row("a")["status"] == "failed"
 
 
 def test_pauses_of_one_branch_do_not_end_each_other() -> None:

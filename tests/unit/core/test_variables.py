@@ -58,11 +58,13 @@ def test_long_contexts_are_not_sent_along() -> None:
         '[{"step":"a","iteration":0,"context":"","markers":[],"structured_output":null,'
         '"output_file":null}]'
     )
-    play.complete("a", context="ä" * ((PRIOR_CONTEXTS_BYTES - entry) // 2))
-    assert len((play.task("b").prior_contexts or "").encode()) in (
-        PRIOR_CONTEXTS_BYTES - 1,
-        PRIOR_CONTEXTS_BYTES,
-    )
+    room = PRIOR_CONTEXTS_BYTES - entry
+    full = "ä" * (room // 2) + "x" * (room % 2)
+    too_much = Play("call a call b")
+    too_much.complete("a", context=full + "x")
+    assert too_much.task("b").prior_contexts is None
+    play.complete("a", context=full)
+    assert len((play.task("b").prior_contexts or "").encode()) == PRIOR_CONTEXTS_BYTES
     play.complete("b", context="x")
     assert play.task("c").prior_contexts is None
     play.complete("c", context="y" * 100_000)
