@@ -46,6 +46,7 @@ class HostConfig:
     listen: tuple[Address, ...]
     metrics_port: int | None = None
     lease_ttl_s: float = 30.0
+    task_lease_s: float = 30.0
     reflection: bool = True
 
 
@@ -130,7 +131,12 @@ class _Host:
 
     def _engine_config(self) -> EngineConfig:
         ttl_s = self._config.lease_ttl_s
-        return EngineConfig(dsn=self._config.dsn, lease_ttl_s=ttl_s, lease_refresh_s=ttl_s / 3)
+        return EngineConfig(
+            dsn=self._config.dsn,
+            lease_ttl_s=ttl_s,
+            lease_refresh_s=ttl_s / 3,
+            task_lease_s=self._config.task_lease_s,
+        )
 
     def _serve_metrics(self, metrics: Metrics, first: Address) -> None:
         port = self._config.metrics_port

@@ -57,6 +57,16 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="How long a run stays with a replica that has fallen silent; the same on all replicas.",
 )
+@click.option(
+    "--task-lease",
+    envvar="RUNKON_TASK_LEASE",
+    show_envvar=True,
+    type=click.FloatRange(2, 600),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a task stays with a worker that has fallen silent.",
+)
 @reflection_option
 @log_options("json")
 def serve(
@@ -65,6 +75,7 @@ def serve(
     listen: tuple[str, ...],
     metrics_port: int | None,
     lease_ttl: float,
+    task_lease: float,
     log_format: str,
     log_level: str,
     insecure: bool,
@@ -92,6 +103,7 @@ def serve(
         listen=addresses,
         metrics_port=metrics_port,
         lease_ttl_s=lease_ttl,
+        task_lease_s=task_lease,
         reflection=reflection,
     )
     run_host(config, lambda _: None)
