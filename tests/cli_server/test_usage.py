@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
+from click.testing import CliRunner
 
+from runkon_server.cli import main
 from support.servers import runkon_server
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    Run = Callable[..., tuple[int, str, str]]
 
 NOWHERE = "postgresql://runkon:geheim@127.0.0.1:1/runkon"
 
 
 def outcome(*arguments: str, **environment: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error."""
+    """Exit code, standard output and standard error of the program."""
     with runkon_server(arguments, environment) as server:
         code = server.ended()
         lines = [*server.said, *(str(record) for record in server.log)]
         return code, "\n".join(server.printed), "\n".join(lines)
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    """The same within this process, which is quicker; leaves logging as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+
+    def invoke(*arguments: str, **environment: str) -> tuple[int, str, str]:
+        result = CliRunner().invoke(main, arguments, env=environment)
+        return result.exit_code, result.stdout, result.stderr
+
+    yield invoke
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
 
 
 def test_help_names_commands_and_exit_codes() -> None:
@@ -33,9 +56,9 @@ def test_help_names_commands_and_exit_codes() -> None:
 
 
 @pytest.mark.parametrize("command", ["serve", "dev", "migrate", "health", "version"])
-def test_every_command_has_help(command: str) -> None:
+def test_every_command_has_help(run: Run, command: str) -> None:
     """Which needs no database."""
-    code, printed, _ = outcome(command, "--help")
+    code, printed, _ = run(command, "--help")
 
     assert code == 0
     assert "Usage:" in printed
@@ -62,18 +85,18 @@ def test_a_missing_database_is_named_with_its_variable(command: str) -> None:
     "address",
     ["nonsense", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "::1:7411", "unix:", ":7411"],
 )
-def test_a_bad_address_is_refused(address: str) -> None:
+def test_a_bad_address_is_refused(run: Run, address: str) -> None:
     """Usage error naming it, before the database is asked for anything."""
-    code, _, said = outcome("serve", "--listen", address, RUNKON_DATABASE_URL=NOWHERE)
+    code, _, said = run("serve", "--listen", address, RUNKON_DATABASE_URL=NOWHERE)
 
     assert code == 2
     assert "Invalid value" in said
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0"])
-def test_an_address_that_others_reach_needs_a_word(address: str) -> None:
+def test_an_address_that_others_reach_needs_a_word(run: Run, address: str) -> None:
     """Without --insecure it is refused, with the ways out."""
-    code, _, said = outcome("serve", "--listen", address, RUNKON_DATABASE_URL=NOWHERE)
+    code, _, said = run("serve", "--listen", address, RUNKON_DATABASE_URL=NOWHERE)
 
     assert code == 2
     assert "--insecure" in said
