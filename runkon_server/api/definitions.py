@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from runkon_server import errors
 from runkon_server.dsl import snapshot
-from runkon_server.dsl.check import check
 from runkon_server.dsl.codes import Group, Severity
 from runkon_server.dsl.diagnostics import has_errors, in_order, strict
 from runkon_server.dsl.limits import PROBLEMS
-from runkon_server.dsl.parser import parse
 from runkon_server.dsl.unsupported import refuse_unsupported
+from runkon_server.dsl.validate import validate
 from runkon_server.runtime.commands import PinnedDefinition
 
 if TYPE_CHECKING:
@@ -101,19 +100,13 @@ def hash_of(source: str, schemas: Mapping[str, str], snippets: Mapping[str, str]
 
 def check_source(text: str, content_hash: str) -> CheckedSource:
     """Read and check a source. Never raises, whatever the text says."""
-    result = parse(text, LABEL)
-    found: Sequence[Diagnostic] = result.diagnostics
-    document = ""
-    if result.definition is not None:
-        more = (*check(result.definition), *refuse_unsupported(result.definition))
-        found = in_order([*found, *more])
-        document = snapshot.dump(result.definition)
+    report = validate(text, LABEL)
     return CheckedSource(
-        source=result.source,
-        diagnostics=_first(found),
+        source=report.source,
+        diagnostics=_first(report.diagnostics),
         content_hash=content_hash,
-        definition=result.definition,
-        snapshot=document,
+        definition=report.parsed,
+        snapshot="" if report.parsed is None else snapshot.dump(report.parsed),
     )
 
 

@@ -24,6 +24,8 @@ class Report:
 
     definition: Definition | None
     """What can be run; None exactly when there is an error among the diagnostics."""
+    parsed: Definition | None
+    """What the text says, whether it can be run or not; None if it could not be read."""
     diagnostics: tuple[Diagnostic, ...]
     """Errors and warnings, from the top of the text to its end."""
     source: Source
@@ -63,4 +65,9 @@ def validate(
         diagnostics = (*diagnostics, *found, *refuse_unsupported(result.definition))
     diagnostics = in_order(strict(diagnostics) if is_strict else diagnostics)
     definition = None if has_errors(diagnostics) else result.definition
-    return Report(definition=definition, diagnostics=diagnostics, source=result.source)
+    return Report(
+        definition=definition,
+        parsed=result.definition,
+        diagnostics=diagnostics,
+        source=result.source,
+    )
