@@ -75,7 +75,7 @@ class Committer:
         self.is_down = False
 
     def submit(self, entry: Entry) -> None:
-        """Queue an entry; its `committed` or `failed` is called later, exactly once."""
+        """Queue an entry; its `committed` or `failed` is called later."""
         self._queue.append(entry)
         self._signal.set()
 
@@ -83,11 +83,6 @@ class Committer:
         """Commit what is queued, then let the lanes end."""
         self._closing = True
         self._signal.set()
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is queued or in flight."""
-        return not self._queue and not self._busy_runs
 
     async def run_lane(self) -> None:
         """One connection's loop; run as many as transactions should be in flight."""
@@ -125,17 +120,17 @@ class Committer:
         while self._queue and len(taken) < ENTRIES_PER_BATCH_MAX:
             entry = self._queue.popleft()
             if entry.is_given_up:
+                entry.failed(errors.DatabaseUnavailableError())
                 continue
-            key = entry.exclusive
+            keys = entry.exclusive
             blocked = entry.run_id in self._busy_runs or entry.run_id in held_back
-            if blocked or (key is not None and key in self._busy_keys):
+            if blocked or (keys and not self._busy_keys.isdisjoint(keys)):
                 held_back.add(entry.run_id)
                 left.append(entry)
                 continue
             taken.append(entry)
             runs.add(entry.run_id)
-            if key is not None:
-                self._busy_keys.add(key)
+            self._busy_keys.update(keys)
         left.extend(self._queue)
         self._queue = left
         self._busy_runs |= runs
@@ -144,8 +139,7 @@ class Committer:
     def _release(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
             self._busy_runs.discard(entry.run_id)
-            if entry.exclusive is not None:
-                self._busy_keys.discard(entry.exclusive)
+            self._busy_keys.difference_update(entry.exclusive)
         if self._queue:
             self._signal.set()
 
@@ -156,16 +150,17 @@ class Committer:
         pending = [entries]
         attempts = 0
         while pending:
-            part = [entry for entry in pending.pop() if not entry.is_given_up]
-            if not part:
-                continue
+            part = pending.pop()
             conn = conn or await self._connect(part)
-            if conn is None:
-                for entry in part:
-                    entry.failed(errors.DatabaseUnavailableError())
+            # Who was told that the database is away must not have it done after all.
+            given_up = part if conn is None else [e for e in part if e.is_given_up]
+            for entry in given_up:
+                entry.failed(errors.DatabaseUnavailableError())
+            part = [] if conn is None else [e for e in part if not e.is_given_up]
+            if not part or conn is None:
                 continue
             try:
-                await self._commit(conn, part)
+                batch = await self._commit(conn, part)
             except OutcomeUnknown:
                 for entry in part:
                     entry.failed(errors.OutcomeUnknownError())
@@ -177,7 +172,7 @@ class Committer:
                     conn = None
                     pending.append(part)
                     continue
-                await conn.rollback()
+                conn = await self._roll_back(conn)
                 attempts += 1
                 if database.is_retryable(error) and attempts <= RETRIES_MAX:
                     self._stats.commit_retries += 1
@@ -187,7 +182,33 @@ class Committer:
                     pending += [part[middle:], part[:middle]]
                 else:
                     self._refuse(part[0], error)
+            else:
+                self._tell(batch, part)
         return conn
+
+    async def _roll_back(
+        self, conn: psycopg.AsyncConnection[Any]
+    ) -> psycopg.AsyncConnection[Any] | None:
+        """The connection without its transaction; None if it broke just now."""
+        try:
+            await conn.rollback()
+        except psycopg.Error:
+            await conn.close()
+            return None
+        return conn
+
+    def _tell(self, batch: Batch, entries: Sequence[Entry]) -> None:
+        """Say that a batch is durable; whoever fails to hear it must not undo it for the others."""
+        try:
+            self._after_commit(batch)
+        except Exception:
+            log.exception("commit.listener_failed")
+        for entry in entries:
+            try:
+                entry.committed(batch)
+            except Exception as error:
+                log.exception("commit.untold", run_id=entry.run_id, entry=type(entry).__name__)
+                entry.failed(error)
 
     def _refuse(self, entry: Entry, error: Exception) -> None:
         log.error("commit.refused", run_id=entry.run_id, entry=type(entry).__name__, exc_info=error)
@@ -195,7 +216,7 @@ class Committer:
         known = database.is_retryable(error) or isinstance(error, errors.RunkonError)
         entry.failed(errors.ConflictError() if known else error)
 
-    async def _commit(self, conn: psycopg.AsyncConnection[Any], entries: Sequence[Entry]) -> None:
+    async def _commit(self, conn: psycopg.AsyncConnection[Any], entries: Sequence[Entry]) -> Batch:
         started = self._ambient.boottime_s()
         wants = Wants()
         for entry in entries:
@@ -216,9 +237,7 @@ class Committer:
             if not await self._was_committed(locked.xid):
                 raise
         self._stats.observe_batch(len(entries), self._ambient.boottime_s() - started)
-        self._after_commit(batch)
-        for entry in entries:
-            entry.committed(batch)
+        return batch
 
     async def _was_committed(self, xid: str) -> bool:
         """What became of a transaction whose COMMIT was never answered.

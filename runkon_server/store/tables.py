@@ -115,7 +115,7 @@ steps: Final = Table(
 run_events: Final = Table(
     "run_events",
     metadata,
-    *_text("run_id", "kind", "op_id", "payload"),
+    *_text("run_id", "kind", "payload"),
     *_bigint("seq", "generation"),
     *_integer("epoch"),
     *_instant("at"),

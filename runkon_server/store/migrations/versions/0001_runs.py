@@ -194,7 +194,6 @@ CREATE TABLE run_events (
     kind       text        COLLATE "C" NOT NULL,
     at         timestamptz NOT NULL,
     generation bigint      NOT NULL,
-    op_id      text        COLLATE "C",
     xid        xid8        NOT NULL DEFAULT pg_current_xact_id(),
     payload    text        NOT NULL,
     PRIMARY KEY (run_id, seq)
