@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["Ending", "Frame", "build_frame", "server_time"]
 
 RUN_FINISHED: Final = "run_finished"
-TERMINAL: Final = frozenset({"completed", "failed", "cancelled"})
+TERMINAL: Final = frozenset(
+    {
+        types_pb2.RUN_STATUS_COMPLETED,
+        types_pb2.RUN_STATUS_FAILED,
+        types_pb2.RUN_STATUS_CANCELLED,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,9 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import grpc
 
-from runkon.v1 import runs_pb2
+from runkon.v1 import runs_pb2, types_pb2
 from runkon_server.api.following import Following, Start, parse_following
-from runkon_server.api.frames import (
-    TERMINAL,
-    Ending,
-    build_frame,
-    server_time,
-)
+from runkon_server.api.frames import TERMINAL, Ending, build_frame, server_time
 from runkon_server.api.render.runs import run_status
 from runkon_server.api.snapshot import read_snapshot
 from runkon_server.errors import (
@@ -120,24 +115,33 @@ class _Stream:
     async def _open(self) -> None:
         async with self._streams.engine.reads.connect() as conn:
             head = await run_head(conn, namespace=self._wish.namespace, run_id=self._wish.run_id)
-        self._watch.learn_head(head.last_seq)
+        self._stand_at(head.last_seq, head.epoch, run_status(head.status))
         snapshot: list[runs_pb2.StreamSnapshot] = []
         if self._wish.start is Start.SNAPSHOT:
-            async with self._streams.snapshots:
-                snapshot = await read_snapshot(
-                    self._streams.engine.reads,
-                    namespace=self._wish.namespace,
-                    run_id=self._wish.run_id,
-                )
-        if self._wish.start is Start.AFTER:
+            snapshot = await self._read_snapshot()
+        elif self._wish.start is Start.AFTER:
             self._cursor = _checked_cursor(self._wish, head)
-        else:
-            self._cursor = snapshot[0].seq if snapshot else head.last_seq
-        if head.status in TERMINAL and head.last_seq == self._cursor:
-            self._ending = Ending(head.last_seq, head.epoch, run_status(head.status))
         await self._write(Response(header=self._header(head)))
         for chunk in snapshot:
             await self._write(Response(snapshot=chunk))
+
+    async def _read_snapshot(self) -> list[runs_pb2.StreamSnapshot]:
+        async with self._streams.snapshots:
+            snapshot = await read_snapshot(
+                self._streams.engine.reads,
+                namespace=self._wish.namespace,
+                run_id=self._wish.run_id,
+            )
+        # It may know more than the head, even that the run has ended since.
+        run = snapshot[0].run
+        self._stand_at(snapshot[0].seq, run.epoch, run.status)
+        return snapshot
+
+    def _stand_at(self, seq: int, epoch: int, status: types_pb2.RunStatus.ValueType) -> None:
+        """Begin above the newest event there is, which may have ended the run."""
+        self._watch.learn_head(seq)
+        self._cursor = seq
+        self._ending = Ending(seq, epoch, status) if status in TERMINAL else None
 
     async def _send_events(self) -> bool:
         """Send one frame of what lies above the cursor; False if there is nothing."""

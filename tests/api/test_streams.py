@@ -47,11 +47,20 @@ class Bench:
     """A served hub and what a test needs around it."""
 
     def __init__(
-        self, replica: FakeReplica, hub: Hub, stub: runs_pb2_grpc.RunServiceAsyncStub
+        self,
+        replica: FakeReplica,
+        hub: Hub,
+        streams: EventStreams,
+        stub: runs_pb2_grpc.RunServiceAsyncStub,
     ) -> None:
         self.replica = replica
         self.hub = hub
+        self.streams = streams
         self._stub = stub
+
+    def waiting_for_snapshots(self) -> int:
+        """How many streams wait for their turn to read one."""
+        return len(self.streams.snapshots._waiters or ())
 
     async def add(self, *events: tuple[str, dict[str, Any]], first: int = 1) -> None:
         """Commit events, on some other replica."""
@@ -83,7 +92,7 @@ async def bench_on(engine: AsyncEngine, write_s: float = 30) -> AsyncIterator[Be
         runs_pb2_grpc.add_RunServiceServicer_to_server(servicer, server)
 
     async with serving(add) as channel:
-        yield Bench(replica, hub, runs_pb2_grpc.RunServiceStub(channel))
+        yield Bench(replica, hub, streams, runs_pb2_grpc.RunServiceStub(channel))
 
 
 @pytest.fixture
@@ -320,6 +329,30 @@ async def test_from_snapshot_begins_with_the_state(bench: Bench) -> None:
     assert len(frame.snapshot.steps[0].result_text) == 16 * 1024
     assert frame.snapshot.last
     assert await events_of(call) == [3]
+
+
+async def test_the_end_follows_a_snapshot_that_knows_of_it(bench: Bench) -> None:
+    """The run ends between the reading of head and snapshot, which is held up meanwhile."""
+    await bench.add(PROGRESS)
+    await bench.streams.snapshots.acquire()
+    await bench.streams.snapshots.acquire()
+    call = bench.open(from_snapshot=True)
+
+    async def is_at_the_snapshot() -> bool:
+        return bench.streams.snapshots.locked() and bool(bench.waiting_for_snapshots())
+
+    await eventually(is_at_the_snapshot, "the stream waits for its turn")
+    await bench.add(DONE, first=2)
+    await bench.execute(
+        "UPDATE workflow_runs SET status = 'completed', ended_at = now() WHERE id = :id"
+    )
+    bench.streams.snapshots.release()
+    header = await header_of(call)
+    snapshot = (await read(call)).snapshot
+    end = (await read(call)).end
+
+    assert (header.after_seq, snapshot.seq, end.head_seq) == (2, 2, 2)
+    assert snapshot.run.status == end.status == types_pb2.RUN_STATUS_COMPLETED
 
 
 async def test_a_large_snapshot_comes_in_chunks(bench: Bench) -> None:
