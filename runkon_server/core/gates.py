@@ -51,11 +51,6 @@ def tally(
     return None
 
 
-def last_feedback(votes: Sequence[Vote]) -> str | None:
-    """What a decided gate is said to have been told: the words of the last vote that had any."""
-    return next((vote.feedback for vote in reversed(votes) if vote.feedback is not None), None)
-
-
 def enter(tx: Scratch, node: GateNode, at: str, passes: Passes) -> None:
     """Open a gate, or take it from its row."""
     rows = tx.take(at)
@@ -226,7 +221,7 @@ def _end(tx: Scratch, op: GateOp, columns: dict[str, Any]) -> None:
 
 def _set_feedback(tx: Scratch, feedback: str | None, selections: tuple[str, ...] | None) -> None:
     told = ", ".join(selections) if selections else feedback
-    if told is not None:
+    if told:
         tx.state.memory = tx.state.memory._replace(gate_feedback=told)
 
 

@@ -46,7 +46,8 @@ def new_row(
 
 def step_payload(step_id: str, row: dict[str, Any]) -> dict[str, Any]:
     """The part of an event that shows a step: the row, without nulls, as plain JSON, texts cut."""
-    step = {"id": step_id, **row}
+    step = row.copy()
+    step["id"] = step_id
     for name in _LISTS:
         if name in step:
             step[name] = list(step[name])

@@ -75,7 +75,9 @@ class Scratch:
 
     def insert_step(self, step_id: str, row: dict[str, Any]) -> None:
         """A row that did not exist; `row` is copied."""
-        self._steps[step_id] = StepWrite(step_id, insert=True, columns={"id": step_id, **row})
+        columns = row.copy()
+        columns["id"] = step_id
+        self._steps[step_id] = StepWrite(step_id, insert=True, columns=columns)
         self._count(row["status"], is_new=True)
 
     def update_step(self, step_id: str, columns: dict[str, Any]) -> None:
@@ -99,7 +101,9 @@ class Scratch:
     def step_event(self, kind: str, step_id: str, row: dict[str, Any], **more: object) -> None:
         """A change of one step; `row` is the whole row after it."""
         if self._known is None:
-            self.events.append(Event(kind, {**step_payload(step_id, row), **more}))
+            payload = step_payload(step_id, row)
+            payload.update(more)
+            self.events.append(Event(kind, payload))
 
     def order(self, order: Order) -> None:
         """Something to do after the commit."""

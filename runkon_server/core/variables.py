@@ -7,6 +7,7 @@ reserved.
 from __future__ import annotations
 
 import json
+from json.encoder import encode_basestring as _quoted
 from typing import TYPE_CHECKING, Any, Final
 
 from runkon_server.core.model import Memory
@@ -82,22 +83,19 @@ def _with_entry(contexts: str | None, step: str, iteration: int, done: Completio
     texts = len(done.context) + len(done.structured_output or "")
     if len(contexts) + texts > PRIOR_CONTEXTS_BYTES:
         return None  # without rendering what may be a megabyte
-    entry = _render(
-        {
-            "step": step,
-            "iteration": iteration,
-            "context": done.context,
-            "markers": done.markers,
-            "structured_output": done.structured_output,
-            "output_file": done.output_file,
-        }
+    markers = ",".join(map(_quoted, done.markers))
+    output, file = map(_quoted_or_null, (done.structured_output, done.output_file))
+    entry = (
+        f'{{"step":{_quoted(step)},"iteration":{iteration},"context":{_quoted(done.context)},'
+        f'"markers":[{markers}],"structured_output":{output},"output_file":{file}}}'
     )
     joined = f"{contexts},{entry}" if contexts else entry
     size = len(joined) if joined.isascii() else len(joined.encode())
     return joined if size + 2 <= PRIOR_CONTEXTS_BYTES else None
 
 
-_render = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+def _quoted_or_null(text: str | None) -> str:
+    return "null" if text is None else _quoted(text)
 
 
 def _with_exports(exports: dict[str, str], output: str, reserved: frozenset[str]) -> dict[str, str]:

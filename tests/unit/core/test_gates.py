@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runkon_server.core.facts import GateDecision
-from runkon_server.core.gates import Vote, last_feedback, tally
+from runkon_server.core.gates import Vote, tally
 from support.plays import Play
 
 ASK = 'gate human_review { prompt = "well?" options = { x = "the X" y = "the Y" } }'
@@ -40,6 +40,15 @@ def test_089_feedback_reaches_the_next_steps() -> None:
     assert play.task("b").inputs["gate_feedback"] == "more tests"
     play.complete("b")
     assert play.task("c").gate_feedback == "more tests"
+
+
+def test_089_no_words_take_no_words_back() -> None:
+    """What an earlier gate was told stays until another one is told something."""
+    play = Play(f"{ASK} {ASK.replace('{', '{ name = second', 1)} call a")
+    play.approve("more tests")
+    play.approve("")
+
+    assert play.task("a").gate_feedback == "more tests"
 
 
 def test_a_gate_leaves_no_context() -> None:
@@ -192,15 +201,3 @@ def test_excluded_starter_does_not_count(cast: str) -> None:
 
     assert excluded is None
     assert included is not None
-
-
-def test_last_words_win() -> None:
-    """Of the votes that had any."""
-    said = [
-        Vote(principal="ann", approve=True, feedback="one"),
-        Vote(principal="bob", approve=True, feedback="two"),
-        Vote(principal="cid", approve=True),
-    ]
-
-    assert last_feedback(said) == "two"
-    assert last_feedback([]) is None

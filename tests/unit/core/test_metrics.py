@@ -12,7 +12,7 @@ from runkon_server.core.metrics import add_metrics, parse_metrics
     [
         ("0", 0.0), ("0.25", 0.25), ("1e-05", 1e-05), ("1E+2", 100.0), ("9" * 18, 1e15),
         ("", None), ("-1", None), ("nan", None), ("inf", None), ("1e999", None), ("0x10", None),
-        ("1_000", None), (" 1", None), ("٣", None), ("9" * 400, None),
+        ("1_000", None), (" 1", None), ("٣", None), ("9" * 19, None),
     ],
 )  # fmt: skip
 def test_costs(text: str, value: float | None) -> None:
