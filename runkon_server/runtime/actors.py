@@ -88,7 +88,13 @@ class Actor:
 
     def move(self) -> None:
         """Decide on everything that is pending, unless a commit is under way."""
-        if self.is_committing or not self.pending:
+        if self.is_committing:
+            return
+        # One that came twice, by a hint and from the table, may have been applied meanwhile.
+        self.pending = [
+            o for o in self.pending if o.fact_seq is None or o.fact_seq > self.applied_fact_seq
+        ]
+        if not self.pending:
             return
         stored = sorted(
             (o for o in self.pending if o.fact_seq is not None), key=lambda o: o.fact_seq or 0
@@ -205,6 +211,9 @@ class DecisionEntry(Entry):
                 wants.tasks.add(offer.report.fact.task_id)
             elif offer.timer_id is not None:
                 wants.timers.add(offer.timer_id)
+        # Heartbeats lock tasks too: what will be changed is locked in the common order.
+        wants.tasks |= self.changeset.cancelled_tasks.keys()
+        wants.tasks |= self.changeset.abandoned_tasks.keys()
 
     def apply(self, batch: Batch) -> None:
         self.is_lost = self.is_behind = False
@@ -233,6 +242,9 @@ class DecisionEntry(Entry):
         self._end_offers(batch)
         self.changeset.write_to(batch, run)
         if self.changeset.ended is not None:
+            # The core knows nothing of a run's own start: one cancelled before has it still.
+            unstarted = [t for t in self.actor.timers if t.endswith(":start")]
+            batch.writes.cleared_timers += unstarted
             run.changes.update(lease="drop", ready="never")
             run.owner_token = None
         elif self.park:
@@ -250,8 +262,12 @@ class DecisionEntry(Entry):
                 seen.add(task_id)
                 if status is not AckStatus.ACCEPTED:
                     self.rejected.append((offer, status, message))
-            elif offer.timer_id is not None and offer.timer_id not in batch.locked.due_timers:
-                self.rejected.append((offer, AckStatus.STALE, "the timer is not due"))
+            elif offer.timer_id is not None:
+                is_due = batch.locked.timers.get(offer.timer_id)
+                if is_due is None:
+                    self.rejected.append((offer, AckStatus.REFUSED, "the timer is gone"))
+                elif not is_due:
+                    self.rejected.append((offer, AckStatus.STALE, "the timer is not due"))
 
     def _end_offers(self, batch: Batch) -> None:
         for offer in self.offers:

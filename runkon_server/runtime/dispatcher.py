@@ -11,14 +11,14 @@ import contextlib
 import json
 from collections import defaultdict
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import structlog
 
 from runkon_server.runtime.commands import TaskLease
 from runkon_server.runtime.sessions import WorkerSession
 from runkon_server.store import claims
-from runkon_server.store.database import is_connection_loss, is_retryable
+from runkon_server.store.database import is_passing
 from runkon_server.store.locking import run_of
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 KeyT = TypeVar("KeyT")
+BeatFuture: TypeAlias = "asyncio.Future[tuple[bool, str | None]]"
+"""For a heartbeat that came as a call: (still counts, reason to stop)."""
 
 CLAIM_MAX = 64
 
@@ -70,8 +72,9 @@ class Dispatcher:
         self._fallbacks: defaultdict[str, list[WorkerSession]] = defaultdict(list)
         self._holders: dict[str, WorkerSession] = {}
         self._backlog: set[tuple[str, str]] = set()
-        self._beats: list[tuple[WorkerSession | None, TaskHeartbeat, str]] = []
-        self._beat_futures: dict[tuple[str, str], asyncio.Future[tuple[bool, str | None]]] = {}
+        self._beats: list[tuple[WorkerSession | BeatFuture, TaskHeartbeat, str]] = []
+        self._unseen: list[tuple[str, str, str]] = []
+        """Leases (run id, task id, token) that never left for a worker."""
         self._claim_wanted = asyncio.Event()
         self._beat_wanted = asyncio.Event()
         self._lease = timedelta(seconds=config.task_lease_s)
@@ -107,6 +110,8 @@ class Dispatcher:
         for task_id in session.tasks:
             if self._holders.get(task_id) is session:
                 del self._holders[task_id]
+        for lease in session.take()[0]:
+            self._give_back(lease.task_id, lease.token)
         self._stats.workers_connected = len(self._sessions)
 
     def drain(self) -> None:
@@ -116,9 +121,8 @@ class Dispatcher:
 
     def credit_added(self, session: WorkerSession) -> None:
         """A worker can take more: look into the queue if something may be there."""
-        is_new = not session.is_known
-        session.is_known = True
-        if is_new or any(namespace == session.namespace for namespace, _ in self._backlog):
+        namespaces = {namespace for namespace, _ in self._backlog}
+        if session.may_find_more or session.namespace in namespaces:
             self._claim_wanted.set()
 
     def forget(self, task_id: str) -> None:
@@ -145,15 +149,20 @@ class Dispatcher:
 
     def release(self, session: WorkerSession) -> None:
         """Give a credit back: the task was not committed."""
-        session.credit += 1
+        if session.is_open:
+            session.credit += 1
 
     def carry_out(self, changeset: Changeset, generation: int, now: datetime) -> None:
         """After the commit: send new tasks, pass on cancellations."""
         for task in changeset.tasks.values():
             if task.session is None:
                 self.queued(changeset.namespace, task.order.action)
-            elif task.order.task_id in changeset.abandoned_tasks or not self.may_push():
-                task.session.credit += 1
+            elif task.order.task_id in changeset.abandoned_tasks:
+                self.release(task.session)
+            elif not task.session.is_open or not self.may_push():
+                assert task.token is not None
+                self.release(task.session)
+                self._give_back(task.order.task_id, task.token)
             else:
                 self._push(changeset, task, generation, now)
         for task_id, reason in changeset.cancelled_tasks.items():
@@ -177,7 +186,26 @@ class Dispatcher:
 
     def look(self) -> None:
         """Something may have been queued elsewhere."""
+        for session in self._sessions:
+            session.may_find_more = True
         self._claim_wanted.set()
+
+    def _give_back(self, task_id: str, token: str) -> None:
+        self._unseen.append((run_of(task_id), task_id, token))
+        self._claim_wanted.set()
+
+    async def give_back(self) -> None:
+        """Queue the tasks again whose lease never left for a worker."""
+        unseen, self._unseen = self._unseen, []
+        if not unseen:
+            return
+        try:
+            async with self._reads.connect() as conn:
+                await claims.give_back(conn, tasks=unseen)
+        except BaseException:
+            self._unseen += unseen
+            raise
+        self.look()
 
     def _push(self, changeset: Changeset, task: NewTask, generation: int, now: datetime) -> None:
         order = task.order
@@ -225,17 +253,20 @@ class Dispatcher:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._claim_wanted.wait(), self._config.poll_s)
             self._claim_wanted.clear()
-            for session in [s for s in self._sessions if s.credit > 0 and s.is_open]:
-                try:
+            try:
+                await self.give_back()
+                for session in [s for s in self._sessions if s.credit > 0 and s.is_open]:
                     await self._claim(session)
-                except Exception as error:
-                    if not (is_connection_loss(error) or is_retryable(error)):
-                        raise
-                    log.warning("claim.failed", error=str(error).strip())
-                    await self._ambient.sleep(self._config.poll_s)
+            except Exception as error:
+                if not is_passing(error):
+                    raise
+                log.warning("claim.failed", error=str(error).strip())
+                await self._ambient.sleep(self._config.poll_s)
 
     async def _claim(self, session: WorkerSession) -> None:
         limit = min(session.credit, CLAIM_MAX)
+        if limit <= 0:  # it was given something, or closed, while others were looked after
+            return
         session.credit -= limit
         claimed: list[ClaimedTask] = []
         try:
@@ -254,9 +285,13 @@ class Dispatcher:
             if session.is_open:
                 session.credit += limit - len(claimed)
         for task in claimed:
+            if not session.is_open:
+                self._give_back(task.id, task.token)
+                continue
             self._holders[task.id] = session
             self._stats.tasks_dispatched += 1
             session.push(self._lease_of(task))
+        session.may_find_more = len(claimed) == limit
         if len(claimed) < limit:
             self._served(session)
         elif session.credit > 0:
@@ -268,7 +303,10 @@ class Dispatcher:
             (namespace, action)
             for namespace, action in self._backlog
             if namespace != session.namespace
-            or not (action in session.actions or session.is_fallback)
+            or not (
+                action in session.actions
+                or (session.is_fallback and (namespace, action) not in self._named)
+            )
         }
 
     def _lease_of(self, task: ClaimedTask) -> TaskLease:
@@ -310,12 +348,10 @@ class Dispatcher:
 
     async def heartbeat_one(self, namespace: str, beat: TaskHeartbeat) -> tuple[bool, str | None]:
         """Take one heartbeat and wait for what it says: (still counts, reason to stop)."""
-        future = asyncio.get_running_loop().create_future()
-        self._beat_futures[(beat.task_id, beat.token)] = future
-        self._beats.append((None, beat, namespace))
+        future: BeatFuture = asyncio.get_running_loop().create_future()
+        self._beats.append((future, beat, namespace))
         self._beat_wanted.set()
-        known, reason = await future
-        return known, reason
+        return await future
 
     async def run_heartbeats(self) -> None:
         """Write heartbeats, many to a statement."""
@@ -326,7 +362,7 @@ class Dispatcher:
             try:
                 await self._extend(beats)
             except Exception as error:
-                if not (is_connection_loss(error) or is_retryable(error)):
+                if not is_passing(error):
                     raise
                 log.warning("heartbeat.failed", error=str(error).strip())
                 self._beats[:0] = beats
@@ -334,25 +370,24 @@ class Dispatcher:
                 await self._ambient.sleep(self._config.poll_s)
 
     async def _extend(
-        self, beats: Sequence[tuple[WorkerSession | None, TaskHeartbeat, str]]
+        self, beats: Sequence[tuple[WorkerSession | BeatFuture, TaskHeartbeat, str]]
     ) -> None:
         rows = {(run_of(b.task_id), b.task_id, b.token) for _, b, _ in beats}
         async with self._reads.connect() as conn:
             known = await claims.extend_tasks(conn, tasks=rows, ttl_s=self._config.task_lease_s)
-        for session, beat, namespace in beats:
-            found = known.get(beat.task_id)
+        for sender, beat, namespace in beats:
+            found = known.get((beat.task_id, beat.token))
             counts = found is not None and found[0] == namespace
             reason = found[1] if found is not None and counts else None
             if counts and beat.progress:
                 self.progress(namespace, beat)
-            if session is None:
-                future = self._beat_futures.pop((beat.task_id, beat.token), None)
-                if future is not None and not future.done():
-                    future.set_result((counts, reason))
+            if isinstance(sender, asyncio.Future):
+                if not sender.done():
+                    sender.set_result((counts, reason))
             elif not counts:
-                session.cancel(beat.task_id, beat.token, "lease_lost")
+                sender.cancel(beat.task_id, beat.token, "lease_lost")
             elif reason is not None:
-                session.cancel(beat.task_id, beat.token, reason)
+                sender.cancel(beat.task_id, beat.token, reason)
 
 
 def _next_with_credit(sessions: list[WorkerSession]) -> WorkerSession | None:

@@ -146,6 +146,7 @@ class Engine:
                 self._scanner.run_runs(),
                 self._scanner.run_tasks(),
                 self._scanner.run_idle(),
+                self._scanner.run_facts(),
                 self._scanner.run_partitions(),
                 self._dispatcher.run_claims(),
                 self._dispatcher.run_heartbeats(),
@@ -195,6 +196,7 @@ class Engine:
         await asyncio.gather(*self._lanes, *self._tasks, return_exceptions=True)
         self._lessor.stop()
         with contextlib.suppress(Exception):  # the leases run out by themselves
+            await self._dispatcher.give_back()
             async with self.reads.connect() as conn:
                 handed = await claims.hand_over(conn, token=self.owner_token)
                 await conn.exec_driver_sql(

@@ -102,9 +102,9 @@ class Entry:
         return None
 
     @property
-    def exclusive(self) -> tuple[Any, ...] | None:
-        """A key of which a batch may hold only one entry (a request id, a run key)."""
-        return None
+    def exclusive(self) -> tuple[tuple[str, ...], ...]:
+        """Keys of which a batch may hold only one entry (a request id, a run key)."""
+        return ()
 
     @property
     def is_given_up(self) -> bool:
@@ -123,7 +123,10 @@ class Entry:
         """The batch is durable. Called once, in the event loop."""
 
     def failed(self, error: Exception) -> None:
-        """The entry will not be committed (or, for `OutcomeUnknownError`, may have been)."""
+        """The entry will not be committed (or, for `OutcomeUnknownError`, may have been).
+
+        May be called again, and after a `committed` that raised.
+        """
 
     def unavailable(self) -> None:
         """The database is away for longer; the entry stays queued unless somebody gives it up."""
@@ -149,8 +152,8 @@ class CallEntry(Entry, Generic[AnswerT]):
         return self._request
 
     @property
-    def exclusive(self) -> tuple[Any, ...] | None:
-        return None if self._request is None else self._request.key
+    def exclusive(self) -> tuple[tuple[str, ...], ...]:
+        return () if self._request is None else (self._request.key,)
 
     @property
     def is_given_up(self) -> bool:

@@ -117,15 +117,27 @@ class GateVoteEntry(CallEntry[GateResolved]):
 
 
 class GateTimeoutEntry(Entry):
-    """Decides a gate whose deadline has passed, unless somebody else has."""
+    """Decides a gate whose deadline has passed, unless somebody else has.
 
-    __slots__ = ("_gate_id", "_recorded", "_then")
+    Args:
+        too_early: called when the gate is still open and not due by the database's clock.
+    """
 
-    def __init__(self, run_id: str, timer_id: str, then: Callable[[FactRecorded], None]) -> None:
+    __slots__ = ("_gate_id", "_is_early", "_recorded", "_then", "_too_early")
+
+    def __init__(
+        self,
+        run_id: str,
+        timer_id: str,
+        then: Callable[[FactRecorded], None],
+        too_early: Callable[[], None],
+    ) -> None:
         super().__init__(run_id)
         self._gate_id = timer_id.removesuffix(":gate")
         self._then = then
+        self._too_early = too_early
         self._recorded: FactRecorded | None = None
+        self._is_early = False
 
     def want(self, wants: Wants) -> None:
         wants.runs.add(self.run_id)
@@ -133,16 +145,21 @@ class GateTimeoutEntry(Entry):
 
     def apply(self, batch: Batch) -> None:
         self._recorded = None
+        self._is_early = False
         run = batch.locked.runs.get(self.run_id)
         gate = batch.locked.gates.get(self._gate_id)
         if run is None or run.is_terminal or gate is None or gate.state != "pending":
             return
         if gate.is_due:
             self._recorded = _settle(batch, run, gate, GateDecision.TIMED_OUT, None)
+        else:
+            self._is_early = True
 
     def committed(self, batch: Batch) -> None:
         if self._recorded is not None:
             self._then(self._recorded)
+        if self._is_early:
+            self._too_early()
 
 
 def _same(vote: LockedVote, command: ResolveGate, decision: str) -> bool:

@@ -79,6 +79,8 @@ class Lessor:
             try:
                 conn = conn or connect_lessor(self._config.dsn, self._config.lease_ttl_s)
                 held = self._ask_held()
+                if held is None:
+                    continue
                 kept = claims.renew(
                     conn,
                     token=self._owner_token,
@@ -99,10 +101,10 @@ class Lessor:
         if conn is not None:
             conn.close()
 
-    def _ask_held(self) -> list[str]:
+    def _ask_held(self) -> list[str] | None:
         """The held runs, read in the loop's thread.
 
-        Once a loop that hangs does not answer, its leases are meant to run out.
+        None when the loop hangs and does not answer: its leases are meant to run out.
         """
         answer: list[str] = []
         ready = threading.Event()
@@ -114,4 +116,5 @@ class Lessor:
         self._loop.call_soon_threadsafe(read)
         if not ready.wait(timeout=self._config.lease_ttl_s / 3):
             log.warning("lease.loop_stalled")
-        return list(answer)
+            return None
+        return answer

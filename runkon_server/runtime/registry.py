@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -16,7 +17,7 @@ from runkon_server.runtime.actors import Actor, Offer, report_offer, timer_offer
 from runkon_server.runtime.commands import AckStatus
 from runkon_server.runtime.gates import GateTimeoutEntry
 from runkon_server.runtime.reports import ReportEntry
-from runkon_server.store.database import is_connection_loss, is_retryable
+from runkon_server.store.database import is_passing
 from runkon_server.store.loading import load_facts, load_runs, load_snapshot
 from runkon_server.store.locking import run_of
 
@@ -123,6 +124,7 @@ class Registry:
         for task in changeset.tasks.values():
             if task.session is not None:
                 self._dispatcher.release(task.session)
+                task.session = None
 
     def arm(self, actor: Actor, timer_id: str, kind: str, delay_s: float) -> None:
         """Have a timer of an owned run fire in this process too; its row stays the truth."""
@@ -138,7 +140,8 @@ class Registry:
             return
         actor.timers.pop(timer_id, None)
         if kind == "gate":
-            self.submit(GateTimeoutEntry(run_id, timer_id, self.recorded))
+            again = partial(self._rearm, actor, timer_id)
+            self.submit(GateTimeoutEntry(run_id, timer_id, self.recorded, again))
         elif kind == "start":
             actor.offer(Offer(Started(), timer_id=timer_id))
         else:
@@ -185,7 +188,7 @@ class Registry:
         for offer, status, message in entry.rejected:
             if offer.acknowledge is not None:
                 offer.acknowledge(status, message)
-            if offer.timer_id is not None:
+            if offer.timer_id is not None and status is AckStatus.STALE:
                 self._rearm(actor, offer.timer_id)
         kept = [offer for offer in entry.offers if id(offer) not in rejected]
         actor.pending[:0] = kept
@@ -195,9 +198,9 @@ class Registry:
             actor.move()
 
     def _rearm(self, actor: Actor, timer_id: str) -> None:
-        """Not due, or gone: look again in a moment unless the run no longer has the timer."""
-        kind = timer_id.rpartition(":")[2]
-        self.arm(actor, timer_id, "start" if kind == "start" else "timer", REARM_S)
+        """Our clock was ahead of the database's: look again in a moment."""
+        if self.actors.get(actor.run_id) is actor:
+            self.arm(actor, timer_id, timer_id.rpartition(":")[2], REARM_S)
 
     def abandon(self, actor: Actor, offers: Sequence[Offer], error: Exception) -> None:
         """The database refused a decision, or its outcome is unknown: forget the run.
@@ -284,7 +287,7 @@ class Registry:
             async with self._reads.connect() as conn:
                 facts = await load_facts(conn, [actor.run_id])
         except Exception as error:
-            if not (is_connection_loss(error) or is_retryable(error)):
+            if not is_passing(error):
                 raise
             await self._ambient.sleep(REARM_S)
             actor.move()
@@ -307,15 +310,23 @@ class Registry:
         try:
             async with self._reads.connect() as conn:
                 loaded = await load_runs(conn, run_ids)
-            for run_id, run in loaded.items():
-                plan = await self.plans.load(self._reads, run.info.namespace, run.info.content_hash)
-                self._revive(run_id, run, plan)
         except Exception as error:
             # The lease is not renewed for a run without an actor, so it is tried again later.
             log.exception("run.load_failed", run_ids=list(run_ids), error=str(error))
+        else:
+            for run_id, run in loaded.items():
+                await self._load_one(run_id, run)
         finally:
             for run_id in run_ids:
                 self._loading.pop(run_id, None)
+
+    async def _load_one(self, run_id: str, run: LoadedRun) -> None:
+        try:
+            plan = await self.plans.load(self._reads, run.info.namespace, run.info.content_hash)
+            self._revive(run_id, run, plan)
+        except Exception as error:
+            # As above; and one run that cannot be read must not keep the others from being loaded.
+            log.exception("run.load_failed", run_ids=[run_id], error=str(error))
 
     def _revive(self, run_id: str, run: LoadedRun, plan: Plan) -> None:
         if run.info.owner_token != self._committer.owner_token:

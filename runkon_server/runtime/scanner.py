@@ -12,7 +12,7 @@ import structlog
 from runkon_server.core.facts import Outcome, Reported
 from runkon_server.runtime.commands import TaskReport
 from runkon_server.store import claims
-from runkon_server.store.database import is_connection_loss, is_retryable
+from runkon_server.store.database import is_passing
 from runkon_server.store.partitions import ensure_partitions
 
 if TYPE_CHECKING:
@@ -84,6 +84,12 @@ class Scanner:
             await self._ambient.sleep(min(0.5, self._config.linger_s / 2))
             self._registry.park_idle()
 
+    async def run_facts(self) -> None:
+        """Go on with runs of ours for which others stored facts and the hint was lost."""
+        while True:
+            await self._ambient.sleep(self._config.poll_s * (0.5 + self._ambient.jitter()))
+            await self._guarded(self._find_behind)
+
     async def run_partitions(self) -> None:
         """Make the partitions of the months to come; a failure is only logged, rows have a home."""
         while True:
@@ -112,6 +118,13 @@ class Scanner:
             self._registry.load([run_id for run_id, _ in taken])
         return len(taken)
 
+    async def _find_behind(self) -> int:
+        async with self._reads.connect() as conn:
+            behind = await claims.find_behind(conn, token=self._owner_token)
+        for run_id in behind:
+            self._registry.wake(run_id)
+        return len(behind)
+
     async def _settle_lost(self) -> int:
         limit = self._config.deliveries_max
         async with self._reads.connect() as conn:
@@ -128,7 +141,7 @@ class Scanner:
         try:
             return await look()
         except Exception as error:
-            if not (is_connection_loss(error) or is_retryable(error)):
+            if not is_passing(error):
                 raise
             log.warning("scan.failed", look=look.__name__, error=str(error).strip())
             await self._ambient.sleep(self._config.poll_s)

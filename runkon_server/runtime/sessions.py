@@ -37,15 +37,15 @@ class WorkerSession:
         self.is_fallback = FALLBACK in hello.actions
         self.credit = 0
         self.is_open = True
-        self.is_known = False
-        """Whether it has given credit before; a new worker may find an old queue."""
+        self.may_find_more = True
+        """Whether the queue may hold something for it that nobody here was told of."""
         self.tasks: dict[str, str] = {}
         """Tasks this worker has: id → token."""
 
     def add_credit(self, n: int) -> None:
         """Allow `n` more tasks."""
-        self.credit += n
         if self.is_open:
+            self.credit += n
             self._dispatcher.credit_added(self)
 
     def report(self, reports: Sequence[TaskReport]) -> None:

@@ -80,10 +80,11 @@ class StartEntry(CallEntry[RunStarted]):
         return actor.decide([Offer(Started())])
 
     @property
-    def exclusive(self) -> tuple[Any, ...] | None:
-        if self._command.key is not None:
-            return ("key", self._command.namespace, self._command.key)
-        return super().exclusive
+    def exclusive(self) -> tuple[tuple[str, ...], ...]:
+        command = self._command
+        if command.key is None:
+            return super().exclusive
+        return (*super().exclusive, ("key", command.namespace, command.key))
 
     def want(self, wants: Wants) -> None:
         super().want(wants)

@@ -37,13 +37,21 @@ UPDATE workflow_runs r SET owner_token = %(token)s, generation = r.generation + 
     infra_attempts = r.infra_attempts + taken.stolen::int
 FROM taken WHERE r.id = taken.id RETURNING r.id, taken.stolen"""
 
+# A plain UPDATE would lock in the order of the scan and could deadlock with a batch.
 _RENEW = """
-UPDATE workflow_runs SET lease_until = clock_timestamp() + make_interval(secs => %s)
-WHERE owner_token = %s AND id = ANY(%s) RETURNING id"""
+UPDATE workflow_runs r SET lease_until = clock_timestamp() + make_interval(secs => %s)
+FROM (SELECT id FROM workflow_runs WHERE owner_token = %s AND id = ANY(%s)
+      ORDER BY id FOR NO KEY UPDATE) c
+WHERE r.id = c.id RETURNING r.id"""
 
 _HAND_OVER = """
-UPDATE workflow_runs SET owner_token = NULL, lease_until = NULL, ready_at = clock_timestamp()
-WHERE owner_token = %(token)s"""
+UPDATE workflow_runs r SET owner_token = NULL, lease_until = NULL, ready_at = clock_timestamp()
+FROM (SELECT id FROM workflow_runs WHERE owner_token = %(token)s
+      ORDER BY id FOR NO KEY UPDATE) c
+WHERE r.id = c.id"""
+
+_BEHIND = """
+SELECT id FROM workflow_runs WHERE owner_token = %(token)s AND applied_fact_seq < fact_seq"""
 
 _CLAIM = """
 UPDATE tasks t SET state = 'leased', token = gen_random_uuid()::text, worker_id = %(worker)s,
@@ -64,7 +72,16 @@ FROM (SELECT k.run_id, k.id FROM json_to_recordset(%(rows)s::json)
           AS u(run_id text, id text, token text)
       JOIN tasks k ON k.run_id = u.run_id AND k.id = u.id AND k.token = u.token
       WHERE k.state = 'leased' ORDER BY k.run_id, k.id FOR NO KEY UPDATE OF k) c
-WHERE t.run_id = c.run_id AND t.id = c.id RETURNING t.id, t.namespace, t.cancel_reason"""
+WHERE t.run_id = c.run_id AND t.id = c.id RETURNING t.id, t.token, t.namespace, t.cancel_reason"""
+
+# Nobody has seen such a lease, so it counts as no delivery.
+_GIVE_BACK = """
+UPDATE tasks t SET state = 'queued', token = NULL, worker_id = NULL, lease_until = NULL
+FROM (SELECT k.run_id, k.id FROM json_to_recordset(%(rows)s::json)
+          AS u(run_id text, id text, token text)
+      JOIN tasks k ON k.run_id = u.run_id AND k.id = u.id AND k.token = u.token
+      WHERE k.state = 'leased' ORDER BY k.run_id, k.id FOR NO KEY UPDATE OF k) c
+WHERE t.run_id = c.run_id AND t.id = c.id"""
 
 # A task that was told to stop is settled, never handed out again; so is one lost too often.
 _REQUEUE = """
@@ -138,6 +155,11 @@ async def hand_over(conn: AsyncConnection, *, token: str) -> int:
     return (await conn.exec_driver_sql(_HAND_OVER, {"token": token})).rowcount
 
 
+async def find_behind(conn: AsyncConnection, *, token: str) -> list[str]:
+    """This replica's runs that have facts which are not applied yet."""
+    return [row[0] for row in await fetch(conn, _BEHIND, {"token": token})]
+
+
 async def claim_tasks(
     conn: AsyncConnection,
     *,
@@ -169,15 +191,24 @@ async def claim_tasks(
 
 async def extend_tasks(
     conn: AsyncConnection, *, tasks: Collection[tuple[str, str, str]], ttl_s: float
-) -> dict[str, tuple[str, str | None]]:
+) -> dict[tuple[str, str], tuple[str, str | None]]:
     """Extend the leases of tasks given as (run id, task id, token).
 
     Returns:
-        Task id → (namespace, why it should stop or None); tasks that no longer count are missing.
+        (Task id, token) → (namespace, why it should stop or None); those that no longer count are
+        missing.
     """
-    rows = to_json([{"run_id": r, "id": i, "token": t} for r, i, t in tasks])
-    result = await fetch(conn, _EXTEND, {"rows": rows, "ttl": ttl_s})
-    return {task_id: (namespace, reason) for task_id, namespace, reason in result}
+    result = await fetch(conn, _EXTEND, {"rows": _as_rows(tasks), "ttl": ttl_s})
+    return {(task_id, token): (namespace, reason) for task_id, token, namespace, reason in result}
+
+
+async def give_back(conn: AsyncConnection, *, tasks: Collection[tuple[str, str, str]]) -> None:
+    """Queue tasks again, given as (run id, task id, token), whose lease never left this replica."""
+    await conn.exec_driver_sql(_GIVE_BACK, {"rows": _as_rows(tasks)})
+
+
+def _as_rows(tasks: Collection[tuple[str, str, str]]) -> str:
+    return to_json([{"run_id": r, "id": i, "token": t} for r, i, t in tasks])
 
 
 async def requeue_lost(conn: AsyncConnection, *, deliveries_max: int) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import psycopg
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from runkon_server.store.migrations import sqlalchemy_url
@@ -112,6 +113,20 @@ def is_connection_loss(error: BaseException) -> bool:
     if not isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError):
         return isinstance(cause, OSError | TimeoutError)
     return cause.sqlstate is None or cause.sqlstate in _AWAY
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the same statement may work in a moment: for loops that try again anyway.
+
+    Beside lost sessions and conflicts: statements that took too long, a full disk, a server that
+    became a standby, a pool whose connections are all in use.
+    """
+    cause = _driver_error(error)
+    return (
+        isinstance(cause, psycopg.OperationalError | psycopg.InternalError | PoolTimeoutError)
+        or is_connection_loss(error)
+        or is_retryable(error)
+    )
 
 
 def is_retryable(error: BaseException) -> bool:

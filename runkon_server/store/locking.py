@@ -156,8 +156,8 @@ class Locked:
     runs: dict[str, LockedRun]
     tasks: dict[str, LockedTask]
     gates: dict[str, LockedGate]
-    due_timers: set[str]
-    """Timers that exist and are due by the database's clock."""
+    timers: dict[str, bool]
+    """Timer → whether it is due by the database's clock."""
 
 
 # Inserting first waits for a concurrent call with the same id and sees its outcome; a plain SELECT
@@ -176,9 +176,15 @@ JOIN requests q ON q.namespace = u.n AND q.request_id = u.r"""
 CLAIM_KEYS = """
 INSERT INTO run_keys AS k (namespace, key, run_id)
 SELECT u.n, u.k, u.r FROM unnest(%b::text[], %b::text[], %b::text[]) AS u(n, k, r) ORDER BY 1, 2
-ON CONFLICT (namespace, key) DO UPDATE SET run_id = k.run_id
-RETURNING k.namespace, k.key, k.run_id,
-    (SELECT r.status FROM workflow_runs r WHERE r.id = k.run_id)"""
+ON CONFLICT (namespace, key) DO UPDATE SET run_id = k.run_id"""
+
+# A statement of its own: the claim may have waited for a call that made the holder, and its own
+# snapshot is older than that.
+KEY_HOLDERS = """
+SELECT k.namespace, k.key, k.run_id, r.status
+FROM unnest(%b::text[], %b::text[]) AS u(n, k)
+JOIN run_keys k ON k.namespace = u.n AND k.key = u.k
+LEFT JOIN workflow_runs r ON r.id = k.run_id"""
 
 LOCK_RUNS = """
 SELECT r.id, r.namespace, r.status, r.owner_token, r.generation, r.last_seq, r.fact_seq,
@@ -204,10 +210,9 @@ FROM unnest(%b::text[], %b::text[]) AS u(r, i)
 JOIN gate_votes v ON v.run_id = u.r AND v.gate_id = u.i
 ORDER BY v.run_id, v.gate_id, v.n"""
 
-DUE_TIMERS = """
-SELECT t.id
-FROM unnest(%b::text[], %b::text[]) AS u(r, i) JOIN timers t ON t.run_id = u.r AND t.id = u.i
-WHERE t.due_at <= clock_timestamp()"""
+TIMERS = """
+SELECT t.id, t.due_at <= clock_timestamp()
+FROM unnest(%b::text[], %b::text[]) AS u(r, i) JOIN timers t ON t.run_id = u.r AND t.id = u.i"""
 
 INSTANT = "SELECT clock_timestamp(), pg_current_xact_id()::text"
 
@@ -238,7 +243,8 @@ async def lock(conn: psycopg.AsyncConnection[Any], wants: Wants) -> Locked:
             stored = await conn.execute(STORED_REQUESTS, _columns(wants.requests), prepare=True)
         if wants.run_keys:
             pairs = [(n, k, r) for (n, k), r in wants.run_keys.items()]
-            keys = await conn.execute(CLAIM_KEYS, _columns(pairs), prepare=True)
+            await conn.execute(CLAIM_KEYS, _columns(pairs), prepare=True)
+            keys = await conn.execute(KEY_HOLDERS, _columns(wants.run_keys), prepare=True)
         if wants.runs:
             runs = await conn.execute(LOCK_RUNS, (sorted(wants.runs),), prepare=True)
         if wants.tasks:
@@ -247,7 +253,7 @@ async def lock(conn: psycopg.AsyncConnection[Any], wants: Wants) -> Locked:
             gates = await conn.execute(LOCK_GATES, _with_runs(wants.gates), prepare=True)
             votes = await conn.execute(VOTES, _with_runs(wants.gates), prepare=True)
         if wants.timers:
-            timers = await conn.execute(DUE_TIMERS, _with_runs(wants.timers), prepare=True)
+            timers = await conn.execute(TIMERS, _with_runs(wants.timers), prepare=True)
         instant = await conn.execute(INSTANT, prepare=True)
         await pipeline.sync()
         ((now, xid),) = await _rows(instant)
@@ -260,7 +266,7 @@ async def lock(conn: psycopg.AsyncConnection[Any], wants: Wants) -> Locked:
             runs={row[0]: LockedRun(*row) for row in await _rows(runs)},
             tasks={row[0]: LockedTask(*row) for row in await _rows(tasks)},
             gates=_gates(await _rows(gates), await _rows(votes)),
-            due_timers={row[0] for row in await _rows(timers)},
+            timers=dict(await _rows(timers)),
         )
 
 
