@@ -6,6 +6,8 @@ needs neither gRPC nor the drawing library.
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -101,3 +103,7 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="runkon")
 def main() -> None:
     """Start and follow durable workflows, and answer the gates where they wait for a person."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a sign shows another, rather than ending the command.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
