@@ -73,6 +73,7 @@ def test_cancel_ends_a_pause() -> None:
 
     assert play.status == "cancelled"
     assert play.statuses("a") == ["failed"]
+    assert play.world.run["body_error"] == "step `a` failed: no disk"
 
 
 def test_cancel_stops_retries_and_on_fail_agents() -> None:

@@ -24,7 +24,16 @@ def test_costs(text: str, value: float | None) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("0", 0), ("12", 12), ("12.9", 12), ("1e3", None), ("-1", None), ("x", None), ("1\n", None)],
+    [
+        ("0", 0),
+        ("12", 12),
+        ("12.9", 12),
+        ("1e3", None),
+        ("-1", None),
+        ("x", None),
+        ("1\n", None),
+        ("9" * 19, None),
+    ],
 )
 def test_counts(text: str, value: int | None) -> None:
     """Whole numbers; a fraction is dropped."""
