@@ -27,6 +27,10 @@ __all__ = ["render_event"]
 _STEP_COLUMNS: Final = frozenset(each.name for each in fields(StepRow))
 _GATE_COLUMNS: Final = frozenset(each.name for each in fields(GateRow))
 _VOTE_COLUMNS: Final = frozenset(each.name for each in fields(VoteRow))
+_RESUME_MODES: Final[dict[str, events_pb2.ResumeMode.ValueType]] = {
+    name.removeprefix("RESUME_MODE_").lower(): number
+    for name, number in events_pb2.ResumeMode.items()
+}
 _ENDED: Final = frozenset({"completed", "failed", "skipped", "timed_out"})
 
 
@@ -54,6 +58,15 @@ def _run_started(payload: Payload, _event: StoredEvent) -> events_pb2.RunStarted
         dry_run=payload.get("dry_run", False),
         trigger=payload.get("trigger") or "",
         started_by=payload.get("started_by") or "",
+    )
+
+
+def _run_resumed(payload: Payload, _event: StoredEvent) -> events_pb2.RunResumed:
+    return events_pb2.RunResumed(
+        workflow_name=payload.get("workflow_name", ""),
+        mode=_RESUME_MODES.get(payload.get("mode", ""), events_pb2.RESUME_MODE_UNSPECIFIED),
+        from_step_id=payload.get("from_step_id") or "",
+        resumed_by=payload.get("resumed_by") or "",
     )
 
 
@@ -190,6 +203,7 @@ def _deadline(values: Payload, opened_at: datetime) -> datetime | None:
 _RENDERERS: Final[Mapping[str, Callable[[Payload, StoredEvent], Any]]] = MappingProxyType(
     {
         "run_started": _run_started,
+        "run_resumed": _run_resumed,
         "run_waiting": _run_waiting,
         "run_unblocked": _run_unblocked,
         "run_cancel_requested": _run_cancel_requested,

@@ -70,8 +70,10 @@ class EndOfRuns:
                     return run
                 if self._is_draining:
                     raise DrainingError
+                # Not `wait_for`: on Python 3.11 it loses a cancel that comes with the wake-up.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(woken.wait(), min(LOOK_S, left_s))
+                    async with asyncio.timeout(min(LOOK_S, left_s)):
+                        await woken.wait()
 
     @contextlib.contextmanager
     def _wakeup(self, run_id: str) -> Iterator[asyncio.Event]:

@@ -240,6 +240,26 @@ async def test_outlines_are_what_the_core_calls_a_step(conn: AsyncConnection) ->
     assert record.result_text is None
 
 
+async def test_the_status_of_a_path_is_that_of_its_last_pass_and_try(
+    conn: AsyncConnection,
+) -> None:
+    """Rows of a loop, tries of a step (more than nine), and rows that no longer stand."""
+    run_id = await add_run(conn, ulid(1), epoch=2)
+    for at, status in (("b.0001.0002.0000", "running"), ("b.0001.0001.0000", "completed")):
+        await add_step(conn, run_id, at, path="body.0.0", status=status)
+    for attempt, status in ((11, "completed"), (2, "failed"), (0, "failed")):
+        await add_step(conn, run_id, "b.0002", path="body.1", attempt=attempt, status=status)
+    await add_step(conn, run_id, "b.0003", path="body.2", epoch=1, superseded_epoch=2)
+    await add_step(conn, run_id, "b.0003", path="body.2", epoch=2, status="skipped")
+    await add_step(conn, run_id, "b.0004", path="body.3", superseded_epoch=2)
+
+    assert await steps.step_statuses(conn, run_id=run_id) == {
+        "body.0.0": "running",
+        "body.1": "completed",
+        "body.2": "skipped",
+    }
+
+
 async def test_events_are_read_by_sequence_and_kind(conn: AsyncConnection) -> None:
     """A filtered page tells how far it looked; one cut short looked up to its last event."""
     run_id = await add_run(conn, ulid(1), last_seq=6)
