@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Final
 
 from runkon.v1 import types_pb2, workflows_pb2
@@ -25,6 +24,7 @@ _INPUT_TYPES: Final[dict[str, workflows_pb2.InputType.ValueType]] = {
     name.removeprefix("INPUT_TYPE_").lower(): number
     for name, number in workflows_pb2.InputType.items()
 }
+_INPUT: Final = ("name", "input_type", "required", "default", "description")
 
 
 def render_workflow(workflow: WorkflowRow) -> workflows_pb2.Workflow:
@@ -48,10 +48,21 @@ def render_unstored(
     checked: CheckedSource, request: workflows_pb2.ValidateWorkflowRequest, namespace: str
 ) -> workflows_pb2.Workflow:
     """A definition that could be read, in the FULL view; it has no version."""
-    head = json.loads(checked.snapshot)
+    definition = checked.definition
+    assert definition is not None
+    head = {
+        "title": definition.title,
+        "description": definition.description,
+        "trigger": definition.trigger,
+        "targets": definition.targets,
+        "group": definition.group,
+        "inputs": [
+            {name: getattr(declared, name) for name in _INPUT} for declared in definition.inputs
+        ],
+    }
     return workflows_pb2.Workflow(
         namespace=namespace,
-        name=head["name"],
+        name=definition.name,
         content_hash=checked.content_hash,
         source=request.source,
         output_schemas=request.output_schemas,
