@@ -109,6 +109,8 @@ class Branch(NamedTuple):
     attempt: int = 0
     error: str | None = None
     done: Completion | None = None
+    was_stopped: bool = False
+    """It failed because it was told to stop: not what the block failed of."""
 
 
 class ParallelOp(NamedTuple):

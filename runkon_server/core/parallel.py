@@ -15,7 +15,7 @@ from runkon_server.core.facts import Outcome
 from runkon_server.core.metrics import parse_metrics
 from runkon_server.core.model import Branch, Completion, ParallelOp, Place
 from runkon_server.core.outcomes import fail, forget, record_metrics, set_markers, succeed
-from runkon_server.core.rows import completion_of, new_row
+from runkon_server.core.rows import CANCELLED_CODE, completion_of, new_row
 from runkon_server.core.scratch import InconsistentRowsError
 from runkon_server.core.variables import task_variables
 
@@ -216,7 +216,12 @@ def _retry(tx: Scratch, op: ParallelOp, number: int, changes: dict[str, Any]) ->
 def _fail_branch(tx: Scratch, op: ParallelOp, number: int, columns: dict[str, Any]) -> ParallelOp:
     was_doomed = is_doomed(op)
     _end(tx, op, number, "step_failed", columns)
-    branch = Branch("failed", op.branches[number].attempt, columns["step_error"])
+    branch = Branch(
+        "failed",
+        op.branches[number].attempt,
+        columns["step_error"],
+        was_stopped=columns.get("error_code") == CANCELLED_CODE,
+    )
     op = _with(op, number, branch)
     if is_doomed(op) and not was_doomed and not tx.is_stopping():
         op = _stop_branches(tx, op, tasks.FAIL_FAST)
@@ -303,7 +308,7 @@ def _settle(tx: Scratch, op: ParallelOp) -> None:
 
 def _failure(op: ParallelOp, counts: Tally) -> str:
     node = op.node
-    number = next(_in_state(op, "failed"))
+    number = min(_in_state(op, "failed"), key=lambda n: op.branches[n].was_stopped)
     which = "" if node.name is None else f" `{node.name}`"
     return (
         f"parallel block{which}: {counts.good} of {len(node.branches)} calls succeeded, "
@@ -339,4 +344,5 @@ def _branch_of(record: StepRecord) -> Branch:
         case "running":
             return Branch("paused", attempt, record.step_error)
         case _:
-            return Branch("failed", attempt, record.step_error)
+            was_stopped = record.error_code == CANCELLED_CODE
+            return Branch("failed", attempt, record.step_error, was_stopped=was_stopped)

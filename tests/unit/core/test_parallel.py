@@ -131,6 +131,15 @@ def test_086_siblings_are_stopped_once_the_block_cannot_succeed() -> None:
     assert play.status == "failed"
 
 
+def test_a_block_fails_of_what_failed_by_itself() -> None:
+    """Not of the branch that it stopped, although that one stands first."""
+    play = Play("parallel { call a call b }")
+    play.fail("b", "no disk")
+    play.stopped("a")
+
+    assert play.world.run["error"].endswith("`b` failed: no disk")
+
+
 def test_086_siblings_go_on_without_fail_fast() -> None:
     """Nobody is told to stop."""
     play = Play("parallel { fail_fast = false call a call b }")
