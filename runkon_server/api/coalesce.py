@@ -15,22 +15,29 @@ __all__ = ["Coalescer"]
 _Key = TypeVar("_Key", bound="Hashable")
 _Value = TypeVar("_Value")
 BATCH_MAX: Final = 500
+GATHER_S: Final = 0.005
 
 
 class Coalescer(Generic[_Key, _Value]):
     """Asks for what many calls want at once: while one query is under way, the next ones gather.
 
     A question is only ever answered by a query that began after it was asked, so the answer is as
-    fresh as if it had been asked alone.
+    fresh as if it had been asked alone. Under load, questions gather for 5 ms more.
 
     Args:
         fetch: gives the values of many keys; it may leave keys out.
+        sleep: waits for so many seconds.
     """
 
     def __init__(
-        self, fetch: Callable[[Collection[_Key]], Awaitable[Mapping[_Key, _Value]]]
+        self,
+        fetch: Callable[[Collection[_Key]], Awaitable[Mapping[_Key, _Value]]],
+        sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._fetch = fetch
+        self._sleep = sleep
+        self._is_shared = False
+        """Whether the query before was for more than one."""
         self._asked: dict[_Key, asyncio.Future[_Value | None]] = {}
         self._asking: asyncio.Task[None] | None = None
 
@@ -49,7 +56,12 @@ class Coalescer(Generic[_Key, _Value]):
     async def _ask(self) -> None:
         try:
             while self._asked:
+                if self._is_shared:
+                    # A query costs 1 ms and one more key in it 0.04 ms, so where many ask it pays
+                    # to let them gather. Who asks alone never waits.
+                    await self._sleep(GATHER_S)
                 keys = list(islice(self._asked, BATCH_MAX))
+                self._is_shared = len(keys) > 1
                 answers = {key: self._asked.pop(key) for key in keys}
                 try:
                     found = await self._fetch(keys)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from runkon_server.api.definitions import Definitions
+    from runkon_server.runtime.ambient import Ambient
     from runkon_server.runtime.commands import PinnedDefinition
     from runkon_server.store.rows import GateRow, RunRow, StoredRequest
 
@@ -26,6 +27,10 @@ SUMMARY_BYTES: Final = 1024 * 1024
 
 class Reader(Protocol):
     """The part of the engine that is read from."""
+
+    @property
+    def ambient(self) -> Ambient:
+        """Its clock."""
 
     @property
     def reads(self) -> AsyncEngine:
@@ -43,8 +48,8 @@ class Lookups:
     def __init__(self, engine: Reader, definitions: Definitions) -> None:
         self._engine = engine
         self._definitions = definitions
-        self._runs = Coalescer(self._fetch_runs)
-        self._newest = Coalescer(self._fetch_newest)
+        self._runs = Coalescer(self._fetch_runs, engine.ambient.sleep)
+        self._newest = Coalescer(self._fetch_newest, engine.ambient.sleep)
 
     async def _fetch_runs(self, run_ids: Collection[str]) -> dict[str, RunRow]:
         async with self._engine.reads.connect() as conn:

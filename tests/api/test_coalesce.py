@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runkon_server.api.coalesce import BATCH_MAX, Coalescer
+from runkon_server.api.coalesce import BATCH_MAX, GATHER_S, Coalescer
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Table:
 async def test_what_is_asked_during_a_query_gathers_for_the_next() -> None:
     """One asks, the query begins; five more ask, twice the same: two queries in all."""
     table = Table()
-    questions = Coalescer(table.fetch)
+    questions = Coalescer(table.fetch, asyncio.sleep)
     first = asyncio.create_task(questions.get(1))
     await eventually(lambda: table.has_queries(1), "the first query")
     others = [asyncio.create_task(questions.get(key)) for key in (2, 2, 3, 1, 2)]
@@ -53,7 +53,7 @@ async def test_what_is_asked_during_a_query_gathers_for_the_next() -> None:
 async def test_an_answer_is_never_older_than_its_question() -> None:
     """The value changes while a query is under way: who asks then sees the new one."""
     table = Table()
-    questions = Coalescer(table.fetch)
+    questions = Coalescer(table.fetch, asyncio.sleep)
     before = asyncio.create_task(questions.get(1))
     await eventually(lambda: table.has_queries(1), "the first query")
     table.values[1] = "changed"
@@ -66,7 +66,7 @@ async def test_an_answer_is_never_older_than_its_question() -> None:
 
 async def test_one_who_goes_away_leaves_the_answer_to_the_others() -> None:
     table = Table()
-    questions = Coalescer(table.fetch)
+    questions = Coalescer(table.fetch, asyncio.sleep)
     gone = asyncio.create_task(questions.get(1))
     stays = asyncio.create_task(questions.get(1))
     await eventually(lambda: table.has_queries(1), "the query")
@@ -82,7 +82,7 @@ async def test_an_error_reaches_all_who_asked_and_the_next_query_is_tried() -> N
     table = Table()
     table.error = ValueError("away")
     table.may_answer.set()
-    questions = Coalescer(table.fetch)
+    questions = Coalescer(table.fetch, asyncio.sleep)
     for error in await asyncio.gather(questions.get(1), questions.get(2), return_exceptions=True):
         assert isinstance(error, ValueError)
     table.error = None
@@ -93,8 +93,28 @@ async def test_an_error_reaches_all_who_asked_and_the_next_query_is_tried() -> N
 async def test_a_query_has_a_greatest_size() -> None:
     table = Table()
     table.may_answer.set()
-    questions = Coalescer(table.fetch)
+    questions = Coalescer(table.fetch, asyncio.sleep)
 
     await asyncio.gather(*(questions.get(key) for key in range(BATCH_MAX + 1)))
 
     assert [len(keys) for keys in table.queries] == [BATCH_MAX, 1]
+
+
+async def test_only_those_who_ask_together_wait_for_more() -> None:
+    """Alone twice, then two at once, then alone again: the pause follows the shared query only."""
+    table = Table()
+    table.may_answer.set()
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    questions = Coalescer(table.fetch, sleep)
+    await questions.get(1)
+    await questions.get(1)
+    assert pauses == []
+    await asyncio.gather(questions.get(1), questions.get(2))
+    await questions.get(1)
+    await questions.get(1)
+
+    assert pauses == [GATHER_S]
