@@ -79,10 +79,6 @@ class Actor:
 
     def offer(self, offer: Offer) -> None:
         """Take a fact; decide now, or with the next decision."""
-        if offer.fact_seq is not None:
-            known = {o.fact_seq for o in self.pending if o.fact_seq is not None}
-            if offer.fact_seq <= self.applied_fact_seq or offer.fact_seq in known:
-                return
         self.pending.append(offer)
         self.move()
 
@@ -90,18 +86,18 @@ class Actor:
         """Decide on everything that is pending, unless a commit is under way."""
         if self.is_committing:
             return
-        # One that came twice, by a hint and from the table, may have been applied meanwhile.
-        self.pending = [
-            o for o in self.pending if o.fact_seq is None or o.fact_seq > self.applied_fact_seq
-        ]
-        if not self.pending:
-            return
-        stored = sorted(
-            (o for o in self.pending if o.fact_seq is not None), key=lambda o: o.fact_seq or 0
-        )
-        direct = [o for o in self.pending if o.fact_seq is None]
+        # A stored fact may come twice, from who recorded it and from the table; and the first may
+        # be applied, or refused and put back, while the second waits here.
+        stored: dict[int, Offer] = {}
+        direct: list[Offer] = []
+        for offer in self.pending:
+            if offer.fact_seq is None:
+                direct.append(offer)
+            elif offer.fact_seq > self.applied_fact_seq:
+                stored[offer.fact_seq] = offer
         self.pending = []
-        self.submit(self.decide([*stored, *direct]))
+        if stored or direct:
+            self.submit(self.decide([*(stored[seq] for seq in sorted(stored)), *direct]))
 
     def decide(self, offers: list[Offer], *, park: bool = False) -> DecisionEntry:
         """Advance over the offers' facts without touching the state."""

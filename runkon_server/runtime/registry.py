@@ -292,8 +292,8 @@ class Registry:
             await self._ambient.sleep(REARM_S)
             actor.move()
             return
-        for stored in facts.get(actor.run_id, ()):
-            actor.offer(Offer(stored.fact, fact_seq=stored.fact_seq))
+        stored = facts.get(actor.run_id, ())
+        actor.pending += [Offer(each.fact, fact_seq=each.fact_seq) for each in stored]
         actor.move()
 
     def load(self, run_ids: Sequence[str]) -> None:
@@ -336,10 +336,9 @@ class Registry:
         self.adopt(actor)
         for timer in run.timers:
             self.arm(actor, timer.timer_id, timer.kind, timer.due_in_s)
-        for stored in run.facts:
-            actor.offer(Offer(stored.fact, fact_seq=stored.fact_seq))
-        for offer in self._loading.get(run_id, ()):
-            actor.offer(offer)
+        actor.pending += [Offer(each.fact, fact_seq=each.fact_seq) for each in run.facts]
+        actor.pending += self._loading.get(run_id, ())
+        actor.move()
         if not actor.is_committing and not actor.timers and not actor.waits_for_workers:
             # Nothing to wait for in memory, for example a fact that was applied twice over.
             actor.park_if_idle()
