@@ -154,7 +154,7 @@ class Worker:
         """Report a task and wait for what that was worth."""
         number = len(self.acks)
         self.session.report([report(lease, **fields)])
-        return (await self.ack(number)).status
+        return (await self.ack(number)).verdict.status
 
 
 def report(

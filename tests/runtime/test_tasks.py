@@ -1,0 +1,302 @@
+"""Tasks: what a report is worth, lost workers, credit, order."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runkon_server import errors
+from runkon_server.core.facts import Outcome
+from runkon_server.runtime.commands import (
+    AckStatus,
+    CancelRun,
+    RunStarted,
+    TaskHeartbeat,
+    WorkerHello,
+)
+from support.engines import NAMESPACE, Worker, engine_on, report, start, until
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from runkon_server.runtime.engine import Engine
+    from support.engines import Rogue
+
+
+async def cancel(engine: Engine, run_id: str) -> None:
+    await engine.cancel_run(CancelRun(namespace=NAMESPACE, run_id=run_id, principal="somebody"))
+
+
+async def test_a_report_counts_once(engine: Engine, rogue: Rogue) -> None:
+    """The second task keeps the run going; the same word again, another one, a foreign token."""
+    worker = Worker(engine, "build").credit(2)
+    run_id = (await engine.start_run(start("call build call build"))).run_id
+    lease = await worker.lease()
+
+    assert await worker.answer(lease) is AckStatus.ACCEPTED
+    assert await worker.answer(lease) is AckStatus.DUPLICATE
+    assert await worker.answer(lease, digest="other") is AckStatus.REFUSED
+    assert await worker.answer(lease, token="foreign") is AckStatus.REFUSED
+
+    assert await worker.answer(await worker.lease(1)) is AckStatus.ACCEPTED
+    assert await rogue.ended(run_id) == "completed"
+    assert await worker.answer(lease) is AckStatus.DUPLICATE
+    await rogue.assert_sound()
+
+
+async def test_reports_of_one_task_at_once_count_once(engine: Engine, rogue: Rogue) -> None:
+    worker = Worker(engine, "build").credit(1)
+    run_id = (await engine.start_run(start("call build"))).run_id
+    lease = await worker.lease()
+
+    worker.session.report([report(lease), report(lease), report(lease, digest="other")])
+    await worker.ack(2)
+
+    assert sum(ack.verdict.status is AckStatus.ACCEPTED for ack in worker.acks) == 1
+    assert await rogue.ended(run_id) == "completed"
+
+
+async def test_a_report_of_another_namespace_is_unknown(engine: Engine) -> None:
+    worker = Worker(engine, "build").credit(1)
+    await engine.start_run(start("call build"))
+    lease = await worker.lease()
+
+    with pytest.raises(errors.TaskNotFoundError):
+        await engine.report_task("elsewhere", report(lease))
+
+
+async def test_a_report_reaches_a_run_owned_elsewhere(database: str, rogue: Rogue) -> None:
+    async with engine_on(database) as owner, engine_on(database) as other:
+        worker = Worker(owner, "build").credit(1)
+        run_id = (await owner.start_run(start("call build"))).run_id
+        lease = await worker.lease()
+
+        answer = await other.report_task(NAMESPACE, report(lease))
+
+        assert answer.verdict.status is AckStatus.ACCEPTED
+        assert await rogue.ended(run_id) == "completed"
+        assert other.stats.runs_acquired == 0
+        await rogue.assert_sound()
+
+
+async def test_a_report_wakes_a_parked_run(engine: Engine, rogue: Rogue) -> None:
+    worker = Worker(engine, "build").credit(1)
+    run_id = (await engine.start_run(start("call build call echo"))).run_id
+    lease = await worker.lease()
+    await rogue.parked(run_id)
+
+    assert await worker.answer(lease, context="made it") is AckStatus.ACCEPTED
+
+    assert await rogue.ended(run_id) == "completed"
+    step = await rogue.row("SELECT context_out FROM workflow_run_steps WHERE step_name = 'build'")
+    assert step == {"context_out": "made it"}
+    await rogue.assert_sound()
+
+
+async def test_a_cancelled_task_may_still_say_how_it_ended(engine: Engine, rogue: Rogue) -> None:
+    worker = Worker(engine, "build").credit(1)
+    run_id = (await engine.start_run(start("call build"))).run_id
+    lease = await worker.lease()
+
+    await cancel(engine, run_id)
+    await until(lambda: worker.cancels, "the worker is told to stop")
+
+    assert worker.cancels[0].task_id == lease.task_id
+    assert await worker.answer(lease, outcome=Outcome.CANCELLED) is AckStatus.ACCEPTED
+    assert await rogue.ended(run_id) == "cancelled"
+    await rogue.assert_sound()
+
+
+async def test_a_cancelled_task_that_nobody_has_is_settled(engine: Engine, rogue: Rogue) -> None:
+    run_id = (await engine.start_run(start("call build"))).run_id
+
+    await cancel(engine, run_id)
+
+    assert await rogue.ended(run_id) == "cancelled"
+    await rogue.assert_sound()
+
+
+async def test_a_lost_worker_is_replaced_until_there_were_too_many(
+    database: str, rogue: Rogue
+) -> None:
+    """Leases are made to run out by SQL; the old worker's word is stale then."""
+    async with engine_on(database, deliveries_max=3) as engine:
+        worker = Worker(engine, "build").credit(10)
+        run_id = (await engine.start_run(start("call build"))).run_id
+
+        for delivery in range(3):
+            lease = await worker.lease(delivery)
+            assert lease.delivery == delivery
+            assert lease.idempotency_key == worker.leases[0].idempotency_key
+            await rogue.rows("UPDATE tasks SET lease_until = now() WHERE state = 'leased'")
+            if delivery == 1:
+                assert await worker.answer(worker.leases[0]) is AckStatus.STALE
+
+        assert await rogue.ended(run_id) == "failed"
+        step = await rogue.row("SELECT status, error_code FROM workflow_run_steps")
+        assert step == {"status": "failed", "error_code": "WORKER_LOST"}
+        assert await worker.answer(worker.leases[-1]) is not AckStatus.ACCEPTED
+        await rogue.assert_sound()
+
+
+async def test_heartbeats_extend_a_lease_and_say_when_it_is_over(
+    engine: Engine, rogue: Rogue
+) -> None:
+    """Two calls at once about one task, and one with a token of old in the same statement."""
+    worker = Worker(engine, "build").credit(1)
+    await engine.start_run(start("call build"))
+    lease = await worker.lease()
+    await rogue.rows("UPDATE tasks SET lease_until = now() + interval '1 s'")
+    beat = TaskHeartbeat(task_id=lease.task_id, token=lease.token)
+
+    answers = await asyncio.wait_for(
+        asyncio.gather(
+            engine.heartbeat_task(NAMESPACE, beat),
+            engine.heartbeat_task(NAMESPACE, beat),
+            engine.heartbeat_task(NAMESPACE, replace(beat, token="of old")),
+            engine.heartbeat_task("elsewhere", beat),
+        ),
+        10,
+    )
+
+    assert [answer.known for answer in answers] == [True, True, False, False]
+    left = await rogue.row("SELECT lease_until > now() + interval '20 s' AS longer FROM tasks")
+    assert left == {"longer": True}
+
+
+async def test_credit_neither_leaks_nor_is_overdrawn(engine: Engine, rogue: Rogue) -> None:
+    """40 runs of two tasks for a credit of 3: never more than 3 are out, and 3 are left."""
+    worker = Worker(engine, "build").credit(3)
+    outcomes = await engine.start_runs([start("call build call build")] * 40)
+    ids = [each.run_id for each in outcomes if isinstance(each, RunStarted)]
+
+    for number in range(80):
+        lease = await worker.lease(number)
+        assert len(worker.leases) - number <= 3
+        worker.session.report([report(lease)])
+        worker.session.add_credit(1)
+
+    assert await rogue.all_ended(ids) == {"completed"}
+    assert len(worker.leases) == 80
+    await until(lambda: worker.session.credit == 3, "all credit is back")
+
+
+async def test_a_refused_decision_gives_its_credit_back(engine: Engine, rogue: Rogue) -> None:
+    """The run is stolen by SQL, so the decision that had assigned the next task is lost."""
+    worker = Worker(engine, "build").credit(2)
+    run_id = (await engine.start_run(start("call build call build"))).run_id
+    lease = await worker.lease()
+    await rogue.rows(
+        "UPDATE workflow_runs SET owner_token = 'thief', generation = generation + 1,"
+        " lease_until = now() + interval '1 hour' WHERE id = %s",
+        run_id,
+    )
+
+    assert await worker.answer(lease) is AckStatus.ACCEPTED
+
+    assert worker.session.credit == 1
+    assert len(worker.leases) == 1
+
+
+async def test_a_named_worker_goes_before_a_fallback(engine: Engine) -> None:
+    fallback = Worker(engine, "*").credit(5)
+    named = Worker(engine, "build").credit(1)
+
+    await engine.start_run(start("call build"))
+    await named.lease()
+    await engine.start_run(start("call test"))
+    await fallback.lease()
+
+    assert [lease.action for lease in named.leases] == ["build"]
+    assert [lease.action for lease in fallback.leases] == ["test"]
+
+
+async def test_what_is_queued_goes_before_what_is_new(engine: Engine) -> None:
+    """Two tasks wait for the first credit; a third is made while credit is there."""
+    ids = [(await engine.start_run(start("call build"))).run_id for _ in range(2)]
+    worker = Worker(engine, "build").credit(1)
+    await worker.lease()
+    ids.append((await engine.start_run(start("call build"))).run_id)
+    worker.credit(2)
+    await worker.lease(2)
+
+    assert [lease.run_id for lease in worker.leases] == ids
+
+
+async def test_a_queue_made_elsewhere_is_emptied_without_polling(database: str) -> None:
+    """A worker with a credit of one beside a replica that only queues; polls are rare."""
+    async with engine_on(database) as other, engine_on(database, poll_s=60.0) as engine:
+        await other.start_runs([start("call build")] * 12)
+        worker = Worker(engine, "build").serve(credit=1)
+
+        await worker.lease(11, within_s=10)
+
+
+async def test_a_drained_worker_gets_nothing_more(engine: Engine, rogue: Rogue) -> None:
+    """Neither by late credit nor by a task that was on its way; that goes to somebody else."""
+    drained = Worker(engine, "build").credit(1)
+    call = asyncio.create_task(engine.start_run(start("call build")))
+    await until(lambda: drained.session.credit == 0, "its task is being committed")
+    drained.session.drain()
+    drained.credit(5)
+    await call
+    other = Worker(engine, "build").credit(2)
+
+    lease = await other.lease(within_s=5)
+
+    assert lease.delivery == 0
+    assert drained.leases == []
+    await engine.start_run(start("call build"))
+    await other.lease(1)
+    assert drained.leases == []
+    assert (await rogue.row("SELECT count(*) AS n FROM tasks WHERE state = 'leased'"))["n"] == 2
+
+
+async def test_a_poll_strands_no_task(database: str, rogue: Rogue) -> None:
+    """Polls return with the first task while others are on their way to them."""
+    async with engine_on(database) as engine:
+        hello = WorkerHello(namespace=NAMESPACE, worker_id="poller", actions=frozenset({"build"}))
+        poll = asyncio.create_task(engine.poll_tasks(hello, max_tasks=10, wait_s=10))
+        await asyncio.sleep(0)
+        outcomes = await asyncio.gather(*(engine.start_run(start("call build")) for _ in range(30)))
+        seen = 0
+        while seen < 30:
+            leases = await asyncio.wait_for(poll, 10)
+            assert leases, "a task is stranded"
+            seen += len(leases)
+            for lease in leases:
+                await engine.report_task(NAMESPACE, report(lease))
+            poll = asyncio.create_task(engine.poll_tasks(hello, max_tasks=10, wait_s=5))
+        poll.cancel()
+        assert await rogue.all_ended([each.run_id for each in outcomes]) == {"completed"}
+
+
+async def test_a_worker_who_leaves_gives_unseen_tasks_back(engine: Engine) -> None:
+    """The outbox had not been taken when the stream ended."""
+    hello = WorkerHello(namespace=NAMESPACE, worker_id="short", actions=frozenset({"build"}))
+    arrived = asyncio.Event()
+    session = engine.open_session(hello, arrived.set)
+    session.add_credit(1)
+    await engine.start_run(start("call build"))
+    await asyncio.wait_for(arrived.wait(), 10)
+
+    session.close()
+
+    lease = await Worker(engine, "build").credit(1).lease(within_s=5)
+    assert lease.delivery == 0
+
+
+async def test_progress_becomes_an_event(engine: Engine, rogue: Rogue) -> None:
+    worker = Worker(engine, "build").credit(1)
+    run_id = (await engine.start_run(start("call build"))).run_id
+    lease = await worker.lease()
+    beat = TaskHeartbeat(task_id=lease.task_id, token=lease.token, progress="half")
+
+    worker.session.heartbeat([beat, beat])
+
+    async def told() -> bool:
+        return (await rogue.kinds(run_id)).count("step_progress") == 1
+
+    await eventually(told, "the progress is told")
