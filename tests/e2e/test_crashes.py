@@ -30,7 +30,7 @@ WITH_GATE = """workflow gated {
   gate human_approval { name = go }
   call echo { as = late }
 }"""
-NO_EXPIRY = ("--lease-ttl", "600")
+NO_EXPIRY = ("--lease-ttl", "600", "--task-lease", "600")
 """What is taken over within a test was handed over, for no lease runs out."""
 
 
@@ -76,10 +76,8 @@ def check_histories(database: str, *, runs: int, steps: int) -> None:
            FROM run_events WHERE kind = 'step_completed'""",
     )
     assert completions == [(runs * steps, runs * steps)]
-    assert rows(database, "SELECT DISTINCT state, count(*) FROM tasks GROUP BY state") in (
-        [("done", runs * steps)],
-        [],
-    )
+    tasks = rows(database, "SELECT state, count(*) FROM tasks GROUP BY state")
+    assert tasks == [("done", runs * steps)]
     falling = rows(
         database,
         """SELECT run_id FROM (SELECT run_id, generation, lag(generation) OVER
@@ -126,14 +124,35 @@ async def test_a_stopped_owner_hands_its_runs_over(database: str) -> None:
             seqs = [(await anext(stream)).seq]
             code = await owner.stop(signal.SIGTERM)
             work.go.set()
-            seqs += [event.seq async for event in stream]
-            ended = await asyncio.gather(*(watcher.run(run.id).wait() for run in runs))
+            async with asyncio.timeout(30):
+                seqs += [event.seq async for event in stream]
+                ended = await asyncio.gather(*(watcher.run(run.id).wait() for run in runs))
 
     assert code == 0
     assert [run.status for run in ended] == [RunStatus.COMPLETED] * 10
     assert seqs == [*range(1, ended[0].last_seq + 1)]
     assert stream.disconnects >= 1
     check_histories(database, runs=10, steps=4)
+
+
+async def test_a_stop_in_the_rush_loses_no_task(database: str) -> None:
+    """SIGTERM while tasks and reports fly both ways: none is left to its lease of ten minutes."""
+    work = Halted(after=20)
+    with replicas(database, 2, *NO_EXPIRY) as (owner, other):
+        async with (
+            Client(other.address) as client,
+            working(either(owner, other), work.actions, concurrency=4),
+        ):
+            runs = await start_many(client, FOUR_STEPS, RUNS)
+            await asyncio.wait_for(work.halted.wait(), 20)
+            work.go.set()
+            await owner.stop(signal.SIGTERM)
+            async with asyncio.timeout(30):
+                ended = await asyncio.gather(*(client.run(run.id).wait() for run in runs))
+
+    assert [run.status for run in ended] == [RunStatus.COMPLETED] * RUNS
+    assert len(work.done) == len(set(work.done)) == RUNS * 4
+    check_histories(database, runs=RUNS, steps=4)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
