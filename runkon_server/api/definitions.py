@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Concatenate, Final, Generic, ParamSpec, TypeVar
 
 from runkon_server import errors
 from runkon_server.dsl import snapshot
@@ -19,13 +19,21 @@ from runkon_server.dsl.validate import validate
 from runkon_server.runtime.commands import PinnedDefinition
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from runkon_server.dsl.ast import Definition
     from runkon_server.dsl.diagnostics import Diagnostic
     from runkon_server.dsl.source import Source
 
-__all__ = ["CheckedSource", "Definitions", "check_source", "hash_of"]
+__all__ = [
+    "CheckedSource",
+    "Definitions",
+    "check_source",
+    "first_problems",
+    "hash_of",
+    "refusal_of",
+    "work_on",
+]
 
 LABEL: Final = "source"
 """What a source is called in places such as `source:3:7`."""
@@ -43,6 +51,19 @@ _REFUSALS: Final[Mapping[Group, type[errors.InvalidArgumentError]]] = {
 """The error by the group of the first problem, which names the whole."""
 
 _Value = TypeVar("_Value")
+_More = ParamSpec("_More")
+
+
+async def work_on(
+    text: str,
+    work: Callable[Concatenate[str, _More], _Value],
+    *more: _More.args,
+    **options: _More.kwargs,
+) -> _Value:
+    """`work(text, ...)`: at once for a short text, on a thread for a long one."""
+    if len(text) <= LOOP_BYTES:
+        return work(text, *more, **options)
+    return await asyncio.to_thread(work, text, *more, **options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,14 +124,14 @@ def check_source(text: str, content_hash: str) -> CheckedSource:
     report = validate(text, LABEL)
     return CheckedSource(
         source=report.source,
-        diagnostics=_first(report.diagnostics),
+        diagnostics=first_problems(report.diagnostics),
         content_hash=content_hash,
         definition=report.parsed,
         snapshot="" if report.parsed is None else snapshot.dump(report.parsed),
     )
 
 
-def _first(found: Sequence[Diagnostic]) -> tuple[Diagnostic, ...]:
+def first_problems(found: Sequence[Diagnostic]) -> tuple[Diagnostic, ...]:
     """As many as are shown, in the order of the source; errors go before warnings if need be."""
     if len(found) <= PROBLEMS:
         return tuple(found)
@@ -133,10 +154,7 @@ class Definitions:
         known = self._checked.get(content_hash)
         if known is not None:
             return known
-        if len(source) <= LOOP_BYTES:
-            made = check_source(source, content_hash)
-        else:
-            made = await asyncio.to_thread(check_source, source, content_hash)
+        made = await work_on(source, check_source, content_hash)
         self._checked.put(content_hash, made, len(source) + len(made.snapshot))
         return made
 
@@ -150,15 +168,12 @@ class Definitions:
         Raises:
             DslUnsupportedError: a newer server stored it, with steps that this one does not know.
         """
-        if len(document) <= LOOP_BYTES:
-            made = _load(content_hash, document)
-        else:
-            made = await asyncio.to_thread(_load, content_hash, document)
+        made = await work_on(document, _load, content_hash)
         self._loaded.put(content_hash, made, len(document))
         return made
 
 
-def _load(content_hash: str, document: str) -> PinnedDefinition:
+def _load(document: str, content_hash: str) -> PinnedDefinition:
     definition = snapshot.load(document)
     unsupported = refuse_unsupported(definition)
     if unsupported:

@@ -1,4 +1,4 @@
-"""WorkflowService: storing, finding and checking definitions."""
+"""WorkflowService: storing, finding, checking, formatting and drawing definitions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import grpc
 
 from runkon.v1 import types_pb2, workflows_pb2, workflows_pb2_grpc
 from runkon_server import errors
+from runkon_server.api.definitions import LABEL, first_problems, work_on
 from runkon_server.api.digests import digest_of
+from runkon_server.api.drawing import Drawings
 from runkon_server.api.identity import current_principal
 from runkon_server.api.parsing.checks import namespace_of, page_rows
 from runkon_server.api.render import render_diagnostic, render_workflow
 from runkon_server.api.render.workflows import render_unstored
 from runkon_server.dsl.diagnostics import has_errors
+from runkon_server.dsl.format import format_text
 from runkon_server.store.reads import workflows
 from runkon_server.store.transactions import in_transaction
 from runkon_server.store.workflows import NewVersion, claim_request, put_version, store_response
@@ -62,6 +65,7 @@ class WorkflowService(workflows_pb2_grpc.WorkflowServiceServicer):
         self._lookups = lookups
         self._definitions = definitions
         self._tokens = tokens
+        self._drawings = Drawings(engine, lookups, definitions)
 
     async def PutWorkflow(
         self, request: workflows_pb2.PutWorkflowRequest, context: Context
@@ -203,6 +207,24 @@ class WorkflowService(workflows_pb2_grpc.WorkflowServiceServicer):
             unstored = render_unstored(checked, request, namespace_of(request.namespace))
             response.workflow.CopyFrom(unstored)
         return response
+
+    async def FormatWorkflow(
+        self, request: workflows_pb2.FormatWorkflowRequest, context: Context
+    ) -> workflows_pb2.FormatWorkflowResponse:
+        """A source in its canonical layout."""
+        result = await work_on(request.source, format_text, LABEL)
+        problems = first_problems(result.diagnostics)
+        return workflows_pb2.FormatWorkflowResponse(
+            formatted=result.text or "",
+            changed=result.text is not None and result.text != request.source,
+            diagnostics=[render_diagnostic(each, result.source) for each in problems],
+        )
+
+    async def GraphWorkflow(
+        self, request: workflows_pb2.GraphWorkflowRequest, context: Context
+    ) -> workflows_pb2.GraphWorkflowResponse:
+        """A picture of a source, a stored workflow or a run."""
+        return workflows_pb2.GraphWorkflowResponse(graph=await self._drawings.draw(request))
 
     async def _check(
         self, request: workflows_pb2.PutWorkflowRequest | workflows_pb2.ValidateWorkflowRequest

@@ -57,6 +57,8 @@ GOOD: list[Message] = [
     made(workflows_pb2.GetWorkflowRequest, name="w"),
     made(workflows_pb2.ListWorkflowsRequest),
     made(workflows_pb2.ValidateWorkflowRequest, source="anything"),
+    made(workflows_pb2.FormatWorkflowRequest, source="anything"),
+    made(workflows_pb2.GraphWorkflowRequest, workflow="w@2", format=4),
     made(workers_pb2.WorkRequest, credit=1000),
     made(workers_pb2.PollTasksRequest, worker_id="w", actions=["*"]),
     made(workers_pb2.ReportTaskRequest, report=TASK),

@@ -21,6 +21,38 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _GraphFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GraphFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GraphFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GRAPH_FORMAT_UNSPECIFIED: _GraphFormat.ValueType  # 0
+    """MERMAID."""
+    GRAPH_FORMAT_MERMAID: _GraphFormat.ValueType  # 1
+    """A Mermaid flowchart, for Markdown."""
+    GRAPH_FORMAT_DOT: _GraphFormat.ValueType  # 2
+    """A directed graph in the DOT language, for Graphviz."""
+    GRAPH_FORMAT_JSON: _GraphFormat.ValueType  # 3
+    """Nodes and edges as a JSON object, for programs."""
+    GRAPH_FORMAT_SVG: _GraphFormat.ValueType  # 4
+    """A drawing, ready to be shown."""
+
+class GraphFormat(_GraphFormat, metaclass=_GraphFormatEnumTypeWrapper):
+    """What a picture is written in."""
+
+GRAPH_FORMAT_UNSPECIFIED: GraphFormat.ValueType  # 0
+"""MERMAID."""
+GRAPH_FORMAT_MERMAID: GraphFormat.ValueType  # 1
+"""A Mermaid flowchart, for Markdown."""
+GRAPH_FORMAT_DOT: GraphFormat.ValueType  # 2
+"""A directed graph in the DOT language, for Graphviz."""
+GRAPH_FORMAT_JSON: GraphFormat.ValueType  # 3
+"""Nodes and edges as a JSON object, for programs."""
+GRAPH_FORMAT_SVG: GraphFormat.ValueType  # 4
+"""A drawing, ready to be shown."""
+Global___GraphFormat: _TypeAlias = GraphFormat  # noqa: Y015
+
 class _WorkflowTrigger:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -614,3 +646,123 @@ class ValidateWorkflowResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ValidateWorkflowResponse: _TypeAlias = ValidateWorkflowResponse  # noqa: Y015
+
+@_typing.final
+class FormatWorkflowRequest(_message.Message):
+    """Request of FormatWorkflow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Empty means `default`."""
+    source: _builtins.str
+    """The text; required."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FormatWorkflowRequest: _TypeAlias = FormatWorkflowRequest  # noqa: Y015
+
+@_typing.final
+class FormatWorkflowResponse(_message.Message):
+    """Response of FormatWorkflow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORMATTED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    DIAGNOSTICS_FIELD_NUMBER: _builtins.int
+    formatted: _builtins.str
+    """The text in its canonical layout; empty if the source cannot be read."""
+    changed: _builtins.bool
+    """True: `formatted` is there and differs from the source."""
+    @_builtins.property
+    def diagnostics(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Diagnostic]:
+        """What is wrong with the grammar of the source, in its order; at most 100 errors."""
+
+    def __init__(
+        self,
+        *,
+        formatted: _builtins.str = ...,
+        changed: _builtins.bool = ...,
+        diagnostics: _abc.Iterable[_types_pb2.Diagnostic] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "diagnostics", b"diagnostics", "formatted", b"formatted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FormatWorkflowResponse: _TypeAlias = FormatWorkflowResponse  # noqa: Y015
+
+@_typing.final
+class GraphWorkflowRequest(_message.Message):
+    """Request of GraphWorkflow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    WORKFLOW_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Empty means `default`."""
+    source: _builtins.str
+    """A text."""
+    workflow: _builtins.str
+    """A stored workflow: `NAME` (the newest version) or `NAME@VERSION`."""
+    run_id: _builtins.str
+    """A run: its definition, each step coloured by the status of its newest row."""
+    format: Global___GraphFormat.ValueType
+    """Default MERMAID."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        source: _builtins.str = ...,
+        workflow: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        format: Global___GraphFormat.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id", "source", b"source", "subject", b"subject", "workflow", b"workflow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "namespace", b"namespace", "run_id", b"run_id", "source", b"source", "subject", b"subject", "workflow", b"workflow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["source", "workflow", "run_id"]  # noqa: Y015
+    _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
+
+Global___GraphWorkflowRequest: _TypeAlias = GraphWorkflowRequest  # noqa: Y015
+
+@_typing.final
+class GraphWorkflowResponse(_message.Message):
+    """Response of GraphWorkflow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRAPH_FIELD_NUMBER: _builtins.int
+    graph: _builtins.str
+    """The picture; ends in a line break."""
+    def __init__(
+        self,
+        *,
+        graph: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["graph", b"graph"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GraphWorkflowResponse: _TypeAlias = GraphWorkflowResponse  # noqa: Y015

@@ -60,6 +60,16 @@ class WorkflowServiceStub(object):
                 request_serializer=runkon_dot_v1_dot_workflows__pb2.ValidateWorkflowRequest.SerializeToString,
                 response_deserializer=runkon_dot_v1_dot_workflows__pb2.ValidateWorkflowResponse.FromString,
                 _registered_method=True)
+        self.FormatWorkflow = channel.unary_unary(
+                '/runkon.v1.WorkflowService/FormatWorkflow',
+                request_serializer=runkon_dot_v1_dot_workflows__pb2.FormatWorkflowRequest.SerializeToString,
+                response_deserializer=runkon_dot_v1_dot_workflows__pb2.FormatWorkflowResponse.FromString,
+                _registered_method=True)
+        self.GraphWorkflow = channel.unary_unary(
+                '/runkon.v1.WorkflowService/GraphWorkflow',
+                request_serializer=runkon_dot_v1_dot_workflows__pb2.GraphWorkflowRequest.SerializeToString,
+                response_deserializer=runkon_dot_v1_dot_workflows__pb2.GraphWorkflowResponse.FromString,
+                _registered_method=True)
 
 
 class WorkflowServiceServicer(object):
@@ -112,6 +122,30 @@ class WorkflowServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FormatWorkflow(self, request, context):
+        """FormatWorkflow brings a source into the one canonical layout, and stores nothing.
+
+        Comments stay, and the result means the same; constructs that this version refuses to run are
+        laid out like all others. What is wrong with the source is the answer, not an error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GraphWorkflow(self, request, context):
+        """GraphWorkflow draws a source, a stored workflow, or a run with the statuses of its steps.
+
+        Whatever can be read can be drawn, also what this version refuses to run. Errors:
+        INVALID_ARGUMENT DSL_SYNTAX, DSL_LIMIT: the source cannot be read; one violation per
+        diagnostic, with line and column.
+        INVALID_ARGUMENT DSL_UNSUPPORTED: a newer server stored it, with steps unknown to this one.
+        NOT_FOUND WORKFLOW_NOT_FOUND: no such workflow or version.
+        NOT_FOUND RUN_NOT_FOUND: no such run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkflowServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -134,6 +168,16 @@ def add_WorkflowServiceServicer_to_server(servicer, server):
                     servicer.ValidateWorkflow,
                     request_deserializer=runkon_dot_v1_dot_workflows__pb2.ValidateWorkflowRequest.FromString,
                     response_serializer=runkon_dot_v1_dot_workflows__pb2.ValidateWorkflowResponse.SerializeToString,
+            ),
+            'FormatWorkflow': grpc.unary_unary_rpc_method_handler(
+                    servicer.FormatWorkflow,
+                    request_deserializer=runkon_dot_v1_dot_workflows__pb2.FormatWorkflowRequest.FromString,
+                    response_serializer=runkon_dot_v1_dot_workflows__pb2.FormatWorkflowResponse.SerializeToString,
+            ),
+            'GraphWorkflow': grpc.unary_unary_rpc_method_handler(
+                    servicer.GraphWorkflow,
+                    request_deserializer=runkon_dot_v1_dot_workflows__pb2.GraphWorkflowRequest.FromString,
+                    response_serializer=runkon_dot_v1_dot_workflows__pb2.GraphWorkflowResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -250,6 +294,60 @@ class WorkflowService(object):
             '/runkon.v1.WorkflowService/ValidateWorkflow',
             runkon_dot_v1_dot_workflows__pb2.ValidateWorkflowRequest.SerializeToString,
             runkon_dot_v1_dot_workflows__pb2.ValidateWorkflowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FormatWorkflow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runkon.v1.WorkflowService/FormatWorkflow',
+            runkon_dot_v1_dot_workflows__pb2.FormatWorkflowRequest.SerializeToString,
+            runkon_dot_v1_dot_workflows__pb2.FormatWorkflowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GraphWorkflow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runkon.v1.WorkflowService/GraphWorkflow',
+            runkon_dot_v1_dot_workflows__pb2.GraphWorkflowRequest.SerializeToString,
+            runkon_dot_v1_dot_workflows__pb2.GraphWorkflowResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -64,6 +64,22 @@ class WorkflowServiceStub:
 
     What is wrong with the source is the answer, not an error.
     """
+    FormatWorkflow: _grpc.UnaryUnaryMultiCallable[_workflows_pb2.FormatWorkflowRequest, _workflows_pb2.FormatWorkflowResponse]
+    """FormatWorkflow brings a source into the one canonical layout, and stores nothing.
+
+    Comments stay, and the result means the same; constructs that this version refuses to run are
+    laid out like all others. What is wrong with the source is the answer, not an error.
+    """
+    GraphWorkflow: _grpc.UnaryUnaryMultiCallable[_workflows_pb2.GraphWorkflowRequest, _workflows_pb2.GraphWorkflowResponse]
+    """GraphWorkflow draws a source, a stored workflow, or a run with the statuses of its steps.
+
+    Whatever can be read can be drawn, also what this version refuses to run. Errors:
+    INVALID_ARGUMENT DSL_SYNTAX, DSL_LIMIT: the source cannot be read; one violation per
+    diagnostic, with line and column.
+    INVALID_ARGUMENT DSL_UNSUPPORTED: a newer server stored it, with steps unknown to this one.
+    NOT_FOUND WORKFLOW_NOT_FOUND: no such workflow or version.
+    NOT_FOUND RUN_NOT_FOUND: no such run.
+    """
 
 @_typing.type_check_only
 class WorkflowServiceAsyncStub(WorkflowServiceStub):
@@ -100,6 +116,22 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     """ValidateWorkflow checks a definition as PutWorkflow would, and stores nothing.
 
     What is wrong with the source is the answer, not an error.
+    """
+    FormatWorkflow: _aio.UnaryUnaryMultiCallable[_workflows_pb2.FormatWorkflowRequest, _workflows_pb2.FormatWorkflowResponse]  # type: ignore[assignment]
+    """FormatWorkflow brings a source into the one canonical layout, and stores nothing.
+
+    Comments stay, and the result means the same; constructs that this version refuses to run are
+    laid out like all others. What is wrong with the source is the answer, not an error.
+    """
+    GraphWorkflow: _aio.UnaryUnaryMultiCallable[_workflows_pb2.GraphWorkflowRequest, _workflows_pb2.GraphWorkflowResponse]  # type: ignore[assignment]
+    """GraphWorkflow draws a source, a stored workflow, or a run with the statuses of its steps.
+
+    Whatever can be read can be drawn, also what this version refuses to run. Errors:
+    INVALID_ARGUMENT DSL_SYNTAX, DSL_LIMIT: the source cannot be read; one violation per
+    diagnostic, with line and column.
+    INVALID_ARGUMENT DSL_UNSUPPORTED: a newer server stored it, with steps unknown to this one.
+    NOT_FOUND WORKFLOW_NOT_FOUND: no such workflow or version.
+    NOT_FOUND RUN_NOT_FOUND: no such run.
     """
 
 class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -158,6 +190,34 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         """ValidateWorkflow checks a definition as PutWorkflow would, and stores nothing.
 
         What is wrong with the source is the answer, not an error.
+        """
+
+    @_abc_1.abstractmethod
+    def FormatWorkflow(
+        self,
+        request: _workflows_pb2.FormatWorkflowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_workflows_pb2.FormatWorkflowResponse, _abc.Awaitable[_workflows_pb2.FormatWorkflowResponse]]:
+        """FormatWorkflow brings a source into the one canonical layout, and stores nothing.
+
+        Comments stay, and the result means the same; constructs that this version refuses to run are
+        laid out like all others. What is wrong with the source is the answer, not an error.
+        """
+
+    @_abc_1.abstractmethod
+    def GraphWorkflow(
+        self,
+        request: _workflows_pb2.GraphWorkflowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_workflows_pb2.GraphWorkflowResponse, _abc.Awaitable[_workflows_pb2.GraphWorkflowResponse]]:
+        """GraphWorkflow draws a source, a stored workflow, or a run with the statuses of its steps.
+
+        Whatever can be read can be drawn, also what this version refuses to run. Errors:
+        INVALID_ARGUMENT DSL_SYNTAX, DSL_LIMIT: the source cannot be read; one violation per
+        diagnostic, with line and column.
+        INVALID_ARGUMENT DSL_UNSUPPORTED: a newer server stored it, with steps unknown to this one.
+        NOT_FOUND WORKFLOW_NOT_FOUND: no such workflow or version.
+        NOT_FOUND RUN_NOT_FOUND: no such run.
         """
 
 def add_WorkflowServiceServicer_to_server(servicer: WorkflowServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -67,8 +67,13 @@ def _check_definition(check: Check, request: runs_pb2.StartRunRequest) -> None:
         check.wrong(
             "output_schemas, snippets", "belong to a `source`; a stored workflow has its own"
         )
-    if check.label("workflow", request.workflow, NAME_BYTES + 20, required=True):
-        parsed = parse_workflow_name(request.workflow)
+    check_workflow_name(check, request.workflow)
+
+
+def check_workflow_name(check: Check, workflow: str) -> None:
+    """Note what is wrong with `NAME` or `NAME@VERSION` in a field `workflow`, which is required."""
+    if check.label("workflow", workflow, NAME_BYTES + 20, required=True):
+        parsed = parse_workflow_name(workflow)
         if parsed is None:
             check.wrong("workflow", "must be NAME or NAME@VERSION, the version from 1")
         else:

@@ -31,6 +31,8 @@ VALIDATORS: Final[Mapping[type[Message], Callable[[Any], None]]] = MappingProxyT
         workflows_pb2.GetWorkflowRequest: workflows.check_get_workflow,
         workflows_pb2.ListWorkflowsRequest: workflows.check_list_workflows,
         workflows_pb2.ValidateWorkflowRequest: workflows.check_validate_workflow,
+        workflows_pb2.FormatWorkflowRequest: workflows.check_format_workflow,
+        workflows_pb2.GraphWorkflowRequest: workflows.check_graph_workflow,
         workers_pb2.WorkRequest: workers.check_work,
         workers_pb2.PollTasksRequest: workers.check_poll_tasks,
         workers_pb2.ReportTaskRequest: workers.check_report_task,

@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from runkon.v1 import types_pb2, workflows_pb2
 from runkon_server.api.parsing.checks import NAME_BYTES, Check
+from runkon_server.api.parsing.runs import check_workflow_name
 
 Definition: TypeAlias = workflows_pb2.PutWorkflowRequest | workflows_pb2.ValidateWorkflowRequest
 
@@ -20,6 +21,33 @@ def check_put_workflow(request: workflows_pb2.PutWorkflowRequest) -> None:
 def check_validate_workflow(request: workflows_pb2.ValidateWorkflowRequest) -> None:
     """Refuse a ValidateWorkflowRequest that breaks a limit."""
     _check_definition(Check(), request)
+
+
+def check_format_workflow(request: workflows_pb2.FormatWorkflowRequest) -> None:
+    """Refuse a FormatWorkflowRequest that breaks a limit."""
+    check = Check()
+    check.namespace(request.namespace)
+    if not request.source:
+        check.wrong("source", "is required")
+    check.done()
+
+
+def check_graph_workflow(request: workflows_pb2.GraphWorkflowRequest) -> None:
+    """Refuse a GraphWorkflowRequest that breaks a limit."""
+    check = Check()
+    check.namespace(request.namespace)
+    match request.WhichOneof("subject"):
+        case "source":
+            if not request.source:
+                check.wrong("source", "is required")
+        case "workflow":
+            check_workflow_name(check, request.workflow)
+        case "run_id":
+            check.run_id(request.run_id)
+        case _:
+            check.wrong("subject", "is required: a source, a workflow or a run_id")
+    check.enum("format", request.format, workflows_pb2.GraphFormat)
+    check.done()
 
 
 def _check_definition(check: Check, request: Definition) -> None:

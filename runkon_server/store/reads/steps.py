@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import Integer, Text, bindparam, func, select, tuple_
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from runkon_server.core.records import StepRecord
 from runkon_server.store.reads.paging import PAGE_BYTES, fetch_page, paged, weight_of
@@ -113,6 +114,30 @@ async def step_outlines(conn: AsyncConnection, *, run_id: str) -> list[StepRecor
     """Every standing step of a run in the order of making, without the texts that it produced."""
     found = await conn.execute(_OUTLINES, {"run_id": run_id})
     return [_record(row) for row in found.mappings()]
+
+
+_STATUSES: Final = (
+    select(steps.c.path, steps.c.status)
+    .ext(distinct_on(steps.c.path))
+    .where(steps.c.workflow_run_id == bindparam("run_id"), steps.c.superseded_epoch.is_(None))
+    .order_by(
+        steps.c.path,
+        steps.c.at.desc(),
+        steps.c.epoch.desc(),
+        func.length(steps.c.id).desc(),
+        steps.c.id.desc(),
+    )
+)
+
+
+async def step_statuses(conn: AsyncConnection, *, run_id: str) -> dict[str, str]:
+    """The status of each path of a run's definition: of the last pass, and there of the last try.
+
+    Args:
+        run_id: of a run that the caller has found in its namespace.
+    """
+    found = await conn.execute(_STATUSES, {"run_id": run_id})
+    return {row.path: row.status for row in found}
 
 
 def _step(row: Row[Any]) -> StepRow:
