@@ -13,6 +13,7 @@ from runkon_client.errors import RunkonClientError
 from runkon_client.handles import GateHandle, ListedGate, RunHandle, StartedRun, listed_gates
 from runkon_client.retry import RetryPolicy
 from runkon_client.transport import AsyncTransport
+from runkon_client.values import GraphFormat
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from runkon_client.calls.runs import RunOptions, Started
     from runkon_client.values import (
+        FormattedWorkflow,
         GateState,
         Run,
         StoredWorkflow,
@@ -194,6 +196,36 @@ class Client:
                 output_schemas=output_schemas or {},
                 snippets=snippets or {},
                 strict=strict,
+            )
+        )
+
+    async def format_workflow(self, source: str) -> FormattedWorkflow:
+        """Bring a definition into the canonical layout; the answer says what is wrong with it."""
+        return await self._transport.perform(
+            workflow_calls.format_workflow(self._namespace, source)
+        )
+
+    async def graph_workflow(
+        self,
+        workflow: str = "",
+        *,
+        source: str = "",
+        run_id: str = "",
+        graph_format: GraphFormat = GraphFormat.MERMAID,
+    ) -> str:
+        """Draw a stored workflow (`NAME` or `NAME@VERSION`), a source, or a run with statuses.
+
+        Raises:
+            NotFoundError: no such workflow, version or run.
+            InvalidArgumentError: the source cannot be read; `violations` say where.
+        """
+        return await self._transport.perform(
+            workflow_calls.graph_workflow(
+                self._namespace,
+                workflow,
+                source=source,
+                run_id=run_id,
+                graph_format=graph_format,
             )
         )
 

@@ -19,6 +19,7 @@ from runkon_client.sync_handles import (
     listed_gates,
 )
 from runkon_client.transport import SyncTransport
+from runkon_client.values import GraphFormat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from runkon_client.calls.runs import RunOptions, Started
     from runkon_client.values import (
+        FormattedWorkflow,
         GateState,
         Run,
         StoredWorkflow,
@@ -196,6 +198,34 @@ class SyncClient:
                 output_schemas=output_schemas or {},
                 snippets=snippets or {},
                 strict=strict,
+            )
+        )
+
+    def format_workflow(self, source: str) -> FormattedWorkflow:
+        """Bring a definition into the canonical layout; the answer says what is wrong with it."""
+        return self._transport.perform(workflow_calls.format_workflow(self._namespace, source))
+
+    def graph_workflow(
+        self,
+        workflow: str = "",
+        *,
+        source: str = "",
+        run_id: str = "",
+        graph_format: GraphFormat = GraphFormat.MERMAID,
+    ) -> str:
+        """Draw a stored workflow (`NAME` or `NAME@VERSION`), a source, or a run with statuses.
+
+        Raises:
+            NotFoundError: no such workflow, version or run.
+            InvalidArgumentError: the source cannot be read; `violations` say where.
+        """
+        return self._transport.perform(
+            workflow_calls.graph_workflow(
+                self._namespace,
+                workflow,
+                source=source,
+                run_id=run_id,
+                graph_format=graph_format,
             )
         )
 

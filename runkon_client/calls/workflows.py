@@ -102,3 +102,42 @@ def validate_workflow(
             ),
         ),
     )
+
+
+def format_workflow(namespace: str, source: str) -> Call[values.FormattedWorkflow]:
+    """FormatWorkflow."""
+    return Call(
+        "/runkon.v1.WorkflowService/FormatWorkflow",
+        workflows_pb2.FormatWorkflowRequest(namespace=namespace, source=source),
+        reader(
+            workflows_pb2.FormatWorkflowResponse,
+            lambda answer: values.FormattedWorkflow(
+                formatted=answer.formatted,
+                changed=answer.changed,
+                diagnostics=decode_diagnostics(answer.diagnostics),
+            ),
+        ),
+    )
+
+
+def graph_workflow(
+    namespace: str, workflow: str, *, source: str, run_id: str, graph_format: values.GraphFormat
+) -> Call[str]:
+    """GraphWorkflow, of exactly one subject."""
+    if sum(map(bool, (workflow, source, run_id))) != 1:
+        raise ValueError("a picture needs one of: the name of a workflow, a source, a run's id")
+    request = workflows_pb2.GraphWorkflowRequest(
+        namespace=namespace,
+        format=workflows_pb2.GraphFormat.Value(f"GRAPH_FORMAT_{graph_format.name}"),
+    )
+    if workflow:
+        request.workflow = workflow
+    elif source:
+        request.source = source
+    else:
+        request.run_id = run_id
+    return Call(
+        "/runkon.v1.WorkflowService/GraphWorkflow",
+        request,
+        reader(workflows_pb2.GraphWorkflowResponse, lambda answer: answer.graph),
+    )

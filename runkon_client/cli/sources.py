@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -40,6 +42,26 @@ def read_source(path: str) -> str:
         raise click.UsageError(f"cannot read {path}: {reason.strerror}") from reason
     except UnicodeDecodeError as reason:
         raise click.UsageError(f"{path} is not UTF-8: byte {reason.start} is invalid") from reason
+
+
+def write_text(path: str, text: str) -> None:
+    """Put a text into a file, all of it or none; a file that is there keeps its rights.
+
+    Raises:
+        click.UsageError: it cannot be written.
+    """
+    target = Path(path).resolve()  # through links, so that they stay
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        try:
+            draft.write_bytes(text.encode())
+            if target.exists():
+                shutil.copymode(target, draft)
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as reason:
+        raise click.UsageError(f"cannot write {path}: {reason.strerror}") from reason
 
 
 def show_diagnostics(path: str, diagnostics: Iterable[Diagnostic], *, err: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""`runkon workflows`: put, list, show, validate."""
+"""`runkon workflows`: put, list, show, validate, format, graph."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from runkon_client.cli.exits import Exit, explain
+from runkon_client.cli.formatting import format_files
+from runkon_client.cli.graphing import graph
 from runkon_client.cli.session import (
     ServerGroup,
     Settings,
@@ -29,7 +31,11 @@ _STRICT = click.option("--strict", is_flag=True, help="Let warnings refuse it as
 
 @click.group(cls=ServerGroup)
 def workflows() -> None:
-    """Store, list, show and check workflows."""
+    """Store, list, show, check, format and draw workflows."""
+
+
+workflows.add_command(format_files)
+workflows.add_command(graph)
 
 
 @workflows.command(epilog=explain(failed="a file was refused"))

@@ -64,6 +64,8 @@ from runkon_client.values.steps import (
 )
 from runkon_client.values.workflows import (
     Diagnostic,
+    FormattedWorkflow,
+    GraphFormat,
     InputType,
     Severity,
     StoredWorkflow,
@@ -89,6 +91,7 @@ __all__ = [
     "FanOutItemStarted",
     "FanOutItemStatus",
     "FanOutItemsCollected",
+    "FormattedWorkflow",
     "Gate",
     "GateDecision",
     "GateOption",
@@ -97,6 +100,7 @@ __all__ = [
     "GateVote",
     "GateVoted",
     "GateWaiting",
+    "GraphFormat",
     "HumanApproval",
     "HumanReview",
     "InputType",

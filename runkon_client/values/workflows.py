@@ -36,6 +36,15 @@ class InputType(StrEnum):
     BOOLEAN = "boolean"
 
 
+class GraphFormat(StrEnum):
+    """What a picture is written in: Markdown's Mermaid, Graphviz' DOT, JSON, or a drawing."""
+
+    MERMAID = "mermaid"
+    DOT = "dot"
+    JSON = "json"
+    SVG = "svg"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnostic:
     """One problem at one place of a source; lines and columns count from 1, 0 means no place.
@@ -109,3 +118,12 @@ class Validation:
     valid: bool
     diagnostics: tuple[Diagnostic, ...]
     workflow: Workflow | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormattedWorkflow:
+    """What `format_workflow` made; `formatted` is empty if the source could not be read."""
+
+    formatted: str
+    changed: bool
+    diagnostics: tuple[Diagnostic, ...]

@@ -35,7 +35,7 @@ from runkon_client import (
 from runkon_client.calls.runs import AWAIT_S
 from runkon_client.channel import resolve_endpoint
 from runkon_client.errors import error_from_rpc
-from runkon_client.values import ConflictPolicy, GateState, RunStatus
+from runkon_client.values import ConflictPolicy, GateState, GraphFormat, RunStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +47,14 @@ RUN = types_pb2.Run(id=RUN_ID, status=types_pb2.RUN_STATUS_RUNNING, epoch=1)
 DONE = types_pb2.Run(id=RUN_ID, status=types_pb2.RUN_STATUS_COMPLETED, epoch=1)
 GATE = gates_pb2.Gate(id="g1", name="review", state=gates_pb2.GATE_STATE_PENDING)
 WORKFLOW = workflows_pb2.Workflow(name="deploy", version=3)
+
+PICTURES: dict[str, Callable[[Any], Any]] = {
+    "workflow": lambda client: client.graph_workflow("deploy@3"),
+    "source": lambda client: client.graph_workflow(
+        source="workflow w {}", graph_format=GraphFormat.SVG
+    ),
+    "run_id": lambda client: client.graph_workflow(run_id=RUN_ID, graph_format=GraphFormat.DOT),
+}
 
 both_stacks = pytest.mark.parametrize("stack", ["async", "sync"])
 
@@ -221,6 +229,25 @@ OPERATIONS: dict[str, tuple[dict[str, list[Message]], Callable[[Any], Any]]] = {
         },
         lambda client: client.validate_workflow("workflow"),
     ),
+    "format_workflow": (
+        {
+            "FormatWorkflow": [
+                workflows_pb2.FormatWorkflowResponse(
+                    formatted="workflow w {\n}\n",
+                    changed=True,
+                    diagnostics=[types_pb2.Diagnostic(code="WF301", line=1, column=2)],
+                )
+            ]
+        },
+        lambda client: client.format_workflow("workflow w {}"),
+    ),
+    **{
+        f"graph_workflow of a {subject}": (
+            {"GraphWorkflow": [workflows_pb2.GraphWorkflowResponse(graph="digraph {}\n")]},
+            draw,
+        )
+        for subject, draw in PICTURES.items()
+    },
 }
 
 
@@ -273,6 +300,30 @@ async def test_a_start_says_what_it_was_told() -> None:
     assert (handle.id, handle.started, handle.replayed) == (RUN_ID, True, False)
     assert handle.run.status is RunStatus.RUNNING
     assert peer.metadata[0]["runkon-principal"] == "ada"
+
+
+@pytest.mark.parametrize("subject", PICTURES)
+async def test_a_picture_is_asked_for_by_its_subject(subject: str) -> None:
+    """One field of three is set; the format is that of the call."""
+    peer = Peer()
+    peer.will_answer("GraphWorkflow", workflows_pb2.GraphWorkflowResponse(graph="picture"))
+
+    assert await drive("async", peer, PICTURES[subject]) == "picture"
+
+    (request,) = peer.requests("GraphWorkflow")
+    formats = {
+        "workflow": workflows_pb2.GRAPH_FORMAT_MERMAID,
+        "source": workflows_pb2.GRAPH_FORMAT_SVG,
+        "run_id": workflows_pb2.GRAPH_FORMAT_DOT,
+    }
+    assert (request.WhichOneof("subject"), request.format) == (subject, formats[subject])
+
+
+@both_stacks
+@pytest.mark.parametrize("subjects", [{}, {"workflow": "w", "run_id": RUN_ID}], ids=["none", "two"])
+async def test_a_picture_has_one_subject(stack: str, subjects: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="one of"):
+        await drive(stack, Peer(), lambda client: client.graph_workflow(**subjects))
 
 
 @both_stacks
