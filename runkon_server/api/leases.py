@@ -8,27 +8,24 @@ from typing import TYPE_CHECKING, Final
 from google.protobuf.duration_pb2 import Duration
 
 from runkon.v1 import workers_pb2
-from runkon_server import errors
 from runkon_server.api.status import error_status
 from runkon_server.runtime.commands import AckStatus
-from runkon_server.runtime.reports import UNKNOWN_TASK
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from runkon_server import errors
     from runkon_server.runtime.commands import ReportAck, TaskCancel, TaskLease
 
 __all__ = [
     "cancel_reason",
     "duration_of",
-    "error_of",
     "render_ack",
     "render_cancel",
     "render_lease",
     "render_refusal",
 ]
 
-NOT_RECORDED: Final = "not recorded"
 
 _REASONS: Final = {
     "run_cancelled": workers_pb2.CANCEL_REASON_RUN_CANCELLED,
@@ -109,10 +106,11 @@ def cancel_reason(reason: str) -> workers_pb2.CancelReason.ValueType:
 
 def render_ack(ack: ReportAck) -> workers_pb2.TaskAck:
     """The answer to one report of a frame."""
-    message = workers_pb2.TaskAck(task_id=ack.task_id, token=ack.token, status=_ACKS[ack.status])
-    error = error_of(ack)
-    if error is not None:
-        message.error.CopyFrom(error_status(error))
+    message = workers_pb2.TaskAck(
+        task_id=ack.task_id, token=ack.token, status=_ACKS[ack.verdict.status]
+    )
+    if ack.verdict.error is not None:
+        message.error.CopyFrom(error_status(ack.verdict.error))
     return message
 
 
@@ -126,18 +124,3 @@ def render_refusal(
         status=workers_pb2.ACK_STATUS_REFUSED,
         error=error_status(error),
     )
-
-
-def error_of(ack: ReportAck) -> errors.RunkonError | None:
-    """What the report would have failed with as a call of its own; None if it counted."""
-    match ack.status:
-        case AckStatus.ACCEPTED | AckStatus.DUPLICATE:
-            return None
-        case AckStatus.STALE:
-            return errors.TaskAttemptStaleError(ack.task_id, state=ack.message)
-        case AckStatus.REFUSED if ack.message == UNKNOWN_TASK:
-            return errors.TaskNotFoundError(ack.task_id)
-        case AckStatus.REFUSED if ack.message.startswith(NOT_RECORDED):
-            return errors.UnavailableError(ack.message)
-        case AckStatus.REFUSED:
-            return errors.ReportConflictError(ack.task_id)

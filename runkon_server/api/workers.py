@@ -135,7 +135,7 @@ class WorkerService(workers_pb2_grpc.WorkerServiceServicer):
         """End a task; answers after the commit."""
         report = parse_report(request.report, self._engine.ambient.jitter)
         ack = await self._engine.report_task(namespace_of(request.namespace), report)
-        return workers_pb2.ReportTaskResponse(replayed=ack.status is AckStatus.DUPLICATE)
+        return workers_pb2.ReportTaskResponse(replayed=ack.verdict.status is AckStatus.DUPLICATE)
 
     async def HeartbeatTask(
         self, request: workers_pb2.HeartbeatTaskRequest, context: Unary

@@ -8,27 +8,30 @@ commit, so a refused decision is simply forgotten and made again on what is true
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from runkon_server.core.engine import advance, open_tasks, waits_only_for_gates
 from runkon_server.core.facts import Reported, TimerDue
 from runkon_server.runtime.changeset import OPEN_STATUSES, Changeset
-from runkon_server.runtime.commands import AckStatus
+from runkon_server.runtime.commands import ACCEPTED, AckStatus, Verdict
 from runkon_server.runtime.entries import Entry
-from runkon_server.runtime.reports import judge_report
+from runkon_server.runtime.reports import judge_report, judge_second
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
     from datetime import datetime
 
     from runkon_server.core.facts import Fact
     from runkon_server.core.model import RunState
-    from runkon_server.runtime.commands import TaskReport
+    from runkon_server.runtime.commands import Acknowledge, TaskReport
     from runkon_server.runtime.entries import Batch
     from runkon_server.runtime.registry import Registry
     from runkon_server.store.loading import RunInfo
     from runkon_server.store.locking import Wants
+
+
+TIMER_GONE: Final = Verdict(AckStatus.REFUSED)
+TIMER_NOT_DUE: Final = Verdict(AckStatus.STALE)
 
 
 @dataclass(slots=True)
@@ -42,7 +45,7 @@ class Offer:
     """The task must be leased under this report's token."""
     timer_id: str | None = None
     """The timer must exist and be due."""
-    acknowledge: Callable[[AckStatus, str], None] | None = None
+    acknowledge: Acknowledge | None = None
 
 
 class Actor:
@@ -198,7 +201,7 @@ class DecisionEntry(Entry):
         self.applied_fact_seq = actor.applied_fact_seq
         self.is_lost = False
         self.is_behind = False
-        self.rejected: list[tuple[Offer, AckStatus, str]] = []
+        self.rejected: list[tuple[Offer, Verdict]] = []
 
     def want(self, wants: Wants) -> None:
         wants.runs.add(self.run_id)
@@ -248,22 +251,22 @@ class DecisionEntry(Entry):
             run.owner_token = None
 
     def _check_offers(self, batch: Batch) -> None:
-        seen: set[str] = set()
+        seen: dict[str, TaskReport] = {}
         for offer in self.offers:
             if offer.report is not None:
                 task_id = offer.report.fact.task_id
-                status, message = judge_report(batch.locked.tasks.get(task_id), offer.report)
-                if status is AckStatus.ACCEPTED and task_id in seen:
-                    status, message = AckStatus.DUPLICATE, "reported twice at once"
-                seen.add(task_id)
-                if status is not AckStatus.ACCEPTED:
-                    self.rejected.append((offer, status, message))
+                verdict = judge_report(batch.locked.tasks.get(task_id), offer.report)
+                if verdict is ACCEPTED and task_id in seen:
+                    verdict = judge_second(seen[task_id], offer.report)
+                seen.setdefault(task_id, offer.report)
+                if verdict is not ACCEPTED:
+                    self.rejected.append((offer, verdict))
             elif offer.timer_id is not None:
                 is_due = batch.locked.timers.get(offer.timer_id)
                 if is_due is None:
-                    self.rejected.append((offer, AckStatus.REFUSED, "the timer is gone"))
+                    self.rejected.append((offer, TIMER_GONE))
                 elif not is_due:
-                    self.rejected.append((offer, AckStatus.STALE, "the timer is not due"))
+                    self.rejected.append((offer, TIMER_NOT_DUE))
 
     def _end_offers(self, batch: Batch) -> None:
         for offer in self.offers:
@@ -300,7 +303,7 @@ def timer_offer(timer_id: str) -> Offer:
     return Offer(TimerDue(timer_id=timer_id), timer_id=timer_id)
 
 
-def report_offer(report: TaskReport, acknowledge: Callable[[AckStatus, str], None] | None) -> Offer:
+def report_offer(report: TaskReport, acknowledge: Acknowledge | None) -> Offer:
     """What a worker's report offers."""
     assert isinstance(report.fact, Reported)
     return Offer(report.fact, report=report, acknowledge=acknowledge)

@@ -7,13 +7,15 @@ same id with another digest.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
+    from runkon_server import errors
     from runkon_server.core.facts import Reported
     from runkon_server.dsl.ast import Definition
 
@@ -181,14 +183,26 @@ class AckStatus(StrEnum):
     REFUSED = "refused"
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a report is worth. `error` is what it would fail with as a call of its own."""
+
+    status: AckStatus
+    error: errors.RunkonError | None = None
+
+
+ACCEPTED: Final = Verdict(AckStatus.ACCEPTED)
+Acknowledge: TypeAlias = Callable[[Verdict], None]
+"""Called once for a report, after its commit."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportAck:
     """Answer to one report, after its commit."""
 
     task_id: str
     token: str
-    status: AckStatus
-    message: str = ""
+    verdict: Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

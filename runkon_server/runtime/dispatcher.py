@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from runkon_server.runtime.ambient import Ambient
     from runkon_server.runtime.changeset import Changeset, NewTask
     from runkon_server.runtime.commands import (
-        AckStatus,
+        Acknowledge,
         TaskHeartbeat,
         TaskReport,
         WorkerHello,
@@ -78,9 +78,7 @@ class Dispatcher:
         self._claim_wanted = asyncio.Event()
         self._beat_wanted = asyncio.Event()
         self._lease = timedelta(seconds=config.task_lease_s)
-        self.report: Callable[[str, TaskReport, Callable[[AckStatus, str], None] | None], None] = (
-            _not_wired
-        )
+        self.report: Callable[[str, TaskReport, Acknowledge | None], None] = _not_wired
         self.progress: Callable[[str, TaskHeartbeat], None] = _not_wired
         self.unreached: Callable[[], None] = _not_wired
         self.may_push: Callable[[], bool] = lambda: True

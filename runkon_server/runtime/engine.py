@@ -17,7 +17,6 @@ from runkon_server.runtime.ambient import SystemAmbient
 from runkon_server.runtime.builtin import BuiltinWorker, echo, sleeper
 from runkon_server.runtime.cancels import CancelEntry
 from runkon_server.runtime.commands import (
-    AckStatus,
     CancelRun,
     ConflictPolicy,
     HeartbeatAnswer,
@@ -30,7 +29,6 @@ from runkon_server.runtime.lessor import Lessor
 from runkon_server.runtime.listener import EVERYTHING, Listener
 from runkon_server.runtime.progress import ProgressFilter
 from runkon_server.runtime.registry import Registry
-from runkon_server.runtime.reports import UNKNOWN_TASK
 from runkon_server.runtime.scanner import Scanner
 from runkon_server.runtime.settings import EngineConfig
 from runkon_server.runtime.starting import StartEntry
@@ -57,6 +55,7 @@ if TYPE_CHECKING:
         TaskHeartbeat,
         TaskLease,
         TaskReport,
+        Verdict,
         WorkerHello,
     )
     from runkon_server.runtime.entries import Batch
@@ -401,26 +400,21 @@ class Engine:
         """Record how a task ended; returns when it is durable.
 
         Raises:
-            TaskNotFoundError, TaskAttemptStaleError, ReportConflictError
+            TaskNotFoundError, TaskAttemptStaleError, ReportConflictError, UnavailableError
         """
         self._require_ready()
-        future: asyncio.Future[tuple[AckStatus, str]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
 
-        def acknowledge(status: AckStatus, message: str) -> None:
+        def acknowledge(verdict: Verdict) -> None:
             if not future.done():
-                future.set_result((status, message))
+                future.set_result(verdict)
 
         self._dispatcher.forget(report.fact.task_id)
         self._registry.report(namespace, report, acknowledge)
-        status, message = await future
-        task_id = report.fact.task_id
-        if status is AckStatus.STALE:
-            raise errors.TaskAttemptStaleError(task_id, state=message)
-        if status is AckStatus.REFUSED:
-            if message == UNKNOWN_TASK:
-                raise errors.TaskNotFoundError(task_id)
-            raise errors.ReportConflictError(task_id)
-        return ReportAck(task_id=task_id, token=report.token, status=status, message=message)
+        verdict = await future
+        if verdict.error is not None:
+            raise verdict.error
+        return ReportAck(task_id=report.fact.task_id, token=report.token, verdict=verdict)
 
     async def heartbeat_task(self, namespace: str, beat: TaskHeartbeat) -> HeartbeatAnswer:
         """Extend a task's lease."""

@@ -13,16 +13,16 @@ from runkon_server import errors
 from runkon_server.core.engine import compile_plan, restore
 from runkon_server.core.facts import Started
 from runkon_server.dsl import snapshot
-from runkon_server.runtime.actors import Actor, Offer, report_offer, timer_offer
-from runkon_server.runtime.commands import AckStatus
+from runkon_server.runtime.actors import TIMER_NOT_DUE, Actor, Offer, report_offer, timer_offer
+from runkon_server.runtime.commands import ACCEPTED
 from runkon_server.runtime.gates import GateTimeoutEntry
-from runkon_server.runtime.reports import ReportEntry
+from runkon_server.runtime.reports import ReportEntry, not_recorded
 from runkon_server.store.database import is_passing
 from runkon_server.store.loading import load_facts, load_runs, load_snapshot
 from runkon_server.store.locking import run_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Coroutine, Iterable, Sequence
     from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from runkon_server.runtime.actors import DecisionEntry
     from runkon_server.runtime.ambient import Ambient
     from runkon_server.runtime.changeset import Changeset
-    from runkon_server.runtime.commands import TaskReport
+    from runkon_server.runtime.commands import Acknowledge, TaskReport
     from runkon_server.runtime.committer import Committer
     from runkon_server.runtime.dispatcher import Dispatcher
     from runkon_server.runtime.entries import Entry, FactRecorded
@@ -158,7 +158,7 @@ class Registry:
         self._count(changeset)
         for offer in entry.offers:
             if offer.acknowledge is not None:
-                offer.acknowledge(AckStatus.ACCEPTED, "")
+                offer.acknowledge(ACCEPTED)
         if changeset.ended is not None or entry.park:
             self._stats.runs_parked += entry.park
             self._remove(actor)
@@ -184,11 +184,11 @@ class Registry:
             self._remove(actor)
             self._reoffer([*entry.offers, *actor.pending], actor)
             return
-        rejected = {id(offer) for offer, _, _ in entry.rejected}
-        for offer, status, message in entry.rejected:
+        rejected = {id(offer) for offer, _ in entry.rejected}
+        for offer, verdict in entry.rejected:
             if offer.acknowledge is not None:
-                offer.acknowledge(status, message)
-            if offer.timer_id is not None and status is AckStatus.STALE:
+                offer.acknowledge(verdict)
+            if offer.timer_id is not None and verdict is TIMER_NOT_DUE:
                 self._rearm(actor, offer.timer_id)
         kept = [offer for offer in entry.offers if id(offer) not in rejected]
         actor.pending[:0] = kept
@@ -211,7 +211,7 @@ class Registry:
         self._remove(actor)
         for offer in [*offers, *actor.pending]:
             if offer.acknowledge is not None:
-                offer.acknowledge(AckStatus.REFUSED, "not recorded; report again")
+                offer.acknowledge(not_recorded())
 
     def recorded(self, recorded: FactRecorded) -> None:
         """A fact was stored by this replica: apply it if the run is ours."""
@@ -349,7 +349,7 @@ class Registry:
         self,
         namespace: str,
         report: TaskReport,
-        acknowledge: Callable[[AckStatus, str], None] | None,
+        acknowledge: Acknowledge | None,
     ) -> None:
         """Take a worker's report: to the run in memory here, or into the table for its owner."""
         actor = self.actors.get(run_of(report.fact.task_id))
@@ -362,7 +362,7 @@ class Registry:
         self,
         namespace: str,
         report: TaskReport,
-        acknowledge: Callable[[AckStatus, str], None] | None,
+        acknowledge: Acknowledge | None,
     ) -> None:
         run_id = run_of(report.fact.task_id)
         self.submit(ReportEntry(run_id, namespace, report, acknowledge, self.recorded))

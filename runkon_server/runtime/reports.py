@@ -4,52 +4,68 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runkon_server.runtime.commands import AckStatus
+from runkon_server import errors
+from runkon_server.runtime.commands import ACCEPTED, AckStatus, Verdict
 from runkon_server.runtime.entries import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runkon_server.runtime.commands import TaskReport
+    from runkon_server.runtime.commands import Acknowledge, TaskReport
     from runkon_server.runtime.entries import Batch, FactRecorded
     from runkon_server.store.locking import LockedTask, Wants
 
-UNKNOWN_TASK = "no such task, or the token was never issued for it"
 
-
-def judge_report(task: LockedTask | None, report: TaskReport) -> tuple[AckStatus, str]:
+def judge_report(task: LockedTask | None, report: TaskReport) -> Verdict:
     """What a report is worth, given the task's row under lock.
 
     The first report under the newest token wins; the same again is a duplicate, another outcome is
     refused, an older token is stale.
     """
+    task_id = report.fact.task_id
     if task is not None and report.by_server:
-        waiting = task.state == "queued"
-        return (AckStatus.ACCEPTED, "") if waiting else (AckStatus.STALE, "a worker has it")
+        return ACCEPTED if task.state == "queued" else stale(task_id, "a worker has it")
     if task is None or (task.delivery == 0 and task.token != report.token):
-        return AckStatus.REFUSED, UNKNOWN_TASK
+        return Verdict(AckStatus.REFUSED, errors.TaskNotFoundError(task_id))
     if task.token != report.token:
-        return AckStatus.STALE, "the task was handed out again"
+        return stale(task_id, "handed out again")
     if task.state == "leased":
-        return AckStatus.ACCEPTED, ""
+        return ACCEPTED
     if task.state == "done":
         if task.digest == report.digest:
-            return AckStatus.DUPLICATE, ""
-        return AckStatus.REFUSED, "already reported with another outcome"
-    return AckStatus.STALE, f"the task is {task.state}"
+            return Verdict(AckStatus.DUPLICATE)
+        return Verdict(AckStatus.REFUSED, errors.ReportConflictError(task_id))
+    return stale(task_id, task.state)
+
+
+def judge_second(first: TaskReport, report: TaskReport) -> Verdict:
+    """What a report is worth that comes together with another one on the same task."""
+    if first.digest == report.digest:
+        return Verdict(AckStatus.DUPLICATE)
+    return Verdict(AckStatus.REFUSED, errors.ReportConflictError(report.fact.task_id))
+
+
+def stale(task_id: str, state: str) -> Verdict:
+    """The report comes too late to count."""
+    return Verdict(AckStatus.STALE, errors.TaskAttemptStaleError(task_id, state=state))
+
+
+def not_recorded() -> Verdict:
+    """The report may be sent again."""
+    return Verdict(AckStatus.REFUSED, errors.UnavailableError("not recorded; report again"))
 
 
 class ReportEntry(Entry):
     """Records a report as a fact for whoever owns the run; an unowned run is taken with it."""
 
-    __slots__ = ("_acknowledge", "_namespace", "_recorded", "_report", "_then", "status")
+    __slots__ = ("_acknowledge", "_namespace", "_recorded", "_report", "_then", "verdict")
 
     def __init__(
         self,
         run_id: str,
         namespace: str,
         report: TaskReport,
-        acknowledge: Callable[[AckStatus, str], None] | None,
+        acknowledge: Acknowledge | None,
         then: Callable[[FactRecorded], None],
     ) -> None:
         super().__init__(run_id)
@@ -58,7 +74,7 @@ class ReportEntry(Entry):
         self._acknowledge = acknowledge
         self._then = then
         self._recorded: FactRecorded | None = None
-        self.status = (AckStatus.STALE, "")
+        self.verdict = not_recorded()
 
     def want(self, wants: Wants) -> None:
         wants.runs.add(self.run_id)
@@ -69,13 +85,15 @@ class ReportEntry(Entry):
         run = batch.locked.runs.get(self.run_id)
         task = batch.locked.tasks.get(self._report.fact.task_id)
         if run is None or run.namespace != self._namespace:
-            self.status = (AckStatus.REFUSED, UNKNOWN_TASK)
+            self.verdict = Verdict(
+                AckStatus.REFUSED, errors.TaskNotFoundError(self._report.fact.task_id)
+            )
             return
-        self.status = judge_report(task, self._report)
-        if self.status[0] is not AckStatus.ACCEPTED or task is None:
+        self.verdict = judge_report(task, self._report)
+        if self.verdict is not ACCEPTED or task is None:
             return
         if run.is_terminal:
-            self.status = (AckStatus.STALE, f"the run is {run.status}")
+            self.verdict = stale(task.id, f"of a run that is {run.status}")
             return
         task.state, task.digest = "done", self._report.digest
         batch.writes.task_ends.append(
@@ -87,8 +105,8 @@ class ReportEntry(Entry):
         if self._recorded is not None:
             self._then(self._recorded)
         if self._acknowledge is not None:
-            self._acknowledge(*self.status)
+            self._acknowledge(self.verdict)
 
     def failed(self, error: Exception) -> None:
         if self._acknowledge is not None:
-            self._acknowledge(AckStatus.REFUSED, f"not recorded, report again: {error}")
+            self._acknowledge(not_recorded())

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runkon_server.runtime.commands import AckStatus, ReportAck, TaskCancel
+from runkon_server.runtime.commands import ReportAck, TaskCancel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from runkon_server.runtime.commands import TaskHeartbeat, TaskLease, TaskReport, WorkerHello
+    from runkon_server.runtime.commands import (
+        TaskHeartbeat,
+        TaskLease,
+        TaskReport,
+        Verdict,
+        WorkerHello,
+    )
     from runkon_server.runtime.dispatcher import Dispatcher
 
 FALLBACK = "*"
@@ -56,12 +62,8 @@ class WorkerSession:
                 del self.tasks[task_id]
                 self._dispatcher.forget(task_id)
 
-            def acknowledge(
-                status: AckStatus, message: str, task_id: str = task_id, token: str = token
-            ) -> None:
-                self.acknowledge(
-                    ReportAck(task_id=task_id, token=token, status=status, message=message)
-                )
+            def acknowledge(verdict: Verdict, task_id: str = task_id, token: str = token) -> None:
+                self.acknowledge(ReportAck(task_id=task_id, token=token, verdict=verdict))
 
             self._dispatcher.report(self.namespace, report, acknowledge)
 

@@ -11,15 +11,19 @@ import grpc
 import pytest
 
 from runkon.v1 import types_pb2, workers_pb2, workers_pb2_grpc
+from runkon_server import errors
 from runkon_server.api.workers import WorkerService
 from runkon_server.core.facts import Outcome
 from runkon_server.runtime.commands import (
+    ACCEPTED,
     AckStatus,
     HeartbeatAnswer,
     ReportAck,
     TaskCancel,
     TaskLease,
+    Verdict,
 )
+from runkon_server.runtime.reports import not_recorded, stale
 from support.replicas import FakeReplica, FakeSession, read, serving
 from support.rows import NOON, ulid
 from support.waiting import eventually
@@ -166,7 +170,7 @@ async def test_what_is_in_the_outbox_leaves_in_one_frame(bench: Bench) -> None:
     session.put(
         leases=[lease(f"{TASK}{number}") for number in range(40)],
         cancels=[TaskCancel(task_id=TASK, token="t0", reason="timeout")],
-        acks=[ReportAck(task_id=TASK, token="t0", status=AckStatus.ACCEPTED)],
+        acks=[ReportAck(task_id=TASK, token="t0", verdict=ACCEPTED)],
     )
     frame = await read(call)
 
@@ -240,26 +244,21 @@ async def test_a_lease_says_everything(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "message", "reason", "code"),
+    ("verdict", "reason", "code"),
     [
-        (AckStatus.STALE, "handed out again", "TASK_ATTEMPT_STALE", 9),
-        (
-            AckStatus.REFUSED,
-            "no such task, or the token was never issued for it",
-            "TASK_NOT_FOUND",
-            5,
-        ),
-        (AckStatus.REFUSED, "already reported with another outcome", "REPORT_CONFLICT", 6),
-        (AckStatus.REFUSED, "not recorded, report again: gone", "UNAVAILABLE", 14),
+        (stale(TASK, "handed out again"), "TASK_ATTEMPT_STALE", 9),
+        (Verdict(AckStatus.REFUSED, errors.TaskNotFoundError(TASK)), "TASK_NOT_FOUND", 5),
+        (Verdict(AckStatus.REFUSED, errors.ReportConflictError(TASK)), "REPORT_CONFLICT", 6),
+        (not_recorded(), "UNAVAILABLE", 14),
     ],
 )
 async def test_a_report_that_does_not_count_is_told_why(
-    bench: Bench, status: AckStatus, message: str, reason: str, code: int
+    bench: Bench, verdict: Verdict, reason: str, code: int
 ) -> None:
     """The ack carries what the call would have failed with."""
     call, session = await bench.open()
 
-    session.put(acks=[ReportAck(task_id=TASK, token="t0", status=status, message=message)])
+    session.put(acks=[ReportAck(task_id=TASK, token="t0", verdict=verdict)])
     error = (await read(call)).acks[0].error
 
     assert (error.reason, error.code) == (reason, code)
@@ -299,7 +298,7 @@ async def test_the_last_acks_reach_a_worker_that_has_closed_its_side(bench: Benc
     await call.done_writing()
     words = await heard(session, 2)
 
-    session.put(acks=[ReportAck(task_id=TASK, token="t0", status=AckStatus.ACCEPTED)])
+    session.put(acks=[ReportAck(task_id=TASK, token="t0", verdict=ACCEPTED)])
     frame = await read(call)
 
     assert [kind for kind, _ in words[:2]] == ["report", "drain"]
@@ -373,7 +372,7 @@ async def test_acks_of_the_last_commit_come_before_a_drain_ends_the_stream(bench
 
     bench.replica.drain()
     assert (await read(call)).HasField("drain")
-    session.put(acks=[ReportAck(task_id=TASK, token="t0", status=AckStatus.ACCEPTED)])
+    session.put(acks=[ReportAck(task_id=TASK, token="t0", verdict=ACCEPTED)])
     frame = await read(call)
 
     assert frame.acks[0].status == workers_pb2.ACK_STATUS_ACCEPTED

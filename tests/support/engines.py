@@ -98,10 +98,10 @@ def start(body: str = "call echo", **fields: Any) -> StartRun:
     return StartRun(pinned=pinned(body), **values)
 
 
-def vote(run_id: str, principal: str, *, approve: bool = True, **fields: Any) -> ResolveGate:
+def vote(run_id: str | None, principal: str, *, approve: bool = True, **fields: Any) -> ResolveGate:
     """A vote on the gate `check` of a run."""
-    values = {"namespace": NAMESPACE, "run_id": run_id, "gate_name": "check"} | fields
-    return ResolveGate(principal=principal, approve=approve, **values)
+    values = {"namespace": NAMESPACE, "gate_name": "check"} | fields
+    return ResolveGate(run_id=run_id, principal=principal, approve=approve, **values)
 
 
 class Worker:

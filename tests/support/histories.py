@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 from runkon_server.core import ids
 from runkon_server.core.decision import (
@@ -144,6 +144,8 @@ class World:
                 del self.gates[identity]
             case RunEnded(status=identity):
                 assert identity == self.run["status"]
+            case _:
+                assert_never(order)
         self.orders[type(order).__name__, identity] += 1
 
     def _notice_start(self, order: Dispatch, before: RunState) -> None:

@@ -32,6 +32,7 @@ from runkon_server.dsl.ast import (
 from runkon_server.dsl.durations import Duration
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from random import Random
 
     from runkon_server.dsl.ast import Node
@@ -63,7 +64,12 @@ class Programs:
         if pick([True, False]):
             body = [self._node(DEPTH_MAX) for _ in range(self._size)]
         else:
-            body = [pick([self._wide_block, self._stubborn_call, self._nested_loops])()]
+            focused: list[Callable[[], Node]] = [
+                self._wide_block,
+                self._stubborn_call,
+                self._nested_loops,
+            ]
+            body = [pick(focused)()]
         always = tuple(self._node(1) for _ in range(pick([0, 1, 1, 2])))
         first = Call(agent=agent("a"))  # whose markers the conditions look at most often
         inputs = tuple(Input(name=name, required=False) for name in (FLAG, "unset"))
@@ -73,7 +79,8 @@ class Programs:
         pick = self._chance.choice
         kind = pick(["leaf", "leaf", "leaf", "loop", "loop", "if", "unless", "do", "always"])
         if depth == 0 or kind == "leaf":
-            return pick([self._call, self._call, self._call, self._parallel, self._gate])()
+            leaves: list[Callable[[], Node]] = [self._call] * 3 + [self._parallel, self._gate]
+            return pick(leaves)()
         body = tuple(self._node(depth - 1) for _ in range(pick([1, 1, 2])))
         match kind:
             case "loop":
@@ -141,15 +148,14 @@ class Programs:
         condition, limit = self._marker(), pick([4, 3, 2, 0])
         stuck_after = pick([None, None, None, 3, 2, 1])
         on_max_iter = pick([Policy.CONTINUE, Policy.CONTINUE, Policy.FAIL])
-        kind = pick([While, DoWhile, DoWhile])
-        loop: Node = kind(
+        kinds: list[type[While | DoWhile]] = [While, DoWhile, DoWhile]
+        return pick(kinds)(
             condition=condition,
             max_iterations=limit,
             stuck_after=stuck_after,
             on_max_iter=on_max_iter,
             body=body,
         )
-        return loop
 
     def _nested_loops(self) -> Node:
         nothing = If(condition=BoolInput(name="unset"), body=(self._call(),))
@@ -162,4 +168,5 @@ class Programs:
         return StepMarker(step=step, marker=pick(["m", "m", "n"]))
 
     def _condition(self) -> StepMarker | BoolInput:
-        return self._chance.choice([self._marker(), self._marker(), BoolInput(name=FLAG)])
+        conditions: list[StepMarker | BoolInput] = [self._marker(), self._marker()]
+        return self._chance.choice([*conditions, BoolInput(name=FLAG)])

@@ -14,7 +14,7 @@ import grpc
 
 from runkon_server.api.interceptor import CallGuard
 from runkon_server.runtime.ambient import SystemAmbient
-from runkon_server.runtime.commands import AckStatus, EventRecord, ReportAck
+from runkon_server.runtime.commands import AckStatus, EventRecord, ReportAck, Verdict
 from runkon_server.runtime.settings import EngineConfig
 from runkon_server.runtime.stats import EngineStats
 
@@ -96,7 +96,8 @@ class FakeReplica:
 
     async def report_task(self, namespace: str, report: TaskReport) -> ReportAck:
         self.reports.append((namespace, report))
-        return ReportAck(task_id=report.fact.task_id, token=report.token, status=self.report_answer)
+        verdict = Verdict(self.report_answer)
+        return ReportAck(task_id=report.fact.task_id, token=report.token, verdict=verdict)
 
     async def heartbeat_task(self, namespace: str, beat: TaskHeartbeat) -> HeartbeatAnswer:
         self.beats.append((namespace, beat))
