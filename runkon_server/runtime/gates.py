@@ -123,7 +123,7 @@ class GateTimeoutEntry(Entry):
         too_early: called when the gate is still open and not due by the database's clock.
     """
 
-    __slots__ = ("_gate_id", "_is_early", "_recorded", "_then", "_too_early")
+    __slots__ = ("_gate_id", "_is_early", "_recorded", "_then", "_timer_id", "_too_early")
 
     def __init__(
         self,
@@ -133,6 +133,7 @@ class GateTimeoutEntry(Entry):
         too_early: Callable[[], None],
     ) -> None:
         super().__init__(run_id)
+        self._timer_id = timer_id
         self._gate_id = timer_id.removesuffix(":gate")
         self._then = then
         self._too_early = too_early
@@ -152,6 +153,8 @@ class GateTimeoutEntry(Entry):
             return
         if gate.is_due:
             self._recorded = _settle(batch, run, gate, GateDecision.TIMED_OUT, None)
+            # The core takes a timer that fired for gone; left there, it would wake the run again.
+            batch.writes.cleared_timers.append(self._timer_id)
         else:
             self._is_early = True
 

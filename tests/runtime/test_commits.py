@@ -1,0 +1,91 @@
+"""Commits whose answer is lost, and listeners that fail: nothing is done twice or told wrongly."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.engines import Worker, engine_on, start
+from support.proxies import Loss, proxy_before
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runkon_server.runtime.commands import EventRecord
+    from runkon_server.runtime.engine import Engine
+    from support.engines import Rogue
+
+
+@pytest.mark.parametrize("loss", Loss)
+async def test_a_start_whose_commit_is_lost_happens_once(
+    database: str, rogue: Rogue, loss: Loss
+) -> None:
+    """Committed or not, the replica finds out and the caller gets his one run."""
+    async with proxy_before(database) as (proxy, dsn), engine_on(dsn, lanes=1) as engine:
+        proxy.lose(loss)
+
+        started = await asyncio.wait_for(engine.start_run(start(request_id="r")), 15)
+
+        assert proxy.losses == 1
+        assert engine.stats.ambiguous_commits == 1
+        assert (started.started, started.replayed) == (True, False)
+        assert await rogue.ended(started.run_id) == "completed"
+        assert (await rogue.row("SELECT count(*) AS n FROM workflow_runs"))["n"] == 1
+        await rogue.assert_sound()
+
+
+@pytest.mark.parametrize("loss", Loss)
+async def test_a_step_whose_commit_is_lost_is_decided_once(
+    database: str, rogue: Rogue, loss: Loss
+) -> None:
+    async with proxy_before(database) as (proxy, dsn), engine_on(dsn, lanes=1) as engine:
+        worker = Worker(engine, "build").credit(2)
+        run_id = (await engine.start_run(start("call build call build"))).run_id
+        first = await worker.lease()
+        proxy.lose(loss)
+
+        await worker.answer(first)
+        await worker.answer(await worker.lease(1))
+
+        assert proxy.losses == 1
+        assert await rogue.ended(run_id) == "completed"
+        assert len(worker.leases) == 2
+        assert (await rogue.kinds(run_id)).count("step_completed") == 2
+        await rogue.assert_sound()
+
+
+async def test_a_failing_listener_undoes_nothing(engine: Engine, rogue: Rogue) -> None:
+    def fail(run_id: str, records: Sequence[EventRecord] | None) -> None:
+        raise LookupError(run_id)
+
+    remove = engine.on_events(fail)
+    started = await engine.start_run(start("call echo"))
+
+    assert await rogue.ended(started.run_id) == "completed"
+    remove()
+    assert (await rogue.row("SELECT count(*) AS n FROM workflow_runs"))["n"] == 1
+    assert engine.stats.commit_refusals == 0
+
+
+async def test_a_failing_worker_stream_stops_nobody_else(engine: Engine, rogue: Rogue) -> None:
+    """Its `notify` raises for every task; the batch is durable and the others are told."""
+    broken = Worker(engine, "break")
+    broken.session._notify = _fail
+    broken.credit(3)
+
+    outcomes = await asyncio.gather(
+        *(engine.start_run(start("call break")) for _ in range(2)),
+        *(engine.start_run(start("call echo")) for _ in range(10)),
+        return_exceptions=True,
+    )
+
+    good = [each.run_id for each in outcomes[2:] if not isinstance(each, BaseException)]
+    assert len(good) == 10
+    assert await rogue.all_ended(good) == {"completed"}
+    assert (await rogue.row("SELECT count(*) AS n FROM workflow_runs"))["n"] == 12
+
+
+def _fail() -> None:
+    raise LookupError
