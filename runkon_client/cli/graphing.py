@@ -11,13 +11,14 @@ import click
 from runkon_client.cli.exits import Exit, explain
 from runkon_client.cli.naming import is_run_id
 from runkon_client.cli.session import ServerCommand, Settings, exit_code_of, print_document
-from runkon_client.cli.sources import STDIN, is_file, read_source, show_refusal, write_text
+from runkon_client.cli.sources import is_file, read_source, show_refusal, write_text
 from runkon_client.errors import RunkonClientError
 from runkon_client.values import GraphFormat
 
 if TYPE_CHECKING:
     from runkon_client import SyncClient
 
+_STDOUT: Final = "-"
 _BY_SUFFIX: Final = {
     ".dot": GraphFormat.DOT,
     ".gv": GraphFormat.DOT,
@@ -34,7 +35,7 @@ _BY_SUFFIX: Final = {
     type=click.Choice([each.value for each in GraphFormat]),
     help="How to write it.  [default: by the suffix of -o, else mermaid]",
 )
-@click.option("-o", "--output", default=STDIN, metavar="FILE", help="Write it to a file.")
+@click.option("-o", "--output", default=_STDOUT, metavar="FILE", help="Write it to a file.")
 @click.pass_obj
 def graph(settings: Settings, subject: str, *, format_name: str | None, output: str) -> None:
     """Draw a workflow: a file (*.wf, a path, or - for standard input), a stored one, or a run.
@@ -47,7 +48,7 @@ def graph(settings: Settings, subject: str, *, format_name: str | None, output: 
         graph_format = GraphFormat(format_name)
     with settings.connect() as client:
         picture = _draw(client, subject, graph_format)
-    if output != STDIN:
+    if output != _STDOUT:
         write_text(output, picture)
     elif settings.as_json:
         print_document({"format": graph_format, "graph": picture})

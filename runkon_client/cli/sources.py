@@ -51,17 +51,24 @@ def write_text(path: str, text: str) -> None:
         click.UsageError: it cannot be written.
     """
     target = Path(path).resolve()  # through links, so that they stay
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        try:
-            draft.write_bytes(text.encode())
-            if target.exists():
-                shutil.copymode(target, draft)
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
+        if target.exists() and not target.is_file():
+            target.write_bytes(text.encode())  # a device or a pipe, such as /dev/stdout
+        else:
+            _replace(target, text)
     except OSError as reason:
         raise click.UsageError(f"cannot write {path}: {reason.strerror}") from reason
+
+
+def _replace(target: Path, text: str) -> None:
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        draft.write_bytes(text.encode())
+        if target.exists():
+            shutil.copymode(target, draft)
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def show_diagnostics(path: str, diagnostics: Iterable[Diagnostic], *, err: bool = True) -> None:

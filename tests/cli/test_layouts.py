@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -175,6 +176,19 @@ def test_the_format_is_said_or_told_by_the_suffix(
     assert server.asked("GraphWorkflow").format == graph_format
     assert answer.out == ("" if "-o" in words else "a picture\n")
     assert [each.read_text() for each in tmp_path.iterdir()] == ["a picture\n"] * ("-o" in words)
+
+
+def test_a_pipe_is_written_to_and_not_replaced(server: FakeServer, tmp_path: Path) -> None:
+    """So that `-o /dev/stdout` and its like are safe."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    answer = invoke(server, "graph", "deploy", "-o", pipe)
+    read = os.read(reader, 100)
+    os.close(reader)
+
+    assert (answer.code, read) == (Exit.OK, b"a picture\n")
+    assert pipe.is_fifo()
 
 
 def test_a_picture_that_cannot_be_written_is_wrong_usage(
