@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 
 STEPS: Final = 10
 FLOORS: Final = {"inside": 3_000, "remote": 1_000}
-# `sleep` for no time is the action in the server that does nothing: `echo` has an output, which
-# every later step carries along.
+
 WORKFLOWS: Final = (
-    'workflow inside {\n inputs { seconds default = "0" }' + "\n call sleep" * STEPS + "\n}",
+    "workflow inside {" + "\n call echo" * STEPS + "\n}",
     "workflow remote {" + "\n call noop" * STEPS + "\n}",
     "workflow parked {\n gate human_approval { }\n call echo\n}",
 )

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 from runkon_server.core.facts import Outcome, Reported
 from runkon_server.runtime.commands import TaskHeartbeat, TaskReport, WorkerHello
-from runkon_server.store.writing import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -118,12 +117,15 @@ class BuiltinWorker:
 
 
 def echo(lease: TaskLease) -> Reported:
-    """Complete with the inputs of the run as structured output and the text `message`."""
+    """Complete with the text of the input `message` as context.
+
+    Not with all inputs: they hold what the step before put out, so a chain of echoes would double
+    with every link.
+    """
     return Reported(
         task_id=lease.task_id,
         outcome=Outcome.COMPLETED,
         context=lease.inputs.get("message", ""),
-        structured_output=to_json({"inputs": dict(lease.inputs)}),
     )
 
 

@@ -118,7 +118,8 @@ class RunCancelled:
     replayed: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen, though nobody changes it: see `core.decision.Dispatch`.
+@dataclass(slots=True, kw_only=True)
 class TaskLease:
     """One task as it goes to a worker."""
 
@@ -162,7 +163,7 @@ class TaskCancel:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # as `TaskLease`
 class TaskReport:
     """A worker's word on one task. `fact.task_id` names it."""
 
@@ -234,7 +235,7 @@ class WorkerHello:
     principal: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # as `TaskLease`
 class EventRecord:
     """One row of `run_events`; `payload` is JSON text."""
 

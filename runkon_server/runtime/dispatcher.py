@@ -249,7 +249,8 @@ class Dispatcher:
         """Lease queued tasks to workers with credit: when told, and every `poll_s` anyway."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._claim_wanted.wait(), self._config.poll_s)
+                async with asyncio.timeout(self._config.poll_s):
+                    await self._claim_wanted.wait()
             self._claim_wanted.clear()
             try:
                 await self.give_back()

@@ -389,7 +389,8 @@ class Engine:
         try:
             session.add_credit(max_tasks)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(arrived.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await arrived.wait()
             session.drain()
             leases, _, _ = session.take()
             return leases

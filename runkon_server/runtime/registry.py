@@ -53,6 +53,7 @@ class Plans:
 
     def __init__(self) -> None:
         self._plans: OrderedDict[tuple[str, str], Plan] = OrderedDict()
+        self._stored: set[tuple[str, str]] = set()
 
     def compile(self, namespace: str, content_hash: str, definition: Definition) -> Plan:
         """The plan of a definition at hand."""
@@ -62,9 +63,19 @@ class Plans:
             plan = compile_plan(definition)
             self._plans[key] = plan
             if len(self._plans) > PLANS_MAX:
-                self._plans.popitem(last=False)
+                dropped, _ = self._plans.popitem(last=False)
+                self._stored.discard(dropped)
         self._plans.move_to_end(key)
         return plan
+
+    def is_stored(self, namespace: str, content_hash: str) -> bool:
+        """Whether the definition is known to be in the database."""
+        return (namespace, content_hash) in self._stored
+
+    def mark_stored(self, namespace: str, content_hash: str) -> None:
+        """A commit with the definition is durable."""
+        if (namespace, content_hash) in self._plans:
+            self._stored.add((namespace, content_hash))
 
     async def load(self, reads: AsyncEngine, namespace: str, content_hash: str) -> Plan:
         """The plan of a pinned definition, read from the database when it is not known here."""

@@ -98,7 +98,8 @@ class StartEntry(CallEntry[RunStarted]):
         if not self._take_key(batch):
             return
         command, pinned = self._command, self._command.pinned
-        batch.writes.definitions[(command.namespace, pinned.content_hash)] = pinned.snapshot
+        if not self._registry.plans.is_stored(command.namespace, pinned.content_hash):
+            batch.writes.definitions[(command.namespace, pinned.content_hash)] = pinned.snapshot
         run = LockedRun(
             self.run_id, command.namespace, "pending", batch.owner_token, 1, 0, 0, 0, 1,
             command.principal,
@@ -202,6 +203,8 @@ class StartEntry(CallEntry[RunStarted]):
         decision = self._decision
         started = self.answer is not None and self.answer.started and not self.answer.replayed
         if started:
+            pinned = self._command.pinned
+            self._registry.plans.mark_stored(self._command.namespace, pinned.content_hash)
             self._registry.started(self._decision, batch.locked.now)
         elif decision is not None:
             self._registry.unassign(decision.changeset)
