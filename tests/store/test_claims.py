@@ -1,0 +1,191 @@
+"""Taking runs and tasks by single statements: whose they are, and in which order they lock."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from runkon_server.store import claims
+from runkon_server.store.database import connect_lessor
+from support.engines import rogue_on
+from support.rows import add_run, engine_of, ulid
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from support.engines import Rogue
+
+
+@pytest_asyncio.fixture
+async def conn(database: str) -> AsyncIterator[AsyncConnection]:
+    """A connection as the scanner gets it: every statement is a transaction of its own."""
+    async with engine_of(database) as engine, engine.connect() as connection:
+        yield connection
+
+
+@pytest_asyncio.fixture
+async def rogue(database: str) -> AsyncIterator[Rogue]:
+    """A SQL session beside it."""
+    async with rogue_on(database) as session:
+        yield session
+
+
+async def add_task(rogue: Rogue, run_id: str, name: str, **columns: object) -> str:
+    values = {
+        "run_id": run_id,
+        "id": f"{run_id}/{name}#0",
+        "namespace": "default",
+        "step_id": f"{run_id}/{name}",
+        "kind": "action",
+        "action": name,
+        "state": "queued",
+        "payload": "{}",
+        "created_at": "2026-03-01",
+    } | columns
+    names, marks = ", ".join(values), ", ".join(["%s"] * len(values))
+    await rogue.rows(f"INSERT INTO tasks ({names}) VALUES ({marks})", *values.values())
+    return str(values["id"])
+
+
+async def claim(conn: AsyncConnection, *actions: str, **fields: object) -> list[str]:
+    values = {"namespace": "default", "worker_id": "w", "fallback": False, "named": []}
+    found = await claims.claim_tasks(
+        conn,
+        **{**values, "actions": actions, "limit": 10, "ttl_s": 30.0, **fields},  # type: ignore[arg-type] # mixed values by name
+    )
+    return [task.id for task in found]
+
+
+async def test_only_ready_and_orphaned_runs_are_taken(conn: AsyncConnection, rogue: Rogue) -> None:
+    for number in range(5):
+        await add_run(conn, ulid(number))
+    await rogue.rows("UPDATE workflow_runs SET ready_at = now() WHERE id = %s", ulid(0))
+    await rogue.rows(
+        "UPDATE workflow_runs SET ready_at = now() + interval '1 h' WHERE id = %s", ulid(1)
+    )
+    owned = "UPDATE workflow_runs SET owner_token = 'o', lease_until = now() {} WHERE id = %s"
+    await rogue.rows(owned.format(""), ulid(2))
+    await rogue.rows(owned.format("+ interval '1 h'"), ulid(3))
+
+    taken = await claims.acquire(conn, token="me", ttl_s=30.0, limit=10)
+
+    assert sorted(taken) == [(ulid(0), False), (ulid(2), True)]
+    assert await claims.acquire(conn, token="other", ttl_s=30.0, limit=10) == []
+    for run_id, poisoned in ((ulid(0), 0), (ulid(2), 1)):
+        run = await rogue.run(run_id)
+        assert (run["owner_token"], run["generation"], run["infra_attempts"]) == ("me", 1, poisoned)
+
+
+async def test_a_renewal_keeps_what_is_ours_only(database: str, rogue: Rogue) -> None:
+    async with engine_of(database) as engine, engine.connect() as conn:
+        for number, owner in enumerate(("me", "thief")):
+            await add_run(conn, ulid(number))
+            await rogue.rows(
+                "UPDATE workflow_runs SET owner_token = %s, lease_until = now() WHERE id = %s",
+                owner,
+                ulid(number),
+            )
+    with connect_lessor(database, 30.0) as lessor:
+        kept = claims.renew(lessor, token="me", ttl_s=30.0, run_ids=[ulid(0), ulid(1), ulid(2)])
+
+    assert kept == {ulid(0)}
+
+
+@pytest.mark.parametrize("statement", ["renew", "hand_over"])
+async def test_leases_are_locked_in_the_order_of_ids(
+    database: str, conn: AsyncConnection, rogue: Rogue, statement: str
+) -> None:
+    """Rows lie in the opposite order; while the first id is locked, no later one may be."""
+    for number in (3, 2, 1):
+        await add_run(conn, ulid(number))
+    await rogue.rows("UPDATE workflow_runs SET owner_token = 'me', lease_until = now()")
+    sql = {"renew": claims._RENEW, "hand_over": claims._HAND_OVER}[statement]
+    ids = [ulid(3), ulid(2), ulid(1)]
+    parameters = (30.0, "me", ids) if statement == "renew" else {"token": "me"}
+    async with rogue_on(database) as holder, rogue_on(database) as waiter:
+        async with holder.conn.transaction():
+            await holder.rows("SELECT 1 FROM workflow_runs WHERE id = %s FOR UPDATE", ulid(1))
+            statement_done = asyncio.create_task(waiter.conn.execute(sql.encode(), parameters))
+
+            async def is_waiting() -> bool:
+                return bool(await rogue.rows("SELECT 1 FROM pg_locks WHERE NOT granted"))
+
+            await eventually(is_waiting, "the statement waits for the first row")
+            free = "SELECT id FROM workflow_runs WHERE id > %s FOR UPDATE SKIP LOCKED"
+            assert len(await rogue.rows(free, ulid(1))) == 2
+        assert (await statement_done).rowcount == 3
+
+
+async def test_tasks_are_claimed_by_priority_and_age(conn: AsyncConnection, rogue: Rogue) -> None:
+    await add_run(conn, ulid(1))
+    old = await add_task(rogue, ulid(1), "build", id=f"{ulid(1)}/a#0", created_at="2026-01-01")
+    new = await add_task(rogue, ulid(1), "build", id=f"{ulid(1)}/b#0")
+    urgent = await add_task(rogue, ulid(1), "build", id=f"{ulid(1)}/c#0", priority=5)
+    await add_task(rogue, ulid(1), "other")
+    await add_task(rogue, ulid(1), "build", id=f"{ulid(1)}/d#0", namespace="elsewhere")
+    await add_task(rogue, ulid(1), "build", id=f"{ulid(1)}/e#0", cancel_requested_at="2026-01-01")
+
+    assert await claim(conn, "build", limit=1) == [urgent]
+    assert sorted(await claim(conn, "build")) == [old, new]
+    assert await claim(conn, "build") == []
+
+
+async def test_a_fallback_leaves_named_actions_alone(conn: AsyncConnection, rogue: Rogue) -> None:
+    await add_run(conn, ulid(1))
+    await add_task(rogue, ulid(1), "build")
+    other = await add_task(rogue, ulid(1), "other")
+
+    assert await claim(conn, fallback=True, named=["build"]) == [other]
+
+
+async def test_given_back_tasks_count_no_delivery(conn: AsyncConnection, rogue: Rogue) -> None:
+    """Only under the token they were leased with."""
+    await add_run(conn, ulid(1))
+    for name in ("a", "b"):
+        await add_task(rogue, ulid(1), name, state="leased", token="t", lease_until="2026-01-01")
+    rows = [(ulid(1), f"{ulid(1)}/a#0", "t"), (ulid(1), f"{ulid(1)}/b#0", "other")]
+
+    await claims.give_back(conn, tasks=rows)
+
+    found = await rogue.rows("SELECT action, state, delivery, token FROM tasks ORDER BY action")
+    assert [tuple(row.values()) for row in found] == [
+        ("a", "queued", 0, None),
+        ("b", "leased", 0, "t"),
+    ]
+
+
+async def test_lost_tasks_are_queued_again_or_found(conn: AsyncConnection, rogue: Rogue) -> None:
+    await add_run(conn, ulid(1))
+    lost = {"state": "leased", "token": "t", "lease_until": "2026-01-01"}
+    await add_task(rogue, ulid(1), "again", **lost)
+    last = await add_task(rogue, ulid(1), "last", **{**lost, "delivery": 2})
+    told = await add_task(rogue, ulid(1), "told", **{**lost, "cancel_requested_at": "2026-01-01"})
+    unstarted = await add_task(rogue, ulid(1), "unstarted", cancel_requested_at="2026-01-01")
+    await add_task(rogue, ulid(1), "alive", **{**lost, "lease_until": "2100-01-01"})
+
+    assert await claims.requeue_lost(conn, deliveries_max=3) == 1
+    found = {task.id: task for task in await claims.find_lost(conn, deliveries_max=3)}
+
+    assert found.keys() == {last, told, unstarted}
+    assert {each.id for each in found.values() if each.was_cancelled} == {told, unstarted}
+    assert found[unstarted].token is None
+    again = await rogue.row("SELECT state, delivery, token FROM tasks WHERE action = 'again'")
+    assert again == {"state": "queued", "delivery": 1, "token": None}
+
+
+async def test_runs_behind_their_facts_are_found(conn: AsyncConnection, rogue: Rogue) -> None:
+    for number, (owner, fact_seq) in enumerate((("me", 2), ("me", 1), ("other", 2))):
+        await add_run(conn, ulid(number), fact_seq=fact_seq, applied_fact_seq=1)
+        await rogue.rows(
+            "UPDATE workflow_runs SET owner_token = %s, lease_until = now() WHERE id = %s",
+            owner,
+            ulid(number),
+        )
+
+    assert await claims.find_behind(conn, token="me") == [ulid(0)]
