@@ -245,13 +245,19 @@ class Engine:
 
     def _after_commit(self, batch: Batch) -> None:
         for run_id, records in batch.events.items():
-            for listener in self._event_listeners:
+            self._tell(run_id, records)
+
+    def _tell(self, run_id: str, records: Sequence[EventRecord] | None) -> None:
+        for listener in list(self._event_listeners):
+            try:
                 listener(run_id, records)
+            except Exception:
+                # Who fails to hear of events must not end the loop that tells of them.
+                log.exception("events.listener_failed", run_id=run_id)
 
     def _heard(self, hint: dict[str, Any]) -> None:
         for run_id in hint.get("e", ()):
-            for listener in self._event_listeners:
-                listener(run_id, None)
+            self._tell(run_id, None)
         facts = hint.get("f", ())
         for run_id in list(self._registry.actors) if facts == EVERYTHING else facts:
             self._registry.wake(run_id)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.engines import Worker, engine_on, start
+from support.engines import Worker, engine_on, start, until
 from support.proxies import Loss, proxy_before
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ async def test_a_failing_listener_undoes_nothing(engine: Engine, rogue: Rogue) -
     remove()
     assert (await rogue.row("SELECT count(*) AS n FROM workflow_runs"))["n"] == 1
     assert engine.stats.commit_refusals == 0
+    await until(lambda: engine.database_is_up, "the loop that hears of others goes on")
 
 
 async def test_a_failing_worker_stream_stops_nobody_else(engine: Engine, rogue: Rogue) -> None:
