@@ -235,6 +235,18 @@ def test_a_gate_with_its_votes() -> None:
     assert (gate.display_name, dict(gate.labels)) == ("w", {"a": "b"})
 
 
+def test_a_gate_with_many_words_still_fits_a_message() -> None:
+    """A hundred votes of 64 KiB: each keeps its beginning, nobody is left out."""
+    votes = [
+        VoteRow(principal=f"p{n}", decision="approve", feedback="é" * 32_000) for n in range(100)
+    ]
+    gate = render_gate(gate_row(votes=votes))
+
+    assert gate.ByteSize() < 3 * 1024 * 1024
+    assert len(gate.votes) == 100
+    assert all(vote.feedback.startswith("ééé") for vote in gate.votes)
+
+
 def test_a_gate_that_timed_out_was_resolved_by_nobody() -> None:
     assert (
         render_gate(gate_row(state="timed_out", resolved_by="x", resolved_at=NOON)).resolved_by

@@ -21,9 +21,17 @@ STATE_NAMES: Final = {number: name for name, number in _STATES.items()}
 """The state as the store names it, by the contract's number."""
 
 
+VOTES_BYTES: Final = 2 * 1024 * 1024
+
+
 def render_gate(gate: GateRow) -> gates_pb2.Gate:
-    """A gate with its votes."""
+    """A gate with its votes. If all their feedback would not fit a message, each is cut."""
     decided = gate.state in ("approved", "rejected")
+    votes = [render_vote(vote) for vote in gate.votes]
+    if sum(vote.ByteSize() for vote in votes) > VOTES_BYTES:
+        share = VOTES_BYTES // len(votes)
+        for vote in votes:
+            vote.feedback = vote.feedback.encode()[:share].decode(errors="ignore")
     return gates_pb2.Gate(
         id=gate.id,
         namespace=gate.namespace,
@@ -36,7 +44,7 @@ def render_gate(gate: GateRow) -> gates_pb2.Gate:
         options=options(gate.options),
         approvers=gate.approvers,
         exclude_starter=gate.exclude_starter,
-        votes=[render_vote(vote) for vote in gate.votes],
+        votes=votes,
         state=_STATES.get(gate.state, gates_pb2.GATE_STATE_UNSPECIFIED),
         open_time=timestamp(gate.opened_at),
         deadline_time=timestamp(gate.deadline_at),
