@@ -218,9 +218,7 @@ class GateClosedError(PreconditionError):
     reason = "GATE_CLOSED"
 
     def __init__(self, gate_id: str) -> None:
-        super().__init__(
-            f"gate {gate_id} was closed with its run", subject=gate_id, state="closed"
-        )
+        super().__init__(f"gate {gate_id} was closed with its run", subject=gate_id, state="closed")
 
 
 class TaskAttemptStaleError(PreconditionError):

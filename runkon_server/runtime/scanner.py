@@ -91,13 +91,17 @@ class Scanner:
             await self._guarded(self._find_behind)
 
     async def run_partitions(self) -> None:
-        """Make the partitions of the months to come; a failure is only logged, rows have a home."""
+        """Make the partitions of the months to come; a failure is only logged, rows have a home.
+
+        Not at once: the migration has made three months, and a replica that stops right after its
+        start should not leave a thread behind that holds a session.
+        """
         while True:
+            await self._ambient.sleep(PARTITIONS_S * (0.5 + self._ambient.jitter()))
             try:
                 await asyncio.to_thread(ensure_partitions, self._config.dsn)
             except psycopg.Error as error:
                 log.warning("partition.failed", error=str(error).strip())
-            await self._ambient.sleep(PARTITIONS_S * (0.5 + self._ambient.jitter()))
 
     async def _acquire(self) -> int:
         if self.is_draining:
