@@ -18,9 +18,9 @@ _NAME_BYTES_MAX: Final = 128
 class ActionOutput:
     """What an action came to; limits as in the contract's StepResult.
 
-    `result_text` is searched for a FLOW_OUTPUT block by the server; what is set beside it is taken
-    as it is. `structured_output` is anything that JSON can hold, None for nothing. The metric keys
-    of `metadata` (`cost_usd`, `num_turns`, `duration_ms`, `input_tokens` …) are summed up per run.
+    Every field is taken as it is; `result_text` is not searched for a FLOW_OUTPUT block yet.
+    `structured_output` is anything that JSON can hold, None for nothing. The metric keys of
+    `metadata` (`cost_usd`, `num_turns`, `duration_ms`, `input_tokens` …) are summed up per run.
     """
 
     markers: tuple[str, ...] = ()

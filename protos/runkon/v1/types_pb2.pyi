@@ -1105,10 +1105,9 @@ Global___FanOutItem: _TypeAlias = FanOutItem  # noqa: Y015
 class StepResult(_message.Message):
     """StepResult is what a worker reports for a finished step.
 
-    The server interprets `result_text`: it takes out the FLOW_OUTPUT block, checks it against the
-    step's output schema and derives markers and context. What a worker sets in the other fields
-    itself is taken as it is. All texts together are at most 1 MiB; a result beyond a limit named
-    here is accepted as a report, and the step fails with the code OUTPUT_LIMIT.
+    Every field is taken as the worker set it; this version of the server does not look for a
+    FLOW_OUTPUT block in `result_text`. All texts together are at most 1 MiB; a result beyond a limit
+    named here is accepted as a report, and the step fails with the code OUTPUT_LIMIT.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
