@@ -133,12 +133,6 @@ def internal(reference: str) -> status_pb2.Status:
     )
 
 
-def internal_error_status(reference: str) -> types_pb2.ErrorStatus:
-    """`internal` as a part of a successful answer."""
-    status = internal(reference)
-    return types_pb2.ErrorStatus(code=status.code, message=status.message)
-
-
 def deadline_exceeded(seconds: float, *, request_id: str = "") -> status_pb2.Status:
     """The deadline that the server gives to calls without one is over."""
     status = status_pb2.Status(
