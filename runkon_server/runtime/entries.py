@@ -41,8 +41,13 @@ class Batch:
     def append_event(self, run: LockedRun, kind: str, payload: str) -> None:
         """Append a public event to a locked run, taking its next number."""
         seq = run.next_seq()
-        self.writes.events.append(
-            {"r": run.id, "s": seq, "e": run.epoch, "k": kind, "g": run.generation, "p": payload}
+        self.writes.add_event(
+            run.id,
+            seq=seq,
+            epoch=run.epoch,
+            kind=kind,
+            generation=run.generation,
+            payload=payload,
         )
         record = EventRecord(run.id, seq, run.epoch, kind, self.locked.now, run.generation, payload)
         self.events.setdefault(run.id, []).append(record)

@@ -46,7 +46,8 @@ class Writes:
     step_inserts: dict[str, dict[str, Any]] = field(default_factory=dict)
     step_updates: dict[str, dict[str, Any]] = field(default_factory=dict)
     details: list[dict[str, Any]] = field(default_factory=list)
-    events: list[dict[str, Any]] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+    """Each a JSON object already, see `add_event`."""
     facts: list[dict[str, Any]] = field(default_factory=list)
     applied_facts: list[dict[str, Any]] = field(default_factory=list)
     tasks: list[dict[str, Any]] = field(default_factory=list)
@@ -60,6 +61,14 @@ class Writes:
     keys: list[dict[str, Any]] = field(default_factory=list)
     responses: list[dict[str, Any]] = field(default_factory=list)
     released_requests: list[tuple[str, str]] = field(default_factory=list)
+
+    def add_event(
+        self, run_id: str, *, seq: int, epoch: int, kind: str, generation: int, payload: str
+    ) -> None:
+        """Add one event; `payload` is JSON text, ids and kinds need no escaping."""
+        self.events.append(
+            f'{{"r":"{run_id}","s":{seq},"e":{epoch},"k":"{kind}","g":{generation},"p":{payload}}}'
+        )
 
     def add_step(self, write: StepWrite) -> None:
         """Add one step row or change; a change to a row inserted by this batch joins it."""
@@ -202,11 +211,13 @@ FROM json_to_recordset(%s::json) AS u(run_id text, cancel_reason text, body_erro
     error text, result_summary text, metrics jsonb)
 WHERE d.run_id = u.run_id"""
 
+# The payload travels as JSON inside JSON, not as text: nothing is escaped here and unescaped there,
+# and the type `json` keeps its text as it was.
 INSERT_EVENTS = """
 INSERT INTO run_events (run_id, seq, epoch, kind, at, generation, payload)
-SELECT u.r, u.s, u.e, u.k, p.now, u.g, u.p
+SELECT u.r, u.s, u.e, u.k, p.now, u.g, u.p::text
 FROM (SELECT %s::timestamptz AS now) p, json_to_recordset(%s::json)
-    AS u(r text, s bigint, e integer, k text, g bigint, p text)"""
+    AS u(r text, s bigint, e integer, k text, g bigint, p json)"""
 
 INSERT_FACTS = """
 INSERT INTO facts (run_id, fact_seq, kind, payload, recorded_at)
@@ -354,7 +365,7 @@ async def write(
         (INSERT_DETAILS, new, (now, to_json([n.details for n in new]))),
         (INSERT_STEPS, steps, (now, to_json(list(steps.values())))),
         (UPDATE_STEPS, moved, (now, to_json(list(moved.values())))),
-        (INSERT_EVENTS, writes.events, (now, to_json(writes.events))),
+        (INSERT_EVENTS, writes.events, (now, f"[{','.join(writes.events)}]")),
         (INSERT_FACTS, writes.facts, (now, to_json(writes.facts))),
         (DELETE_FACTS, writes.applied_facts, (to_json(writes.applied_facts),)),
         (INSERT_TASKS, writes.tasks, (now, work, to_json(writes.tasks))),
