@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 from google.protobuf.message import DecodeError
 
 # Their own stubs lie beside them, but the distribution does not mark itself as typed.
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2, status_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -197,7 +197,7 @@ def error_from_rpc(rpc_error: grpc.RpcError) -> RunkonClientError:
     code = Code(outcome.code().name)
     message = outcome.details() or "the call failed"
     for key, value in outcome.trailing_metadata() or ():
-        if key == _DETAILS_KEY:
+        if key == _DETAILS_KEY and isinstance(value, bytes):
             # Details that cannot be read are none of ours; the code and the message still hold.
             with contextlib.suppress(DecodeError):
                 return _with_details(code, message, status_pb2.Status.FromString(value))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from google.protobuf.message import Message
-    from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+    from google.rpc.status_pb2 import Status
 
     from runkon_server.runtime.ambient import Ambient
 

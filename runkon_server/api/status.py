@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from google.protobuf.duration_pb2 import Duration
-from google.rpc import (  # type: ignore[import-untyped]
+from google.rpc import (
     error_details_pb2,
     status_pb2,
 )

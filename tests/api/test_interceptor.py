@@ -11,7 +11,7 @@ import psycopg
 import pytest
 import sqlalchemy.exc
 import structlog
-from google.rpc import error_details_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2
 from grpc import StatusCode
 from grpc_status import rpc_status
 

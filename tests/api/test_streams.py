@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2  # type: ignore[import-untyped] # the package has no stubs
+from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from sqlalchemy import text
 

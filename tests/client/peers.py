@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 import grpc.aio
 from google.protobuf import descriptor_pool, message_factory
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped] # no py.typed
+from google.rpc import error_details_pb2, status_pb2
 
 from runkon.v1 import events_pb2, runs_pb2, types_pb2, workers_pb2
 

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 import pytest
 from client.peers import RUN_ID, Drop, Peer, serve
-from google.rpc import error_details_pb2  # type: ignore[import-untyped] # no py.typed
+from google.rpc import error_details_pb2
 
 from runkon.v1 import gates_pb2, runs_pb2, types_pb2, workflows_pb2
 from runkon_client import (

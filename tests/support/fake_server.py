@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # no stubs
+from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from runkon.v1 import gates_pb2_grpc, runs_pb2_grpc, workflows_pb2_grpc

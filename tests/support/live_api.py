@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # no py.typed
+from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from runkon.v1 import gates_pb2_grpc, runs_pb2_grpc, workflows_pb2_grpc
