@@ -25,7 +25,9 @@ def by_number(file: FileDescriptor, into: type[_E]) -> Mapping[int, _E]:
     """The members of `into` by the numbers that the contract's enum of the same name has."""
     found = file.enum_types_by_name[into.__name__].values
     prefix = found[0].name.removesuffix("UNSPECIFIED")
-    return {value.number: into[value.name.removeprefix(prefix)] for value in found[1:]}
+    known = into.__members__
+    names = {value.number: value.name.removeprefix(prefix) for value in found[1:]}
+    return {number: known[name] for number, name in names.items() if name in known}
 
 
 _RUN_STATUS: Final = by_number(types_pb2.DESCRIPTOR, values.RunStatus)
@@ -34,6 +36,7 @@ _STEP_ROLE: Final = by_number(types_pb2.DESCRIPTOR, values.StepRole)
 _ITEM_STATUS: Final = by_number(types_pb2.DESCRIPTOR, values.FanOutItemStatus)
 _SEVERITY: Final = by_number(types_pb2.DESCRIPTOR, values.Severity)
 _GATE_STATE: Final = by_number(gates_pb2.DESCRIPTOR, values.GateState)
+_APPROVAL_MODE: Final = by_number(gates_pb2.DESCRIPTOR, values.ApprovalMode)
 _GATE_DECISION: Final = by_number(gates_pb2.DESCRIPTOR, values.GateDecision)
 _TRIGGER: Final = by_number(workflows_pb2.DESCRIPTOR, values.WorkflowTrigger)
 _INPUT_TYPE: Final = by_number(workflows_pb2.DESCRIPTOR, values.InputType)
@@ -92,6 +95,10 @@ def decode_run(message: types_pb2.Run) -> values.Run:
         epoch=message.epoch,
         last_seq=message.last_seq,
         definition_snapshot=message.definition_snapshot,
+        root_run_id=message.root_run_id,
+        depth=message.depth,
+        parent_step_id=message.parent_step_id,
+        fan_out_item_id=message.fan_out_item_id,
     )
 
 
@@ -128,6 +135,16 @@ def decode_blocked_on(message: types_pb2.BlockedOn) -> values.BlockedOn:
             return values.PrChecks(
                 gate_id=gate_id, run_id=run_id, gate_name=message.pr_checks.gate_name
             )
+        case "custom_gate":
+            custom = message.custom_gate
+            return values.CustomGate(
+                gate_id=gate_id,
+                run_id=run_id,
+                gate_name=custom.gate_name,
+                type=custom.type,
+                prompt=custom.prompt,
+                options=_options(custom.options),
+            )
         case _:
             return values.UnknownBlocker(gate_id=gate_id, run_id=run_id)
 
@@ -141,6 +158,8 @@ def _step_summary(message: types_pb2.StepSummary) -> values.StepSummary:
         step_name=message.step_name,
         iteration=message.iteration,
         workflow_chain=tuple(message.workflow_chain),
+        run_id=message.run_id,
+        step_id=message.step_id,
     )
 
 
@@ -232,6 +251,11 @@ def decode_fan_out_item(message: types_pb2.FanOutItem) -> values.FanOutItem:
         dispatched_at=decode_instant(message.dispatch_time) if has("dispatch_time") else None,
         completed_at=decode_instant(message.complete_time) if has("complete_time") else None,
         context=dict(message.context),
+        position=message.position,
+        blockers=tuple(message.blockers),
+        structured_output=message.structured_output,
+        run_id=message.run_id,
+        error=message.error,
     )
 
 
@@ -262,6 +286,12 @@ def decode_gate(message: gates_pb2.Gate) -> values.Gate:
         workflow_name=message.workflow_name,
         display_name=message.display_name,
         labels=dict(message.labels),
+        min_approvals=message.min_approvals,
+        approval_mode=(
+            _APPROVAL_MODE.get(message.approval_mode, values.ApprovalMode.UNKNOWN)
+            if message.approval_mode
+            else None
+        ),
     )
 
 

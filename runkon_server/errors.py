@@ -121,6 +121,13 @@ class RunNotFoundError(NotFoundError):
     kind = "run"
 
 
+class StepNotFoundError(NotFoundError):
+    """No step has this id, or it belongs to another run."""
+
+    reason = "STEP_NOT_FOUND"
+    kind = "step"
+
+
 class GateNotFoundError(NotFoundError):
     """No gate has this id, or the run has no gate of this name."""
 
@@ -184,6 +191,34 @@ class RunStateError(PreconditionError):
     def __init__(self, run_id: str, *, status: str, wish: str) -> None:
         super().__init__(
             f"run {run_id} is {status}; it cannot be {wish}", subject=run_id, state=status
+        )
+
+
+class ResumeRefusedError(PreconditionError):
+    """The run's status would allow a resume, but not this one; the message says which would do."""
+
+    reason = "RESUME_REFUSED"
+
+    def __init__(self, run_id: str, *, status: str, mode: str, why: str) -> None:
+        super().__init__(
+            f"run {run_id} cannot be resumed in this way: {why}",
+            subject=run_id,
+            state=status,
+            mode=mode,
+        )
+
+
+class GateTypeMismatchError(PreconditionError):
+    """The gate waits for something else than what was reported."""
+
+    reason = "GATE_TYPE_MISMATCH"
+
+    def __init__(self, gate_id: str, *, gate_type: str) -> None:
+        super().__init__(
+            f"gate {gate_id} is of type {gate_type}, which takes no reports of pull requests",
+            subject=gate_id,
+            state="pending",
+            gate_type=gate_type,
         )
 
 

@@ -33,14 +33,21 @@ from runkon_client.values.events import (
     UnknownEvent,
 )
 from runkon_client.values.gates import (
+    ApprovalMode,
+    CheckState,
     Gate,
     GateDecision,
     GateState,
     GateVote,
+    PullRequest,
+    PullRequestApproval,
+    PullRequestCheck,
+    ReviewDecision,
 )
 from runkon_client.values.runs import (
     BlockedOn,
     ConflictPolicy,
+    CustomGate,
     GateOption,
     HumanApproval,
     HumanReview,
@@ -77,10 +84,13 @@ from runkon_client.values.workflows import (
 
 __all__ = [
     "AlwaysStarted",
+    "ApprovalMode",
     "BlockedOn",
+    "CheckState",
     "ChildRunFinished",
     "ChildRunStarted",
     "ConflictPolicy",
+    "CustomGate",
     "DefinitionWarning",
     "Diagnostic",
     "Event",
@@ -108,7 +118,11 @@ __all__ = [
     "MetricsUpdated",
     "PrApproval",
     "PrChecks",
+    "PullRequest",
+    "PullRequestApproval",
+    "PullRequestCheck",
     "ResumeMode",
+    "ReviewDecision",
     "Run",
     "RunCancelRequested",
     "RunEvent",

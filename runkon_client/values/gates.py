@@ -32,6 +32,65 @@ class GateDecision(StrEnum):
     REJECT = "reject"
 
 
+class ApprovalMode(StrEnum):
+    """What a `pr_approval` gate looks at."""
+
+    UNKNOWN = "unknown"
+    MIN_APPROVALS = "min_approvals"
+    REVIEW_DECISION = "review_decision"
+
+
+class ReviewDecision(StrEnum):
+    """What a forge makes of all reviews of a pull request; `UNKNOWN` where it has no say."""
+
+    UNKNOWN = "unknown"
+    APPROVED = "approved"
+    CHANGES_REQUESTED = "changes_requested"
+    REVIEW_REQUIRED = "review_required"
+
+
+class CheckState(StrEnum):
+    """How one check of a pull request stands; `FAILED` is every bad end."""
+
+    UNKNOWN = "unknown"
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullRequestApproval:
+    """One reviewer's approval of one commit; it counts if that is the head commit."""
+
+    reviewer: str
+    commit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullRequestCheck:
+    """One check of the head commit."""
+
+    name: str
+    state: CheckState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullRequest:
+    """How a pull request stands at one moment, for `report_pull_request`.
+
+    `approvals` are those of reviewers whose last word was to approve; `checks` are all checks of
+    the head commit; `url` is where a person can look.
+    """
+
+    head_commit: str
+    author: str = ""
+    approvals: tuple[PullRequestApproval, ...] = ()
+    review_decision: ReviewDecision = ReviewDecision.UNKNOWN
+    checks: tuple[PullRequestCheck, ...] = ()
+    url: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateVote:
     """What one principal said; each has at most one vote per gate."""
@@ -46,7 +105,10 @@ class GateVote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """One place where one run waits; `approvers` is how many principals have to approve."""
+    """One place where one run waits; `approvers` is how many principals have to approve.
+
+    `min_approvals` and `approval_mode` are those of a `pr_approval` gate; 0 and None of others.
+    """
 
     id: str
     namespace: str
@@ -71,3 +133,5 @@ class Gate:
     workflow_name: str
     display_name: str
     labels: Mapping[str, str]
+    min_approvals: int
+    approval_mode: ApprovalMode | None

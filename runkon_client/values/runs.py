@@ -106,6 +106,18 @@ class PrChecks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CustomGate:
+    """The run waits for a worker that resolves gates of this type, or for a person."""
+
+    gate_id: str
+    run_id: str
+    gate_name: str
+    type: str
+    prompt: str
+    options: tuple[GateOption, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnknownBlocker:
     """The run waits at a gate of a kind that only a newer server knows."""
 
@@ -113,24 +125,32 @@ class UnknownBlocker:
     run_id: str
 
 
-BlockedOn: TypeAlias = HumanApproval | HumanReview | PrApproval | PrChecks | UnknownBlocker
+BlockedOn: TypeAlias = (
+    HumanApproval | HumanReview | PrApproval | PrChecks | CustomGate | UnknownBlocker
+)
 """What a waiting run waits for; `run_id` may be a descendant of the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSummary:
-    """Where a run is now: `workflow_chain` names the workflows from root to innermost child."""
+    """Where a run is now: `workflow_chain` names the workflows from root to innermost child.
+
+    The step belongs to the innermost child, the run `run_id`.
+    """
 
     step_name: str
     iteration: int
     workflow_chain: tuple[str, ...]
+    run_id: str
+    step_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One execution of one version of a workflow; empty text means "not given".
 
-    `definition_snapshot` is JSON, and empty unless the full view was asked for.
+    `definition_snapshot` is JSON, and empty unless the full view was asked for. Of a root,
+    `root_run_id` is its own id and `depth` 0.
     """
 
     id: str
@@ -167,6 +187,10 @@ class Run:
     epoch: int
     last_seq: int
     definition_snapshot: str
+    root_run_id: str
+    depth: int
+    parent_step_id: str
+    fan_out_item_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

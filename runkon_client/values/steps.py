@@ -86,7 +86,11 @@ class FanOutCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FanOutItem:
-    """One item of a `foreach` and its child run."""
+    """One item of a `foreach` and its child run.
+
+    `position` is its place in the provider's order, from 0; `blockers` are the positions of those
+    that it waits for; `structured_output` is JSON text, and empty in events.
+    """
 
     id: str
     step_run_id: str
@@ -98,6 +102,11 @@ class FanOutItem:
     dispatched_at: datetime | None
     completed_at: datetime | None
     context: Mapping[str, str]
+    position: int
+    blockers: tuple[int, ...]
+    structured_output: str
+    run_id: str
+    error: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

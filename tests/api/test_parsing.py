@@ -33,6 +33,15 @@ def made(kind: Callable[..., Any], **fields: Any) -> Any:
     return kind(**fields)
 
 
+def reported(**seen: Any) -> Any:
+    """A report of a pull request of which one field is set otherwise."""
+    return made(
+        gates_pb2.ReportPullRequestRequest,
+        gate_id=GATE,
+        pull_request=made(gates_pb2.PullRequest, **{"head_commit": "c0ffee", **seen}),
+    )
+
+
 GOOD: list[Message] = [
     made(
         runs_pb2.StartRunRequest, workflow="w@3", inputs={"a": "b"}, labels={"team": "x"}, key="k"
@@ -41,7 +50,15 @@ GOOD: list[Message] = [
     made(runs_pb2.GetRunRequest, run_id=RUN),
     made(runs_pb2.ListRunsRequest, page_size=2_147_483_647, order_by="create_time"),
     made(runs_pb2.CancelRunRequest, run_id=RUN, reason="enough", request_id="r 1"),
+    made(
+        runs_pb2.ResumeRunRequest,
+        run_id=RUN,
+        mode=events_pb2.RESUME_MODE_FROM_STEP,
+        from_step_id=GATE,
+    ),
     made(runs_pb2.AwaitRunRequest, run_id=RUN),
+    made(runs_pb2.GetStepRequest, step_id=GATE),
+    made(runs_pb2.ListFanOutItemsRequest, step_id=GATE, status=3, page_size=9),
     made(runs_pb2.ListStepsRequest, run_id=RUN),
     made(runs_pb2.ListRunEventsRequest, run_id=RUN, after_seq=4, kinds=[10, 33]),
     made(runs_pb2.StreamRunEventsRequest, run_id=RUN, from_now=True, kinds=[15]),
@@ -52,6 +69,16 @@ GOOD: list[Message] = [
         gate_id=GATE,
         decision=gates_pb2.GATE_DECISION_APPROVE,
         selections=["a", "b"],
+    ),
+    made(
+        gates_pb2.ReportPullRequestRequest,
+        gate_id=GATE,
+        pull_request=made(
+            gates_pb2.PullRequest,
+            head_commit="c0ffee",
+            approvals=[made(gates_pb2.PullRequestApproval, reviewer="zoe", commit="c0ffee")],
+            checks=[made(gates_pb2.PullRequestCheck, name="lint", state=3)],
+        ),
     ),
     made(workflows_pb2.PutWorkflowRequest, source="workflow w {}"),
     made(workflows_pb2.GetWorkflowRequest, name="w"),
@@ -244,6 +271,12 @@ def test_start_run_keeps_its_limits(fields: dict[str, Any], wrong: str) -> None:
         (made(runs_pb2.ListRunsRequest, view=7), "view"),
         (made(runs_pb2.CancelRunRequest, run_id=RUN, reason="x" * 4097), "reason"),
         (made(runs_pb2.AwaitRunRequest, run_id=RUN, timeout={"seconds": -1}), "timeout"),
+        (made(runs_pb2.ResumeRunRequest, run_id=RUN, mode=4), "mode"),
+        (made(runs_pb2.ResumeRunRequest, run_id=RUN, mode=2), "from_step_id"),
+        (made(runs_pb2.ResumeRunRequest, run_id=RUN, from_step_id=GATE), "from_step_id"),
+        (made(runs_pb2.GetStepRequest, step_id="b.0001"), "step_id"),
+        (made(runs_pb2.ListFanOutItemsRequest, step_id=GATE, status=6), "status"),
+        (made(runs_pb2.ListFanOutItemsRequest, step_id=GATE, page_size=-1), "page_size"),
         (made(runs_pb2.ListRunEventsRequest, run_id=RUN, after_seq=-1), "after_seq"),
         (made(runs_pb2.ListRunEventsRequest, run_id=RUN, kinds=[0]), "kinds[0]"),
         (made(runs_pb2.ListRunEventsRequest, run_id=RUN, kinds=[99]), "kinds[0]"),
@@ -297,12 +330,32 @@ def test_start_run_keeps_its_limits(fields: dict[str, Any], wrong: str) -> None:
             ),
             "run_gate.run_id",
         ),
+        (made(gates_pb2.ReportPullRequestRequest, gate_id=GATE), "pull_request"),
+        (reported(head_commit=""), "pull_request.head_commit"),
+        (reported(author="x" * 129), "pull_request.author"),
+        (reported(review_decision=4), "pull_request.review_decision"),
+        (
+            reported(approvals=[{"reviewer": "zoe", "commit": "a"}] * 1001),
+            "pull_request.approvals (their number)",
+        ),
+        (reported(approvals=[{"reviewer": "zoe"}]), "pull_request.approvals[0].commit"),
+        (reported(checks=[{"name": "lint"}]), "pull_request.checks[0].state"),
+        (reported(checks=[{"name": "", "state": 1}]), "pull_request.checks[0].name"),
+        (reported(url="https://" + "x" * 2048), "pull_request.url"),
         (made(workflows_pb2.PutWorkflowRequest), "source"),
         (made(workflows_pb2.GetWorkflowRequest), "name"),
         (made(workflows_pb2.GetWorkflowRequest, name="w", version=-1), "version"),
         (made(workflows_pb2.ListWorkflowsRequest, page_size=-5), "page_size"),
         (made(workers_pb2.WorkRequest, credit=-1), "credit"),
-        (made(workers_pb2.PollTasksRequest, worker_id="w"), "actions (their number)"),
+        (made(workers_pb2.PollTasksRequest, worker_id="w"), "actions"),
+        (
+            made(workers_pb2.PollTasksRequest, worker_id="w", gate_types=["a"] * 1001),
+            "gate_types (their number)",
+        ),
+        (
+            made(workers_pb2.PollTasksRequest, worker_id="w", item_providers=["a", "b\n"]),
+            "item_providers[1]",
+        ),
         (made(workers_pb2.PollTasksRequest, worker_id="w", actions=[""]), "actions[0]"),
         (
             made(workers_pb2.PollTasksRequest, worker_id="w", actions=["a"], max_tasks=-1),
@@ -320,13 +373,25 @@ def test_pieces_of_a_workers_frames_keep_their_limits() -> None:
     """A hello, a report and a heartbeat, each good and bad."""
     hello = made(workers_pb2.WorkerHello, worker_id="w", actions=["a"], concurrency=1)
     check_hello(hello)
+    check_hello(made(workers_pb2.WorkerHello, worker_id="w", scripts=True, concurrency=1))
     check_report(TASK)
+    answers: list[dict[str, Any]] = [
+        {"approved": {}},
+        {"rejected": {"reason": "no"}},
+        {"pending": {}},
+    ]
+    for answer in answers:
+        check_report(
+            made(workers_pb2.TaskReport, task_id=TASK.task_id, token="t", gate_answer=answer)
+        )
     check_heartbeat(workers_pb2.TaskHeartbeat(task_id=TASK.task_id, token="t"))
 
     for bad in (
         made(workers_pb2.WorkerHello, worker_id="w", actions=["a"]),
         made(workers_pb2.WorkerHello, worker_id="x" * 129, actions=["a"], concurrency=1),
         made(workers_pb2.WorkerHello, worker_id="w", actions=["a"] * 1001, concurrency=1),
+        made(workers_pb2.WorkerHello, worker_id="w", gate_types=[""], concurrency=1),
+        made(workers_pb2.WorkerHello, worker_id="w", concurrency=1),
     ):
         with pytest.raises(InvalidArgumentError):
             check_hello(bad)
@@ -334,6 +399,19 @@ def test_pieces_of_a_workers_frames_keep_their_limits() -> None:
         made(workers_pb2.TaskReport, task_id=TASK.task_id, token="t"),
         made(workers_pb2.TaskReport, task_id=TASK.task_id, token="t", failure={"message": ""}),
         made(workers_pb2.TaskReport, task_id="x", token="t", result={}),
+        made(workers_pb2.TaskReport, task_id=TASK.task_id, token="t", gate_answer={}),
+        made(
+            workers_pb2.TaskReport,
+            task_id=TASK.task_id,
+            token="t",
+            gate_answer={"rejected": {"reason": ""}},
+        ),
+        made(
+            workers_pb2.TaskReport,
+            task_id=TASK.task_id,
+            token="t",
+            gate_answer={"pending": {"delay": {"seconds": -1}}},
+        ),
     ):
         with pytest.raises(InvalidArgumentError):
             check_report(report)

@@ -35,6 +35,7 @@ SAMPLES: list[errors.RunkonError] = [
             errors.NotFoundError,
             errors.WorkflowNotFoundError,
             errors.RunNotFoundError,
+            errors.StepNotFoundError,
             errors.GateNotFoundError,
             errors.TaskNotFoundError,
         )
@@ -44,6 +45,8 @@ SAMPLES: list[errors.RunkonError] = [
     errors.ReportConflictError("t"),
     errors.PreconditionError("no", subject="s", state="t"),
     errors.RunStateError("run", status="completed", wish="cancelled"),
+    errors.ResumeRefusedError("run", status="failed", mode="normal", why="no step failed"),
+    errors.GateTypeMismatchError("g", gate_type="human_review"),
     errors.GateAlreadyResolvedError("g", decision="approved", resolved_by="zoe"),
     errors.GateTimedOutError("g"),
     errors.GateClosedError("g"),

@@ -10,7 +10,13 @@ from google.protobuf import message_factory
 
 from runkon.v1 import events_pb2, gates_pb2, types_pb2, workflows_pb2
 from runkon_client import values
-from runkon_client.decode import decode_blocked_on, decode_gate, decode_run, decode_step
+from runkon_client.decode import (
+    decode_blocked_on,
+    decode_fan_out_item,
+    decode_gate,
+    decode_run,
+    decode_step,
+)
 from runkon_client.decode_events import decode_event
 from runkon_client.values import EventKind, UnknownBlocker, UnknownEvent
 
@@ -60,6 +66,9 @@ MESSAGES: dict[str, tuple[Descriptor, type]] = {
         (types_pb2.Diagnostic.DESCRIPTOR, values.Diagnostic),
         (gates_pb2.Gate.DESCRIPTOR, values.Gate),
         (gates_pb2.GateVote.DESCRIPTOR, values.GateVote),
+        (gates_pb2.PullRequest.DESCRIPTOR, values.PullRequest),
+        (gates_pb2.PullRequestApproval.DESCRIPTOR, values.PullRequestApproval),
+        (gates_pb2.PullRequestCheck.DESCRIPTOR, values.PullRequestCheck),
         (workflows_pb2.Workflow.DESCRIPTOR, values.Workflow),
         (workflows_pb2.WorkflowInput.DESCRIPTOR, values.WorkflowInput),
     )
@@ -112,6 +121,9 @@ ENUMS: dict[str, tuple[EnumDescriptor, type[StrEnum]]] = {
         (types_pb2.DESCRIPTOR, values.Severity),
         (gates_pb2.DESCRIPTOR, values.GateState),
         (gates_pb2.DESCRIPTOR, values.GateDecision),
+        (gates_pb2.DESCRIPTOR, values.ApprovalMode),
+        (gates_pb2.DESCRIPTOR, values.ReviewDecision),
+        (gates_pb2.DESCRIPTOR, values.CheckState),
         (workflows_pb2.DESCRIPTOR, values.WorkflowTrigger),
         (workflows_pb2.DESCRIPTOR, values.InputType),
         (events_pb2.DESCRIPTOR, values.ResumeMode),
@@ -179,8 +191,9 @@ def filled(descriptor: Descriptor) -> object:
         (types_pb2.Run.DESCRIPTOR, decode_run),
         (types_pb2.Step.DESCRIPTOR, decode_step),
         (gates_pb2.Gate.DESCRIPTOR, decode_gate),
+        (types_pb2.FanOutItem.DESCRIPTOR, decode_fan_out_item),
     ],
-    ids=["Run", "Step", "Gate"],
+    ids=["Run", "Step", "Gate", "FanOutItem"],
 )
 def test_no_field_is_forgotten(descriptor: Descriptor, decode: object) -> None:
     """Of a message with everything set, every field of the value has left its empty state."""

@@ -116,6 +116,8 @@ def gate(name: str = "code-review", **changes: Any) -> Gate:
         "workflow_name": "w",
         "display_name": "w",
         "labels": {},
+        "min_approvals": 0,
+        "approval_mode": None,
     }
     return Gate(**(values | changes))
 
@@ -157,6 +159,10 @@ def run(status: RunStatus = RunStatus.RUNNING, **changes: Any) -> Run:
         "epoch": 1,
         "last_seq": 0,
         "definition_snapshot": "",
+        "root_run_id": RUN_ID,
+        "depth": 0,
+        "parent_step_id": "",
+        "fan_out_item_id": "",
     }
     return Run(**(values | changes))
 

@@ -144,7 +144,7 @@ class _ResumeMode:
 class _ResumeModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResumeMode.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     RESUME_MODE_UNSPECIFIED: _ResumeMode.ValueType  # 0
-    """Never sent."""
+    """In a request: NORMAL. Never sent."""
     RESUME_MODE_NORMAL: _ResumeMode.ValueType  # 1
     """Exactly the steps whose failure failed the run are repeated."""
     RESUME_MODE_FROM_STEP: _ResumeMode.ValueType  # 2
@@ -156,7 +156,7 @@ class ResumeMode(_ResumeMode, metaclass=_ResumeModeEnumTypeWrapper):
     """How a finished run was taken up again."""
 
 RESUME_MODE_UNSPECIFIED: ResumeMode.ValueType  # 0
-"""Never sent."""
+"""In a request: NORMAL. Never sent."""
 RESUME_MODE_NORMAL: ResumeMode.ValueType  # 1
 """Exactly the steps whose failure failed the run are repeated."""
 RESUME_MODE_FROM_STEP: ResumeMode.ValueType  # 2

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from runkon.v1 import types_pb2 as runkon_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15runkon/v1/gates.proto\x12\trunkon.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15runkon/v1/types.proto\"\x90\x05\n\x04Gate\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x0f\n\x07step_id\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0c\n\x04type\x18\x06 \x01(\t\x12\x11\n\titeration\x18\x07 \x01(\x05\x12\x0e\n\x06prompt\x18\x08 \x01(\t\x12&\n\x07options\x18\t \x03(\x0b\x32\x15.runkon.v1.GateOption\x12\x11\n\tapprovers\x18\n \x01(\x05\x12\x17\n\x0f\x65xclude_starter\x18\x0b \x01(\x08\x12\"\n\x05votes\x18\x0c \x03(\x0b\x32\x13.runkon.v1.GateVote\x12#\n\x05state\x18\r \x01(\x0e\x32\x14.runkon.v1.GateState\x12-\n\topen_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rdeadline_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cresolve_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bresolved_by\x18\x11 \x01(\t\x12\x14\n\x0con_behalf_of\x18\x12 \x01(\t\x12\x10\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x13 \x01(\t\x12\x12\n\nselections\x18\x14 \x03(\t\x12\x15\n\rworkflow_name\x18\x15 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x16 \x01(\t\x12+\n\x06labels\x18\x17 \x03(\x0b\x32\x1b.runkon.v1.Gate.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xae\x01\n\x08GateVote\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12)\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0e\x32\x17.runkon.v1.GateDecision\x12\x10\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x03 \x01(\t\x12\x12\n\nselections\x18\x04 \x03(\t\x12\x14\n\x0con_behalf_of\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"D\n\x07RunGate\x12\x10\n\x06run_id\x18\x01 \x01(\tH\x00\x12\r\n\x03key\x18\x02 \x01(\tH\x00\x12\x11\n\tgate_name\x18\x03 \x01(\tB\x05\n\x03run\"\xd2\x01\n\x10ListGatesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x15\n\rworkflow_name\x18\x04 \x01(\t\x12#\n\x05state\x18\x05 \x01(\x0e\x32\x14.runkon.v1.GateState\x12*\n\x07min_age\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\"L\n\x11ListGatesResponse\x12\x1e\n\x05gates\x18\x01 \x03(\x0b\x32\x0f.runkon.v1.Gate\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x0eGetGateRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07gate_id\x18\x02 \x01(\t\"0\n\x0fGetGateResponse\x12\x1d\n\x04gate\x18\x01 \x01(\x0b\x32\x0f.runkon.v1.Gate\"\xe7\x01\n\x12ResolveGateRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x11\n\x07gate_id\x18\x03 \x01(\tH\x00\x12&\n\x08run_gate\x18\x04 \x01(\x0b\x32\x12.runkon.v1.RunGateH\x00\x12)\n\x08\x64\x65\x63ision\x18\x05 \x01(\x0e\x32\x17.runkon.v1.GateDecision\x12\x10\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x06 \x01(\t\x12\x12\n\nselections\x18\x07 \x03(\t\x12\x14\n\x0con_behalf_of\x18\x08 \x01(\tB\x08\n\x06target\"F\n\x13ResolveGateResponse\x12\x1d\n\x04gate\x18\x01 \x01(\x0b\x32\x0f.runkon.v1.Gate\x12\x10\n\x08replayed\x18\x02 \x01(\x08*\xa5\x01\n\tGateState\x12\x1a\n\x16GATE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12GATE_STATE_PENDING\x10\x01\x12\x17\n\x13GATE_STATE_APPROVED\x10\x02\x12\x17\n\x13GATE_STATE_REJECTED\x10\x03\x12\x18\n\x14GATE_STATE_TIMED_OUT\x10\x04\x12\x18\n\x14GATE_STATE_CANCELLED\x10\x05*b\n\x0cGateDecision\x12\x1d\n\x19GATE_DECISION_UNSPECIFIED\x10\x00\x12\x19\n\x15GATE_DECISION_APPROVE\x10\x01\x12\x18\n\x14GATE_DECISION_REJECT\x10\x02\x32\xef\x01\n\x0bGateService\x12K\n\tListGates\x12\x1b.runkon.v1.ListGatesRequest\x1a\x1c.runkon.v1.ListGatesResponse\"\x03\x90\x02\x01\x12\x45\n\x07GetGate\x12\x19.runkon.v1.GetGateRequest\x1a\x1a.runkon.v1.GetGateResponse\"\x03\x90\x02\x01\x12L\n\x0bResolveGate\x12\x1d.runkon.v1.ResolveGateRequest\x1a\x1e.runkon.v1.ResolveGateResponseBC\n\rdev.runkon.v1B\nGatesProtoP\x01Z$runkon.dev/protos/runkon/v1;runkonv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15runkon/v1/gates.proto\x12\trunkon.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15runkon/v1/types.proto\"\xd7\x05\n\x04Gate\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x0f\n\x07step_id\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0c\n\x04type\x18\x06 \x01(\t\x12\x11\n\titeration\x18\x07 \x01(\x05\x12\x0e\n\x06prompt\x18\x08 \x01(\t\x12&\n\x07options\x18\t \x03(\x0b\x32\x15.runkon.v1.GateOption\x12\x11\n\tapprovers\x18\n \x01(\x05\x12\x17\n\x0f\x65xclude_starter\x18\x0b \x01(\x08\x12\"\n\x05votes\x18\x0c \x03(\x0b\x32\x13.runkon.v1.GateVote\x12#\n\x05state\x18\r \x01(\x0e\x32\x14.runkon.v1.GateState\x12-\n\topen_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rdeadline_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cresolve_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bresolved_by\x18\x11 \x01(\t\x12\x14\n\x0con_behalf_of\x18\x12 \x01(\t\x12\x10\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x13 \x01(\t\x12\x12\n\nselections\x18\x14 \x03(\t\x12\x15\n\rworkflow_name\x18\x15 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x16 \x01(\t\x12+\n\x06labels\x18\x17 \x03(\x0b\x32\x1b.runkon.v1.Gate.LabelsEntry\x12\x15\n\rmin_approvals\x18\x18 \x01(\x05\x12.\n\rapproval_mode\x18\x19 \x01(\x0e\x32\x17.runkon.v1.ApprovalMode\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xae\x01\n\x08GateVote\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12)\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0e\x32\x17.runkon.v1.GateDecision\x12\x10\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x03 \x01(\t\x12\x12\n\nselections\x18\x04 \x03(\t\x12\x14\n\x0con_behalf_of\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"D\n\x07RunGate\x12\x10\n\x06run_id\x18\x01 \x01(\tH\x00\x12\r\n\x03key\x18\x02 \x01(\tH\x00\x12\x11\n\tgate_name\x18\x03 \x01(\tB\x05\n\x03run\"\xd2\x01\n\x10ListGatesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x15\n\rworkflow_name\x18\x04 \x01(\t\x12#\n\x05state\x18\x05 \x01(\x0e\x32\x14.runkon.v1.GateState\x12*\n\x07min_age\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\"L\n\x11ListGatesResponse\x12\x1e\n\x05gates\x18\x01 \x03(\x0b\x32\x0f.runkon.v1.Gate\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x0eGetGateRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07gate_id\x18\x02 \x01(\t\"0\n\x0fGetGateResponse\x12\x1d\n\x04gate\x18\x01 \x01(\x0b\x32\x0f.runkon.v1.Gate\"\xe7\x01\n\x12ResolveGateRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x11\n\x07gate_id\x18\x03 \x01(\tH\x00\x12&\n\x08run_gate\x18\x04 \x01(\x0b\x32\x12.runkon.v1.RunGateH\x00\x12)\n\x08\x64\x65\x63ision\x18\x05 \x01(\x0e\x32\x17.runkon.v1.GateDecision\x12\x10\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x06 \x01(\t\x12\x12\n\nselections\x18\x07 \x03(\t\x12\x14\n\x0con_behalf_of\x18\x08 \x01(\tB\x08\n\x06target\"F\n\x13ResolveGateResponse\x12\x1d\n\x04gate\x18\x01 \x01(\x0b\x32\x0f.runkon.v1.Gate\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"\xd3\x01\n\x0bPullRequest\x12\x13\n\x0bhead_commit\x18\x01 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x02 \x01(\t\x12\x31\n\tapprovals\x18\x03 \x03(\x0b\x32\x1e.runkon.v1.PullRequestApproval\x12\x32\n\x0freview_decision\x18\x04 \x01(\x0e\x32\x19.runkon.v1.ReviewDecision\x12+\n\x06\x63hecks\x18\x05 \x03(\x0b\x32\x1b.runkon.v1.PullRequestCheck\x12\x0b\n\x03url\x18\x06 \x01(\t\"7\n\x13PullRequestApproval\x12\x10\n\x08reviewer\x18\x01 \x01(\t\x12\x0e\n\x06\x63ommit\x18\x02 \x01(\t\"F\n\x10PullRequestCheck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.runkon.v1.CheckState\"\xb4\x01\n\x18ReportPullRequestRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x11\n\x07gate_id\x18\x03 \x01(\tH\x00\x12&\n\x08run_gate\x18\x04 \x01(\x0b\x32\x12.runkon.v1.RunGateH\x00\x12,\n\x0cpull_request\x18\x05 \x01(\x0b\x32\x16.runkon.v1.PullRequestB\x08\n\x06target\"d\n\x19ReportPullRequestResponse\x12\x1d\n\x04gate\x18\x01 \x01(\x0b\x32\x0f.runkon.v1.Gate\x12\x16\n\x0epending_reason\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08*\xa5\x01\n\tGateState\x12\x1a\n\x16GATE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12GATE_STATE_PENDING\x10\x01\x12\x17\n\x13GATE_STATE_APPROVED\x10\x02\x12\x17\n\x13GATE_STATE_REJECTED\x10\x03\x12\x18\n\x14GATE_STATE_TIMED_OUT\x10\x04\x12\x18\n\x14GATE_STATE_CANCELLED\x10\x05*b\n\x0cGateDecision\x12\x1d\n\x19GATE_DECISION_UNSPECIFIED\x10\x00\x12\x19\n\x15GATE_DECISION_APPROVE\x10\x01\x12\x18\n\x14GATE_DECISION_REJECT\x10\x02*q\n\x0c\x41pprovalMode\x12\x1d\n\x19\x41PPROVAL_MODE_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x41PPROVAL_MODE_MIN_APPROVALS\x10\x01\x12!\n\x1d\x41PPROVAL_MODE_REVIEW_DECISION\x10\x02*\x9b\x01\n\x0eReviewDecision\x12\x1f\n\x1bREVIEW_DECISION_UNSPECIFIED\x10\x00\x12\x1c\n\x18REVIEW_DECISION_APPROVED\x10\x01\x12%\n!REVIEW_DECISION_CHANGES_REQUESTED\x10\x02\x12#\n\x1fREVIEW_DECISION_REVIEW_REQUIRED\x10\x03*\x8e\x01\n\nCheckState\x12\x1b\n\x17\x43HECK_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43HECK_STATE_PENDING\x10\x01\x12\x19\n\x15\x43HECK_STATE_SUCCEEDED\x10\x02\x12\x17\n\x13\x43HECK_STATE_SKIPPED\x10\x03\x12\x16\n\x12\x43HECK_STATE_FAILED\x10\x04\x32\xcf\x02\n\x0bGateService\x12K\n\tListGates\x12\x1b.runkon.v1.ListGatesRequest\x1a\x1c.runkon.v1.ListGatesResponse\"\x03\x90\x02\x01\x12\x45\n\x07GetGate\x12\x19.runkon.v1.GetGateRequest\x1a\x1a.runkon.v1.GetGateResponse\"\x03\x90\x02\x01\x12L\n\x0bResolveGate\x12\x1d.runkon.v1.ResolveGateRequest\x1a\x1e.runkon.v1.ResolveGateResponse\x12^\n\x11ReportPullRequest\x12#.runkon.v1.ReportPullRequestRequest\x1a$.runkon.v1.ReportPullRequestResponseBC\n\rdev.runkon.v1B\nGatesProtoP\x01Z$runkon.dev/protos/runkon/v1;runkonv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,30 +41,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GATESERVICE'].methods_by_name['ListGates']._serialized_options = b'\220\002\001'
   _globals['_GATESERVICE'].methods_by_name['GetGate']._loaded_options = None
   _globals['_GATESERVICE'].methods_by_name['GetGate']._serialized_options = b'\220\002\001'
-  _globals['_GATESTATE']._serialized_start=1732
-  _globals['_GATESTATE']._serialized_end=1897
-  _globals['_GATEDECISION']._serialized_start=1899
-  _globals['_GATEDECISION']._serialized_end=1997
+  _globals['_GATESTATE']._serialized_start=2431
+  _globals['_GATESTATE']._serialized_end=2596
+  _globals['_GATEDECISION']._serialized_start=2598
+  _globals['_GATEDECISION']._serialized_end=2696
+  _globals['_APPROVALMODE']._serialized_start=2698
+  _globals['_APPROVALMODE']._serialized_end=2811
+  _globals['_REVIEWDECISION']._serialized_start=2814
+  _globals['_REVIEWDECISION']._serialized_end=2969
+  _globals['_CHECKSTATE']._serialized_start=2972
+  _globals['_CHECKSTATE']._serialized_end=3114
   _globals['_GATE']._serialized_start=125
-  _globals['_GATE']._serialized_end=781
-  _globals['_GATE_LABELSENTRY']._serialized_start=736
-  _globals['_GATE_LABELSENTRY']._serialized_end=781
-  _globals['_GATEVOTE']._serialized_start=784
-  _globals['_GATEVOTE']._serialized_end=958
-  _globals['_RUNGATE']._serialized_start=960
-  _globals['_RUNGATE']._serialized_end=1028
-  _globals['_LISTGATESREQUEST']._serialized_start=1031
-  _globals['_LISTGATESREQUEST']._serialized_end=1241
-  _globals['_LISTGATESRESPONSE']._serialized_start=1243
-  _globals['_LISTGATESRESPONSE']._serialized_end=1319
-  _globals['_GETGATEREQUEST']._serialized_start=1321
-  _globals['_GETGATEREQUEST']._serialized_end=1373
-  _globals['_GETGATERESPONSE']._serialized_start=1375
-  _globals['_GETGATERESPONSE']._serialized_end=1423
-  _globals['_RESOLVEGATEREQUEST']._serialized_start=1426
-  _globals['_RESOLVEGATEREQUEST']._serialized_end=1657
-  _globals['_RESOLVEGATERESPONSE']._serialized_start=1659
-  _globals['_RESOLVEGATERESPONSE']._serialized_end=1729
-  _globals['_GATESERVICE']._serialized_start=2000
-  _globals['_GATESERVICE']._serialized_end=2239
+  _globals['_GATE']._serialized_end=852
+  _globals['_GATE_LABELSENTRY']._serialized_start=807
+  _globals['_GATE_LABELSENTRY']._serialized_end=852
+  _globals['_GATEVOTE']._serialized_start=855
+  _globals['_GATEVOTE']._serialized_end=1029
+  _globals['_RUNGATE']._serialized_start=1031
+  _globals['_RUNGATE']._serialized_end=1099
+  _globals['_LISTGATESREQUEST']._serialized_start=1102
+  _globals['_LISTGATESREQUEST']._serialized_end=1312
+  _globals['_LISTGATESRESPONSE']._serialized_start=1314
+  _globals['_LISTGATESRESPONSE']._serialized_end=1390
+  _globals['_GETGATEREQUEST']._serialized_start=1392
+  _globals['_GETGATEREQUEST']._serialized_end=1444
+  _globals['_GETGATERESPONSE']._serialized_start=1446
+  _globals['_GETGATERESPONSE']._serialized_end=1494
+  _globals['_RESOLVEGATEREQUEST']._serialized_start=1497
+  _globals['_RESOLVEGATEREQUEST']._serialized_end=1728
+  _globals['_RESOLVEGATERESPONSE']._serialized_start=1730
+  _globals['_RESOLVEGATERESPONSE']._serialized_end=1800
+  _globals['_PULLREQUEST']._serialized_start=1803
+  _globals['_PULLREQUEST']._serialized_end=2014
+  _globals['_PULLREQUESTAPPROVAL']._serialized_start=2016
+  _globals['_PULLREQUESTAPPROVAL']._serialized_end=2071
+  _globals['_PULLREQUESTCHECK']._serialized_start=2073
+  _globals['_PULLREQUESTCHECK']._serialized_end=2143
+  _globals['_REPORTPULLREQUESTREQUEST']._serialized_start=2146
+  _globals['_REPORTPULLREQUESTREQUEST']._serialized_end=2326
+  _globals['_REPORTPULLREQUESTRESPONSE']._serialized_start=2328
+  _globals['_REPORTPULLREQUESTRESPONSE']._serialized_end=2428
+  _globals['_GATESERVICE']._serialized_start=3117
+  _globals['_GATESERVICE']._serialized_end=3452
 # @@protoc_insertion_point(module_scope)

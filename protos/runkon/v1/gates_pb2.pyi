@@ -82,6 +82,90 @@ GATE_DECISION_REJECT: GateDecision.ValueType  # 2
 """Do not go on: the run's body ends."""
 Global___GateDecision: _TypeAlias = GateDecision  # noqa: Y015
 
+class _ApprovalMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ApprovalModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ApprovalMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    APPROVAL_MODE_UNSPECIFIED: _ApprovalMode.ValueType  # 0
+    """Never sent for such a gate; other gates have no mode."""
+    APPROVAL_MODE_MIN_APPROVALS: _ApprovalMode.ValueType  # 1
+    """The number of approvals, which has to reach `min_approvals`."""
+    APPROVAL_MODE_REVIEW_DECISION: _ApprovalMode.ValueType  # 2
+    """The review decision of the forge, which has to be APPROVED."""
+
+class ApprovalMode(_ApprovalMode, metaclass=_ApprovalModeEnumTypeWrapper):
+    """What a `pr_approval` gate looks at."""
+
+APPROVAL_MODE_UNSPECIFIED: ApprovalMode.ValueType  # 0
+"""Never sent for such a gate; other gates have no mode."""
+APPROVAL_MODE_MIN_APPROVALS: ApprovalMode.ValueType  # 1
+"""The number of approvals, which has to reach `min_approvals`."""
+APPROVAL_MODE_REVIEW_DECISION: ApprovalMode.ValueType  # 2
+"""The review decision of the forge, which has to be APPROVED."""
+Global___ApprovalMode: _TypeAlias = ApprovalMode  # noqa: Y015
+
+class _ReviewDecision:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReviewDecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReviewDecision.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REVIEW_DECISION_UNSPECIFIED: _ReviewDecision.ValueType  # 0
+    """The forge has no such rules, or the reporter does not know."""
+    REVIEW_DECISION_APPROVED: _ReviewDecision.ValueType  # 1
+    """As many reviewers approved as its rules ask for."""
+    REVIEW_DECISION_CHANGES_REQUESTED: _ReviewDecision.ValueType  # 2
+    """A reviewer wants changes."""
+    REVIEW_DECISION_REVIEW_REQUIRED: _ReviewDecision.ValueType  # 3
+    """Reviews are missing."""
+
+class ReviewDecision(_ReviewDecision, metaclass=_ReviewDecisionEnumTypeWrapper):
+    """What a forge makes of all reviews of a pull request, by its own rules."""
+
+REVIEW_DECISION_UNSPECIFIED: ReviewDecision.ValueType  # 0
+"""The forge has no such rules, or the reporter does not know."""
+REVIEW_DECISION_APPROVED: ReviewDecision.ValueType  # 1
+"""As many reviewers approved as its rules ask for."""
+REVIEW_DECISION_CHANGES_REQUESTED: ReviewDecision.ValueType  # 2
+"""A reviewer wants changes."""
+REVIEW_DECISION_REVIEW_REQUIRED: ReviewDecision.ValueType  # 3
+"""Reviews are missing."""
+Global___ReviewDecision: _TypeAlias = ReviewDecision  # noqa: Y015
+
+class _CheckState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CheckStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CheckState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHECK_STATE_UNSPECIFIED: _CheckState.ValueType  # 0
+    """Refused."""
+    CHECK_STATE_PENDING: _CheckState.ValueType  # 1
+    """Queued, or under way."""
+    CHECK_STATE_SUCCEEDED: _CheckState.ValueType  # 2
+    """Ended well."""
+    CHECK_STATE_SKIPPED: _CheckState.ValueType  # 3
+    """Did not apply, or ended without an opinion."""
+    CHECK_STATE_FAILED: _CheckState.ValueType  # 4
+    """Ended in any other way: failed, cancelled, timed out, asks for an action."""
+
+class CheckState(_CheckState, metaclass=_CheckStateEnumTypeWrapper):
+    """How one check of a pull request stands."""
+
+CHECK_STATE_UNSPECIFIED: CheckState.ValueType  # 0
+"""Refused."""
+CHECK_STATE_PENDING: CheckState.ValueType  # 1
+"""Queued, or under way."""
+CHECK_STATE_SUCCEEDED: CheckState.ValueType  # 2
+"""Ended well."""
+CHECK_STATE_SKIPPED: CheckState.ValueType  # 3
+"""Did not apply, or ended without an opinion."""
+CHECK_STATE_FAILED: CheckState.ValueType  # 4
+"""Ended in any other way: failed, cancelled, timed out, asks for an action."""
+Global___CheckState: _TypeAlias = CheckState  # noqa: Y015
+
 @_typing.final
 class Gate(_message.Message):
     """Gate is one place where one run waits. Every field is output only."""
@@ -131,6 +215,8 @@ class Gate(_message.Message):
     WORKFLOW_NAME_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    MIN_APPROVALS_FIELD_NUMBER: _builtins.int
+    APPROVAL_MODE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque, assigned by the server."""
     namespace: _builtins.str
@@ -163,6 +249,12 @@ class Gate(_message.Message):
     """Name of the run's workflow."""
     display_name: _builtins.str
     """Title of the workflow, or else its name."""
+    min_approvals: _builtins.int
+    """Set for `pr_approval` only: approvals needed, by distinct people other than the author; at
+    least 1, default 1. Without meaning in mode REVIEW_DECISION.
+    """
+    approval_mode: Global___ApprovalMode.ValueType
+    """Set for `pr_approval` only."""
     @_builtins.property
     def options(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.GateOption]:
         """What may be selected; empty if there is nothing to select."""
@@ -217,10 +309,12 @@ class Gate(_message.Message):
         workflow_name: _builtins.str = ...,
         display_name: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        min_approvals: _builtins.int = ...,
+        approval_mode: Global___ApprovalMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline_time", b"deadline_time", "open_time", b"open_time", "resolve_time", b"resolve_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvers", b"approvers", "deadline_time", b"deadline_time", "display_name", b"display_name", "exclude_starter", b"exclude_starter", "feedback", b"feedback", "id", b"id", "iteration", b"iteration", "labels", b"labels", "name", b"name", "namespace", b"namespace", "on_behalf_of", b"on_behalf_of", "open_time", b"open_time", "options", b"options", "prompt", b"prompt", "resolve_time", b"resolve_time", "resolved_by", b"resolved_by", "run_id", b"run_id", "selections", b"selections", "state", b"state", "step_id", b"step_id", "type", b"type", "votes", b"votes", "workflow_name", b"workflow_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_mode", b"approval_mode", "approvers", b"approvers", "deadline_time", b"deadline_time", "display_name", b"display_name", "exclude_starter", b"exclude_starter", "feedback", b"feedback", "id", b"id", "iteration", b"iteration", "labels", b"labels", "min_approvals", b"min_approvals", "name", b"name", "namespace", b"namespace", "on_behalf_of", b"on_behalf_of", "open_time", b"open_time", "options", b"options", "prompt", b"prompt", "resolve_time", b"resolve_time", "resolved_by", b"resolved_by", "run_id", b"run_id", "selections", b"selections", "state", b"state", "step_id", b"step_id", "type", b"type", "votes", b"votes", "workflow_name", b"workflow_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -525,3 +619,187 @@ class ResolveGateResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResolveGateResponse: _TypeAlias = ResolveGateResponse  # noqa: Y015
+
+@_typing.final
+class PullRequest(_message.Message):
+    """PullRequest is how a pull request stands at one moment, seen from outside."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEAD_COMMIT_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    APPROVALS_FIELD_NUMBER: _builtins.int
+    REVIEW_DECISION_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    head_commit: _builtins.str
+    """The commit that its branch ends in, as the forge names it; required. Approvals of other commits
+    do not count. At most 128 bytes.
+    """
+    author: _builtins.str
+    """Who wrote it, as the forge names people; their own approval does not count. Empty if it is not
+    known. At most 128 bytes.
+    """
+    review_decision: Global___ReviewDecision.ValueType
+    """What the forge makes of all reviews; for gates in mode REVIEW_DECISION."""
+    url: _builtins.str
+    """Where a person can look at it; recorded as the gate's feedback once it is approved. At most
+    2 KiB, default empty.
+    """
+    @_builtins.property
+    def approvals(self) -> _containers.RepeatedCompositeFieldContainer[Global___PullRequestApproval]:
+        """The approvals that stand: of each reviewer whose last word was to approve. At most 1,000."""
+
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___PullRequestCheck]:
+        """Every check of the head commit; for `pr_checks`, which needs at least one. At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        head_commit: _builtins.str = ...,
+        author: _builtins.str = ...,
+        approvals: _abc.Iterable[Global___PullRequestApproval] | None = ...,
+        review_decision: Global___ReviewDecision.ValueType = ...,
+        checks: _abc.Iterable[Global___PullRequestCheck] | None = ...,
+        url: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "author", b"author", "checks", b"checks", "head_commit", b"head_commit", "review_decision", b"review_decision", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullRequest: _TypeAlias = PullRequest  # noqa: Y015
+
+@_typing.final
+class PullRequestApproval(_message.Message):
+    """PullRequestApproval is one reviewer's approval."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVIEWER_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    reviewer: _builtins.str
+    """The reviewer, as the forge names people; required. Each counts once. At most 128 bytes."""
+    commit: _builtins.str
+    """The commit that was approved; required. It counts only if it is the head commit. At most
+    128 bytes.
+    """
+    def __init__(
+        self,
+        *,
+        reviewer: _builtins.str = ...,
+        commit: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "reviewer", b"reviewer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullRequestApproval: _TypeAlias = PullRequestApproval  # noqa: Y015
+
+@_typing.final
+class PullRequestCheck(_message.Message):
+    """PullRequestCheck is one check of the head commit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the check, for people; required. At most 256 bytes."""
+    state: Global___CheckState.ValueType
+    """How it stands; required."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        state: Global___CheckState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullRequestCheck: _TypeAlias = PullRequestCheck  # noqa: Y015
+
+@_typing.final
+class ReportPullRequestRequest(_message.Message):
+    """Request of ReportPullRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    GATE_ID_FIELD_NUMBER: _builtins.int
+    RUN_GATE_FIELD_NUMBER: _builtins.int
+    PULL_REQUEST_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Empty means `default`."""
+    request_id: _builtins.str
+    """Makes a retry safe: 1–128 printable ASCII characters, remembered for 24 h at least. Empty: a
+    retry is safe all the same, since a report that satisfies a gate twice changes nothing.
+    """
+    gate_id: _builtins.str
+    """By its id."""
+    @_builtins.property
+    def run_gate(self) -> Global___RunGate:
+        """By its run and name."""
+
+    @_builtins.property
+    def pull_request(self) -> Global___PullRequest:
+        """How the pull request stands; required."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        gate_id: _builtins.str = ...,
+        run_gate: Global___RunGate | None = ...,
+        pull_request: Global___PullRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gate_id", b"gate_id", "pull_request", b"pull_request", "run_gate", b"run_gate", "target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gate_id", b"gate_id", "namespace", b"namespace", "pull_request", b"pull_request", "request_id", b"request_id", "run_gate", b"run_gate", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["gate_id", "run_gate"]  # noqa: Y015
+    _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
+
+Global___ReportPullRequestRequest: _TypeAlias = ReportPullRequestRequest  # noqa: Y015
+
+@_typing.final
+class ReportPullRequestResponse(_message.Message):
+    """Response of ReportPullRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATE_FIELD_NUMBER: _builtins.int
+    PENDING_REASON_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    pending_reason: _builtins.str
+    """What is missing, one sentence for people; empty unless the gate is PENDING."""
+    replayed: _builtins.bool
+    """True: the gate was approved or the request made before, and nothing changed now."""
+    @_builtins.property
+    def gate(self) -> Global___Gate:
+        """The gate after the report; still PENDING if the report does not satisfy it."""
+
+    def __init__(
+        self,
+        *,
+        gate: Global___Gate | None = ...,
+        pending_reason: _builtins.str = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gate", b"gate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gate", b"gate", "pending_reason", b"pending_reason", "replayed", b"replayed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportPullRequestResponse: _TypeAlias = ReportPullRequestResponse  # noqa: Y015

@@ -55,6 +55,11 @@ class GateServiceStub(object):
                 request_serializer=runkon_dot_v1_dot_gates__pb2.ResolveGateRequest.SerializeToString,
                 response_deserializer=runkon_dot_v1_dot_gates__pb2.ResolveGateResponse.FromString,
                 _registered_method=True)
+        self.ReportPullRequest = channel.unary_unary(
+                '/runkon.v1.GateService/ReportPullRequest',
+                request_serializer=runkon_dot_v1_dot_gates__pb2.ReportPullRequestRequest.SerializeToString,
+                response_deserializer=runkon_dot_v1_dot_gates__pb2.ReportPullRequestResponse.FromString,
+                _registered_method=True)
 
 
 class GateServiceServicer(object):
@@ -105,6 +110,24 @@ class GateServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportPullRequest(self, request, context):
+        """ReportPullRequest tells a `pr_approval` or `pr_checks` gate how its pull request stands.
+
+        The gate is approved if the report satisfies it, in the name of the caller; otherwise it stays
+        pending and a later report may satisfy it. A report never rejects. The answer comes after the
+        commit. A report for a gate that is approved already is OK and changes nothing. Errors:
+        FAILED_PRECONDITION GATE_TYPE_MISMATCH: a gate of another type; ResolveGate answers it.
+        FAILED_PRECONDITION GATE_ALREADY_RESOLVED: someone rejected the gate; metadata names who.
+        FAILED_PRECONDITION GATE_TIMED_OUT: the deadline is over.
+        FAILED_PRECONDITION GATE_CLOSED: the run is over or being cancelled.
+        INVALID_ARGUMENT: no head commit, more than 1,000 reviews or checks, no target.
+        NOT_FOUND GATE_NOT_FOUND, RUN_NOT_FOUND: no such gate or run.
+        ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GateServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -122,6 +145,11 @@ def add_GateServiceServicer_to_server(servicer, server):
                     servicer.ResolveGate,
                     request_deserializer=runkon_dot_v1_dot_gates__pb2.ResolveGateRequest.FromString,
                     response_serializer=runkon_dot_v1_dot_gates__pb2.ResolveGateResponse.SerializeToString,
+            ),
+            'ReportPullRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportPullRequest,
+                    request_deserializer=runkon_dot_v1_dot_gates__pb2.ReportPullRequestRequest.FromString,
+                    response_serializer=runkon_dot_v1_dot_gates__pb2.ReportPullRequestResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -211,6 +239,33 @@ class GateService(object):
             '/runkon.v1.GateService/ResolveGate',
             runkon_dot_v1_dot_gates__pb2.ResolveGateRequest.SerializeToString,
             runkon_dot_v1_dot_gates__pb2.ResolveGateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportPullRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runkon.v1.GateService/ReportPullRequest',
+            runkon_dot_v1_dot_gates__pb2.ReportPullRequestRequest.SerializeToString,
+            runkon_dot_v1_dot_gates__pb2.ReportPullRequestResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -66,6 +66,20 @@ class GateServiceStub:
     starter.
     ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
     """
+    ReportPullRequest: _grpc.UnaryUnaryMultiCallable[_gates_pb2.ReportPullRequestRequest, _gates_pb2.ReportPullRequestResponse]
+    """ReportPullRequest tells a `pr_approval` or `pr_checks` gate how its pull request stands.
+
+    The gate is approved if the report satisfies it, in the name of the caller; otherwise it stays
+    pending and a later report may satisfy it. A report never rejects. The answer comes after the
+    commit. A report for a gate that is approved already is OK and changes nothing. Errors:
+    FAILED_PRECONDITION GATE_TYPE_MISMATCH: a gate of another type; ResolveGate answers it.
+    FAILED_PRECONDITION GATE_ALREADY_RESOLVED: someone rejected the gate; metadata names who.
+    FAILED_PRECONDITION GATE_TIMED_OUT: the deadline is over.
+    FAILED_PRECONDITION GATE_CLOSED: the run is over or being cancelled.
+    INVALID_ARGUMENT: no head commit, more than 1,000 reviews or checks, no target.
+    NOT_FOUND GATE_NOT_FOUND, RUN_NOT_FOUND: no such gate or run.
+    ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+    """
 
 @_typing.type_check_only
 class GateServiceAsyncStub(GateServiceStub):
@@ -103,6 +117,20 @@ class GateServiceAsyncStub(GateServiceStub):
     NOT_FOUND GATE_NOT_FOUND, RUN_NOT_FOUND: no such gate or run.
     PERMISSION_DENIED GATE_STARTER_EXCLUDED: the caller started the run, and the gate excludes its
     starter.
+    ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+    """
+    ReportPullRequest: _aio.UnaryUnaryMultiCallable[_gates_pb2.ReportPullRequestRequest, _gates_pb2.ReportPullRequestResponse]  # type: ignore[assignment]
+    """ReportPullRequest tells a `pr_approval` or `pr_checks` gate how its pull request stands.
+
+    The gate is approved if the report satisfies it, in the name of the caller; otherwise it stays
+    pending and a later report may satisfy it. A report never rejects. The answer comes after the
+    commit. A report for a gate that is approved already is OK and changes nothing. Errors:
+    FAILED_PRECONDITION GATE_TYPE_MISMATCH: a gate of another type; ResolveGate answers it.
+    FAILED_PRECONDITION GATE_ALREADY_RESOLVED: someone rejected the gate; metadata names who.
+    FAILED_PRECONDITION GATE_TIMED_OUT: the deadline is over.
+    FAILED_PRECONDITION GATE_CLOSED: the run is over or being cancelled.
+    INVALID_ARGUMENT: no head commit, more than 1,000 reviews or checks, no target.
+    NOT_FOUND GATE_NOT_FOUND, RUN_NOT_FOUND: no such gate or run.
     ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
     """
 
@@ -157,6 +185,26 @@ class GateServiceServicer(metaclass=_abc_1.ABCMeta):
         NOT_FOUND GATE_NOT_FOUND, RUN_NOT_FOUND: no such gate or run.
         PERMISSION_DENIED GATE_STARTER_EXCLUDED: the caller started the run, and the gate excludes its
         starter.
+        ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+        """
+
+    @_abc_1.abstractmethod
+    def ReportPullRequest(
+        self,
+        request: _gates_pb2.ReportPullRequestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gates_pb2.ReportPullRequestResponse, _abc.Awaitable[_gates_pb2.ReportPullRequestResponse]]:
+        """ReportPullRequest tells a `pr_approval` or `pr_checks` gate how its pull request stands.
+
+        The gate is approved if the report satisfies it, in the name of the caller; otherwise it stays
+        pending and a later report may satisfy it. A report never rejects. The answer comes after the
+        commit. A report for a gate that is approved already is OK and changes nothing. Errors:
+        FAILED_PRECONDITION GATE_TYPE_MISMATCH: a gate of another type; ResolveGate answers it.
+        FAILED_PRECONDITION GATE_ALREADY_RESOLVED: someone rejected the gate; metadata names who.
+        FAILED_PRECONDITION GATE_TIMED_OUT: the deadline is over.
+        FAILED_PRECONDITION GATE_CLOSED: the run is over or being cancelled.
+        INVALID_ARGUMENT: no head commit, more than 1,000 reviews or checks, no target.
+        NOT_FOUND GATE_NOT_FOUND, RUN_NOT_FOUND: no such gate or run.
         ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
         """
 

@@ -70,10 +70,25 @@ class RunServiceStub(object):
                 request_serializer=runkon_dot_v1_dot_runs__pb2.AwaitRunRequest.SerializeToString,
                 response_deserializer=runkon_dot_v1_dot_runs__pb2.AwaitRunResponse.FromString,
                 _registered_method=True)
+        self.ResumeRun = channel.unary_unary(
+                '/runkon.v1.RunService/ResumeRun',
+                request_serializer=runkon_dot_v1_dot_runs__pb2.ResumeRunRequest.SerializeToString,
+                response_deserializer=runkon_dot_v1_dot_runs__pb2.ResumeRunResponse.FromString,
+                _registered_method=True)
         self.ListSteps = channel.unary_unary(
                 '/runkon.v1.RunService/ListSteps',
                 request_serializer=runkon_dot_v1_dot_runs__pb2.ListStepsRequest.SerializeToString,
                 response_deserializer=runkon_dot_v1_dot_runs__pb2.ListStepsResponse.FromString,
+                _registered_method=True)
+        self.GetStep = channel.unary_unary(
+                '/runkon.v1.RunService/GetStep',
+                request_serializer=runkon_dot_v1_dot_runs__pb2.GetStepRequest.SerializeToString,
+                response_deserializer=runkon_dot_v1_dot_runs__pb2.GetStepResponse.FromString,
+                _registered_method=True)
+        self.ListFanOutItems = channel.unary_unary(
+                '/runkon.v1.RunService/ListFanOutItems',
+                request_serializer=runkon_dot_v1_dot_runs__pb2.ListFanOutItemsRequest.SerializeToString,
+                response_deserializer=runkon_dot_v1_dot_runs__pb2.ListFanOutItemsResponse.FromString,
                 _registered_method=True)
         self.ListRunEvents = channel.unary_unary(
                 '/runkon.v1.RunService/ListRunEvents',
@@ -162,10 +177,49 @@ class RunServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResumeRun(self, request, context):
+        """ResumeRun takes a finished run up again, in a new epoch, and answers after the commit.
+
+        The definition, inputs, dry-run flag, depth, labels and settings stay. Finished steps are kept,
+        but for those that the mode repeats. An event stream that has ended goes on from its cursor.
+        Errors:
+        NOT_FOUND RUN_NOT_FOUND: no run has this id.
+        NOT_FOUND STEP_NOT_FOUND: the run has no such step to repeat from.
+        FAILED_PRECONDITION RUN_STATE: the run is live, or cancelled, which is final; or it is
+        completed and the mode is not RESTART.
+        FAILED_PRECONDITION RESUME_REFUSED: no step failed that could be repeated (a loop limit, a
+        quality gate), or an earlier resume replaced the step to repeat from; the message says which
+        mode would do.
+        ALREADY_EXISTS RUN_KEY_IN_USE: another live run holds the run's key by now.
+        ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListSteps(self, request, context):
         """ListSteps lists the steps of a run in program order, with their texts whole.
 
         NOT_FOUND RUN_NOT_FOUND: no run has this id.
+        INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStep(self, request, context):
+        """GetStep returns one step, with its texts whole.
+
+        NOT_FOUND STEP_NOT_FOUND: no step has this id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFanOutItems(self, request, context):
+        """ListFanOutItems lists the items of one `foreach` step in the order of its provider.
+
+        NOT_FOUND STEP_NOT_FOUND: no step has this id.
         INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -230,10 +284,25 @@ def add_RunServiceServicer_to_server(servicer, server):
                     request_deserializer=runkon_dot_v1_dot_runs__pb2.AwaitRunRequest.FromString,
                     response_serializer=runkon_dot_v1_dot_runs__pb2.AwaitRunResponse.SerializeToString,
             ),
+            'ResumeRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeRun,
+                    request_deserializer=runkon_dot_v1_dot_runs__pb2.ResumeRunRequest.FromString,
+                    response_serializer=runkon_dot_v1_dot_runs__pb2.ResumeRunResponse.SerializeToString,
+            ),
             'ListSteps': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSteps,
                     request_deserializer=runkon_dot_v1_dot_runs__pb2.ListStepsRequest.FromString,
                     response_serializer=runkon_dot_v1_dot_runs__pb2.ListStepsResponse.SerializeToString,
+            ),
+            'GetStep': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStep,
+                    request_deserializer=runkon_dot_v1_dot_runs__pb2.GetStepRequest.FromString,
+                    response_serializer=runkon_dot_v1_dot_runs__pb2.GetStepResponse.SerializeToString,
+            ),
+            'ListFanOutItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFanOutItems,
+                    request_deserializer=runkon_dot_v1_dot_runs__pb2.ListFanOutItemsRequest.FromString,
+                    response_serializer=runkon_dot_v1_dot_runs__pb2.ListFanOutItemsResponse.SerializeToString,
             ),
             'ListRunEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRunEvents,
@@ -425,6 +494,33 @@ class RunService(object):
             _registered_method=True)
 
     @staticmethod
+    def ResumeRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runkon.v1.RunService/ResumeRun',
+            runkon_dot_v1_dot_runs__pb2.ResumeRunRequest.SerializeToString,
+            runkon_dot_v1_dot_runs__pb2.ResumeRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListSteps(request,
             target,
             options=(),
@@ -441,6 +537,60 @@ class RunService(object):
             '/runkon.v1.RunService/ListSteps',
             runkon_dot_v1_dot_runs__pb2.ListStepsRequest.SerializeToString,
             runkon_dot_v1_dot_runs__pb2.ListStepsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runkon.v1.RunService/GetStep',
+            runkon_dot_v1_dot_runs__pb2.GetStepRequest.SerializeToString,
+            runkon_dot_v1_dot_runs__pb2.GetStepResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFanOutItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runkon.v1.RunService/ListFanOutItems',
+            runkon_dot_v1_dot_runs__pb2.ListFanOutItemsRequest.SerializeToString,
+            runkon_dot_v1_dot_runs__pb2.ListFanOutItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -81,10 +81,37 @@ class RunServiceStub:
     For callers that cannot hold a stream: call again until `done`.
     NOT_FOUND RUN_NOT_FOUND: no run has this id.
     """
+    ResumeRun: _grpc.UnaryUnaryMultiCallable[_runs_pb2.ResumeRunRequest, _runs_pb2.ResumeRunResponse]
+    """ResumeRun takes a finished run up again, in a new epoch, and answers after the commit.
+
+    The definition, inputs, dry-run flag, depth, labels and settings stay. Finished steps are kept,
+    but for those that the mode repeats. An event stream that has ended goes on from its cursor.
+    Errors:
+    NOT_FOUND RUN_NOT_FOUND: no run has this id.
+    NOT_FOUND STEP_NOT_FOUND: the run has no such step to repeat from.
+    FAILED_PRECONDITION RUN_STATE: the run is live, or cancelled, which is final; or it is
+    completed and the mode is not RESTART.
+    FAILED_PRECONDITION RESUME_REFUSED: no step failed that could be repeated (a loop limit, a
+    quality gate), or an earlier resume replaced the step to repeat from; the message says which
+    mode would do.
+    ALREADY_EXISTS RUN_KEY_IN_USE: another live run holds the run's key by now.
+    ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+    """
     ListSteps: _grpc.UnaryUnaryMultiCallable[_runs_pb2.ListStepsRequest, _runs_pb2.ListStepsResponse]
     """ListSteps lists the steps of a run in program order, with their texts whole.
 
     NOT_FOUND RUN_NOT_FOUND: no run has this id.
+    INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
+    """
+    GetStep: _grpc.UnaryUnaryMultiCallable[_runs_pb2.GetStepRequest, _runs_pb2.GetStepResponse]
+    """GetStep returns one step, with its texts whole.
+
+    NOT_FOUND STEP_NOT_FOUND: no step has this id.
+    """
+    ListFanOutItems: _grpc.UnaryUnaryMultiCallable[_runs_pb2.ListFanOutItemsRequest, _runs_pb2.ListFanOutItemsResponse]
+    """ListFanOutItems lists the items of one `foreach` step in the order of its provider.
+
+    NOT_FOUND STEP_NOT_FOUND: no step has this id.
     INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
     """
     ListRunEvents: _grpc.UnaryUnaryMultiCallable[_runs_pb2.ListRunEventsRequest, _runs_pb2.ListRunEventsResponse]
@@ -158,10 +185,37 @@ class RunServiceAsyncStub(RunServiceStub):
     For callers that cannot hold a stream: call again until `done`.
     NOT_FOUND RUN_NOT_FOUND: no run has this id.
     """
+    ResumeRun: _aio.UnaryUnaryMultiCallable[_runs_pb2.ResumeRunRequest, _runs_pb2.ResumeRunResponse]  # type: ignore[assignment]
+    """ResumeRun takes a finished run up again, in a new epoch, and answers after the commit.
+
+    The definition, inputs, dry-run flag, depth, labels and settings stay. Finished steps are kept,
+    but for those that the mode repeats. An event stream that has ended goes on from its cursor.
+    Errors:
+    NOT_FOUND RUN_NOT_FOUND: no run has this id.
+    NOT_FOUND STEP_NOT_FOUND: the run has no such step to repeat from.
+    FAILED_PRECONDITION RUN_STATE: the run is live, or cancelled, which is final; or it is
+    completed and the mode is not RESTART.
+    FAILED_PRECONDITION RESUME_REFUSED: no step failed that could be repeated (a loop limit, a
+    quality gate), or an earlier resume replaced the step to repeat from; the message says which
+    mode would do.
+    ALREADY_EXISTS RUN_KEY_IN_USE: another live run holds the run's key by now.
+    ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+    """
     ListSteps: _aio.UnaryUnaryMultiCallable[_runs_pb2.ListStepsRequest, _runs_pb2.ListStepsResponse]  # type: ignore[assignment]
     """ListSteps lists the steps of a run in program order, with their texts whole.
 
     NOT_FOUND RUN_NOT_FOUND: no run has this id.
+    INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
+    """
+    GetStep: _aio.UnaryUnaryMultiCallable[_runs_pb2.GetStepRequest, _runs_pb2.GetStepResponse]  # type: ignore[assignment]
+    """GetStep returns one step, with its texts whole.
+
+    NOT_FOUND STEP_NOT_FOUND: no step has this id.
+    """
+    ListFanOutItems: _aio.UnaryUnaryMultiCallable[_runs_pb2.ListFanOutItemsRequest, _runs_pb2.ListFanOutItemsResponse]  # type: ignore[assignment]
+    """ListFanOutItems lists the items of one `foreach` step in the order of its provider.
+
+    NOT_FOUND STEP_NOT_FOUND: no step has this id.
     INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
     """
     ListRunEvents: _aio.UnaryUnaryMultiCallable[_runs_pb2.ListRunEventsRequest, _runs_pb2.ListRunEventsResponse]  # type: ignore[assignment]
@@ -270,6 +324,28 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ResumeRun(
+        self,
+        request: _runs_pb2.ResumeRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_runs_pb2.ResumeRunResponse, _abc.Awaitable[_runs_pb2.ResumeRunResponse]]:
+        """ResumeRun takes a finished run up again, in a new epoch, and answers after the commit.
+
+        The definition, inputs, dry-run flag, depth, labels and settings stay. Finished steps are kept,
+        but for those that the mode repeats. An event stream that has ended goes on from its cursor.
+        Errors:
+        NOT_FOUND RUN_NOT_FOUND: no run has this id.
+        NOT_FOUND STEP_NOT_FOUND: the run has no such step to repeat from.
+        FAILED_PRECONDITION RUN_STATE: the run is live, or cancelled, which is final; or it is
+        completed and the mode is not RESTART.
+        FAILED_PRECONDITION RESUME_REFUSED: no step failed that could be repeated (a loop limit, a
+        quality gate), or an earlier resume replaced the step to repeat from; the message says which
+        mode would do.
+        ALREADY_EXISTS RUN_KEY_IN_USE: another live run holds the run's key by now.
+        ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+        """
+
+    @_abc_1.abstractmethod
     def ListSteps(
         self,
         request: _runs_pb2.ListStepsRequest,
@@ -278,6 +354,29 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """ListSteps lists the steps of a run in program order, with their texts whole.
 
         NOT_FOUND RUN_NOT_FOUND: no run has this id.
+        INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
+        """
+
+    @_abc_1.abstractmethod
+    def GetStep(
+        self,
+        request: _runs_pb2.GetStepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_runs_pb2.GetStepResponse, _abc.Awaitable[_runs_pb2.GetStepResponse]]:
+        """GetStep returns one step, with its texts whole.
+
+        NOT_FOUND STEP_NOT_FOUND: no step has this id.
+        """
+
+    @_abc_1.abstractmethod
+    def ListFanOutItems(
+        self,
+        request: _runs_pb2.ListFanOutItemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_runs_pb2.ListFanOutItemsResponse, _abc.Awaitable[_runs_pb2.ListFanOutItemsResponse]]:
+        """ListFanOutItems lists the items of one `foreach` step in the order of its provider.
+
+        NOT_FOUND STEP_NOT_FOUND: no step has this id.
         INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
         """
 

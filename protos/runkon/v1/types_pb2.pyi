@@ -330,6 +330,10 @@ class Run(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     LAST_SEQ_FIELD_NUMBER: _builtins.int
     DEFINITION_SNAPSHOT_FIELD_NUMBER: _builtins.int
+    ROOT_RUN_ID_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
+    PARENT_STEP_ID_FIELD_NUMBER: _builtins.int
+    FAN_OUT_ITEM_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """ULID, assigned by the server."""
     namespace: _builtins.str
@@ -378,6 +382,14 @@ class Run(_message.Message):
     """Sequence of the newest event; an event stream from here misses nothing that came later."""
     definition_snapshot: _builtins.str
     """FULL view only: JSON of the definition that the run is pinned to; empty in the BASIC view."""
+    root_run_id: _builtins.str
+    """The run at the top of the tree that this one belongs to; its own id for a root."""
+    depth: _builtins.int
+    """How many runs lie above this one: 0 for a root, at most 5."""
+    parent_step_id: _builtins.str
+    """The step of the parent that started this run; empty for a root."""
+    fan_out_item_id: _builtins.str
+    """The fan-out item of the parent that this run serves; empty unless a `foreach` started it."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the run was created."""
@@ -392,7 +404,9 @@ class Run(_message.Message):
 
     @_builtins.property
     def total_duration(self) -> _duration_pb2.Duration:
-        """From `start_time` to `end_time`, wall clock; unset until the run has ended."""
+        """From `start_time` to `end_time`, wall clock, all epochs and the pauses between them included;
+        unset until the run has ended. Time that workers spent is `metrics.duration`.
+        """
 
     @_builtins.property
     def scheduled_time(self) -> _timestamp_pb2.Timestamp:
@@ -420,7 +434,7 @@ class Run(_message.Message):
 
     @_builtins.property
     def metrics(self) -> Global___Metrics:
-        """Sums over all steps and child runs; unset if no worker has reported any."""
+        """Sums over all steps, child runs and epochs; unset if no worker has reported any."""
 
     def __init__(
         self,
@@ -459,10 +473,14 @@ class Run(_message.Message):
         epoch: _builtins.int = ...,
         last_seq: _builtins.int = ...,
         definition_snapshot: _builtins.str = ...,
+        root_run_id: _builtins.str = ...,
+        depth: _builtins.int = ...,
+        parent_step_id: _builtins.str = ...,
+        fan_out_item_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["blocked_on", b"blocked_on", "config", b"config", "create_time", b"create_time", "current_step", b"current_step", "end_time", b"end_time", "metrics", b"metrics", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "total_duration", b"total_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_on", b"blocked_on", "cancel_reason", b"cancel_reason", "config", b"config", "content_hash", b"content_hash", "create_time", b"create_time", "current_step", b"current_step", "definition_snapshot", b"definition_snapshot", "dismissed", b"dismissed", "display_name", b"display_name", "dry_run", b"dry_run", "end_time", b"end_time", "epoch", b"epoch", "error", b"error", "id", b"id", "inputs", b"inputs", "iteration", b"iteration", "key", b"key", "labels", b"labels", "last_seq", b"last_seq", "metrics", b"metrics", "namespace", b"namespace", "parent_run_id", b"parent_run_id", "parent_workflow_run_id", b"parent_workflow_run_id", "priority", b"priority", "result_summary", b"result_summary", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "started_by", b"started_by", "status", b"status", "total_duration", b"total_duration", "trigger", b"trigger", "workflow_name", b"workflow_name", "workflow_title", b"workflow_title", "workflow_version", b"workflow_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_on", b"blocked_on", "cancel_reason", b"cancel_reason", "config", b"config", "content_hash", b"content_hash", "create_time", b"create_time", "current_step", b"current_step", "definition_snapshot", b"definition_snapshot", "depth", b"depth", "dismissed", b"dismissed", "display_name", b"display_name", "dry_run", b"dry_run", "end_time", b"end_time", "epoch", b"epoch", "error", b"error", "fan_out_item_id", b"fan_out_item_id", "id", b"id", "inputs", b"inputs", "iteration", b"iteration", "key", b"key", "labels", b"labels", "last_seq", b"last_seq", "metrics", b"metrics", "namespace", b"namespace", "parent_run_id", b"parent_run_id", "parent_step_id", b"parent_step_id", "parent_workflow_run_id", b"parent_workflow_run_id", "priority", b"priority", "result_summary", b"result_summary", "root_run_id", b"root_run_id", "scheduled_time", b"scheduled_time", "start_time", b"start_time", "started_by", b"started_by", "status", b"status", "total_duration", b"total_duration", "trigger", b"trigger", "workflow_name", b"workflow_name", "workflow_title", b"workflow_title", "workflow_version", b"workflow_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -544,8 +562,9 @@ Global___Metrics: _TypeAlias = Metrics  # noqa: Y015
 
 @_typing.final
 class BlockedOn(_message.Message):
-    """BlockedOn names the gate that a run waits for. More kinds will come; a client must accept that
-    none of those it knows is set.
+    """BlockedOn names the gate that a run waits for: its own, or that of a child run, with the kind and
+    the words of that gate. Of several gates of children it is the one that opened first. More kinds
+    will come; a client must accept that none of those it knows is set.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -554,6 +573,7 @@ class BlockedOn(_message.Message):
     HUMAN_REVIEW_FIELD_NUMBER: _builtins.int
     PR_APPROVAL_FIELD_NUMBER: _builtins.int
     PR_CHECKS_FIELD_NUMBER: _builtins.int
+    CUSTOM_GATE_FIELD_NUMBER: _builtins.int
     GATE_ID_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
     gate_id: _builtins.str
@@ -576,6 +596,10 @@ class BlockedOn(_message.Message):
     def pr_checks(self) -> Global___PrChecks:
         """The checks of a pull request."""
 
+    @_builtins.property
+    def custom_gate(self) -> Global___CustomGate:
+        """A gate of a type that the definition's author has chosen."""
+
     def __init__(
         self,
         *,
@@ -583,14 +607,15 @@ class BlockedOn(_message.Message):
         human_review: Global___HumanReview | None = ...,
         pr_approval: Global___PrApproval | None = ...,
         pr_checks: Global___PrChecks | None = ...,
+        custom_gate: Global___CustomGate | None = ...,
         gate_id: _builtins.str = ...,
         run_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["human_approval", b"human_approval", "human_review", b"human_review", "kind", b"kind", "pr_approval", b"pr_approval", "pr_checks", b"pr_checks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["custom_gate", b"custom_gate", "human_approval", b"human_approval", "human_review", b"human_review", "kind", b"kind", "pr_approval", b"pr_approval", "pr_checks", b"pr_checks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gate_id", b"gate_id", "human_approval", b"human_approval", "human_review", b"human_review", "kind", b"kind", "pr_approval", b"pr_approval", "pr_checks", b"pr_checks", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["custom_gate", b"custom_gate", "gate_id", b"gate_id", "human_approval", b"human_approval", "human_review", b"human_review", "kind", b"kind", "pr_approval", b"pr_approval", "pr_checks", b"pr_checks", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["human_approval", "human_review", "pr_approval", "pr_checks"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["human_approval", "human_review", "pr_approval", "pr_checks", "custom_gate"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -671,7 +696,7 @@ class PrApproval(_message.Message):
     gate_name: _builtins.str
     """Name of the gate within its run."""
     approvals_needed: _builtins.int
-    """Approvals still needed, by distinct people."""
+    """Approvals needed, by distinct people other than the author; at least 1."""
     def __init__(
         self,
         *,
@@ -709,6 +734,42 @@ class PrChecks(_message.Message):
 Global___PrChecks: _TypeAlias = PrChecks  # noqa: Y015
 
 @_typing.final
+class CustomGate(_message.Message):
+    """CustomGate: a worker that resolves gates of this type, or a person, has to decide."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATE_NAME_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    gate_name: _builtins.str
+    """Name of the gate within its run."""
+    type: _builtins.str
+    """Type word of the gate, as the definition says and workers offer."""
+    prompt: _builtins.str
+    """What a person is asked; empty if the gate has no prompt. At most 64 KiB."""
+    @_builtins.property
+    def options(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateOption]:
+        """What may be selected; empty if there is nothing to select."""
+
+    def __init__(
+        self,
+        *,
+        gate_name: _builtins.str = ...,
+        type: _builtins.str = ...,
+        prompt: _builtins.str = ...,
+        options: _abc.Iterable[Global___GateOption] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gate_name", b"gate_name", "options", b"options", "prompt", b"prompt", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CustomGate: _TypeAlias = CustomGate  # noqa: Y015
+
+@_typing.final
 class GateOption(_message.Message):
     """GateOption is one thing that may be selected when a gate is resolved."""
 
@@ -743,10 +804,16 @@ class StepSummary(_message.Message):
     STEP_NAME_FIELD_NUMBER: _builtins.int
     ITERATION_FIELD_NUMBER: _builtins.int
     WORKFLOW_CHAIN_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
     step_name: _builtins.str
     """Name of the step in the innermost child run."""
     iteration: _builtins.int
     """Loop pass of that step, innermost loop; 0 outside loops and in a first pass."""
+    run_id: _builtins.str
+    """The innermost child run: the one that `step_name` belongs to."""
+    step_id: _builtins.str
+    """The step's row in that run."""
     @_builtins.property
     def workflow_chain(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the workflows from the root run down to the innermost child."""
@@ -757,10 +824,12 @@ class StepSummary(_message.Message):
         step_name: _builtins.str = ...,
         iteration: _builtins.int = ...,
         workflow_chain: _abc.Iterable[_builtins.str] | None = ...,
+        run_id: _builtins.str = ...,
+        step_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["iteration", b"iteration", "step_name", b"step_name", "workflow_chain", b"workflow_chain"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["iteration", b"iteration", "run_id", b"run_id", "step_id", b"step_id", "step_name", b"step_name", "workflow_chain", b"workflow_chain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -821,7 +890,9 @@ class Step(_message.Message):
     condition_met: _builtins.bool
     """Whether that condition held; unset if there is none."""
     child_run_id: _builtins.str
-    """The child run that a `call workflow` started; empty otherwise."""
+    """The child run that a `call workflow` started; empty otherwise. Those of a `foreach` are named
+    by its items.
+    """
     position: _builtins.int
     """Number of the row in the order in which rows were made, from 0; for display only."""
     iteration: _builtins.int
@@ -1053,6 +1124,11 @@ class FanOutItem(_message.Message):
     DISPATCH_TIME_FIELD_NUMBER: _builtins.int
     COMPLETE_TIME_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    BLOCKERS_FIELD_NUMBER: _builtins.int
+    STRUCTURED_OUTPUT_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque, assigned by the server."""
     step_run_id: _builtins.str
@@ -1067,6 +1143,14 @@ class FanOutItem(_message.Message):
     """The child run of the item; empty until it is dispatched."""
     status: Global___FanOutItemStatus.ValueType
     """State of the item."""
+    position: _builtins.int
+    """Place in the provider's order, from 0."""
+    structured_output: _builtins.str
+    """JSON text of the last structured output of its child run; empty if there is none, and in events."""
+    run_id: _builtins.str
+    """The run that the `foreach` belongs to."""
+    error: _builtins.str
+    """Why its child run did not complete, or could not be started; empty otherwise."""
     @_builtins.property
     def dispatch_time(self) -> _timestamp_pb2.Timestamp:
         """When its child run was started; unset before."""
@@ -1078,6 +1162,12 @@ class FanOutItem(_message.Message):
     @_builtins.property
     def context(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What the provider hands to the child run as `item.KEY` inputs."""
+
+    @_builtins.property
+    def blockers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Positions of the items that have to end before this one is started; empty unless the `foreach`
+        is `ordered`.
+        """
 
     def __init__(
         self,
@@ -1092,10 +1182,15 @@ class FanOutItem(_message.Message):
         dispatch_time: _timestamp_pb2.Timestamp | None = ...,
         complete_time: _timestamp_pb2.Timestamp | None = ...,
         context: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        position: _builtins.int = ...,
+        blockers: _abc.Iterable[_builtins.int] | None = ...,
+        structured_output: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "dispatch_time", b"dispatch_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_run_id", b"child_run_id", "complete_time", b"complete_time", "context", b"context", "dispatch_time", b"dispatch_time", "id", b"id", "item_id", b"item_id", "item_ref", b"item_ref", "item_type", b"item_type", "status", b"status", "step_run_id", b"step_run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blockers", b"blockers", "child_run_id", b"child_run_id", "complete_time", b"complete_time", "context", b"context", "dispatch_time", b"dispatch_time", "error", b"error", "id", b"id", "item_id", b"item_id", "item_ref", b"item_ref", "item_type", b"item_type", "position", b"position", "run_id", b"run_id", "status", b"status", "step_run_id", b"step_run_id", "structured_output", b"structured_output"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1105,8 +1200,9 @@ Global___FanOutItem: _TypeAlias = FanOutItem  # noqa: Y015
 class StepResult(_message.Message):
     """StepResult is what a worker reports for a finished step.
 
-    Every field is taken as the worker set it; this version of the server does not look for a
-    FLOW_OUTPUT block in `result_text`. All texts together are at most 1 MiB; a result beyond a limit
+    Every field is taken as the worker set it. A worker that has nothing but text to tell, such as
+    the standard output of a script or the answer of an agent, sends that as `raw_output` and leaves
+    its interpretation to the server. All texts together are at most 1 MiB; a result beyond a limit
     named here is accepted as a report, and the step fails with the code OUTPUT_LIMIT.
     """
 
@@ -1139,6 +1235,7 @@ class StepResult(_message.Message):
     OUTPUT_FILE_FIELD_NUMBER: _builtins.int
     CHILD_RUN_ID_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    RAW_OUTPUT_FIELD_NUMBER: _builtins.int
     result_text: _builtins.str
     """What the step said."""
     context: _builtins.str
@@ -1149,6 +1246,14 @@ class StepResult(_message.Message):
     """A path for later steps; not read by the server. At most 4 KiB."""
     child_run_id: _builtins.str
     """A run that the worker itself started for this step; empty if none."""
+    raw_output: _builtins.str
+    """What the work printed or said, for the server to interpret: markers, context and structured
+    output are read from its last FLOW_OUTPUT block, by the step's schema if it has one. A text
+    that the schema does not accept fails the attempt with the code OUTPUT_INVALID. Of a script
+    without a block, the first 2,000 characters are the context. `markers`, `context` and
+    `structured_output` must be empty beside it, or the attempt fails with the code OUTPUT_INVALID.
+    Default empty: there is nothing to interpret.
+    """
     @_builtins.property
     def markers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Signals for conditions; at most 100, each at most 128 bytes."""
@@ -1170,10 +1275,11 @@ class StepResult(_message.Message):
         output_file: _builtins.str = ...,
         child_run_id: _builtins.str = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        raw_output: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_run_id", b"child_run_id", "context", b"context", "markers", b"markers", "metadata", b"metadata", "output_file", b"output_file", "result_text", b"result_text", "structured_output", b"structured_output"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["child_run_id", b"child_run_id", "context", b"context", "markers", b"markers", "metadata", b"metadata", "output_file", b"output_file", "raw_output", b"raw_output", "result_text", b"result_text", "structured_output", b"structured_output"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,10 +3,11 @@
 isort:skip_file
 Workers: taking tasks, keeping them and reporting what came of them.
 
-A task is one attempt at one step. Its lease belongs to whoever holds its token, not to a
-connection and not to a replica: a worker that loses its stream, or whose server dies, goes on
-working and reports on a new stream. Delivery is at least once, so an action that changes the
-world outside should hand the idempotency key on.
+A task is one attempt at one step: an action or a script to execute, items to find, a gate to
+look at. Its lease belongs to whoever holds its token, not to a connection and not to a replica:
+a worker that loses its stream, or whose server dies, goes on working and reports on a new
+stream. Delivery is at least once, so an action that changes the world outside should hand the
+idempotency key on.
 """
 
 from collections import abc as _abc
@@ -16,6 +17,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from runkon.v1 import gates_pb2 as _gates_pb2
 from runkon.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -38,6 +40,16 @@ class _TaskKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskKind.Val
     """A kind that the worker is too old for; never sent to a worker that did not offer it."""
     TASK_KIND_ACTION: _TaskKind.ValueType  # 1
     """Execute the action, report a StepResult."""
+    TASK_KIND_SCRIPT: _TaskKind.ValueType  # 2
+    """Execute the script in `script`, report its standard output as `StepResult.raw_output`. Given to
+    workers that offer scripts.
+    """
+    TASK_KIND_ITEMS: _TaskKind.ValueType  # 3
+    """Find the items that `items` asks for, report `items`. Given to workers that offer the provider."""
+    TASK_KIND_GATE: _TaskKind.ValueType  # 4
+    """Look once at what the gate in `gate_poll` waits for, report `gate_answer`. Given to workers
+    that offer the gate's type.
+    """
 
 class TaskKind(_TaskKind, metaclass=_TaskKindEnumTypeWrapper):
     """What a task asks of a worker."""
@@ -46,6 +58,16 @@ TASK_KIND_UNSPECIFIED: TaskKind.ValueType  # 0
 """A kind that the worker is too old for; never sent to a worker that did not offer it."""
 TASK_KIND_ACTION: TaskKind.ValueType  # 1
 """Execute the action, report a StepResult."""
+TASK_KIND_SCRIPT: TaskKind.ValueType  # 2
+"""Execute the script in `script`, report its standard output as `StepResult.raw_output`. Given to
+workers that offer scripts.
+"""
+TASK_KIND_ITEMS: TaskKind.ValueType  # 3
+"""Find the items that `items` asks for, report `items`. Given to workers that offer the provider."""
+TASK_KIND_GATE: TaskKind.ValueType  # 4
+"""Look once at what the gate in `gate_poll` waits for, report `gate_answer`. Given to workers
+that offer the gate's type.
+"""
 Global___TaskKind: _TypeAlias = TaskKind  # noqa: Y015
 
 class _CancelReason:
@@ -66,6 +88,8 @@ class _CancelReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CancelRe
     """The lease ended without a heartbeat, or the run went on without the task. A report would be
     refused.
     """
+    CANCEL_REASON_GATE_CLOSED: _CancelReason.ValueType  # 5
+    """The gate that the task looks at is closed: somebody else decided it, or its deadline is over."""
 
 class CancelReason(_CancelReason, metaclass=_CancelReasonEnumTypeWrapper):
     """Why a task is no longer wanted."""
@@ -82,6 +106,8 @@ CANCEL_REASON_LEASE_LOST: CancelReason.ValueType  # 4
 """The lease ended without a heartbeat, or the run went on without the task. A report would be
 refused.
 """
+CANCEL_REASON_GATE_CLOSED: CancelReason.ValueType  # 5
+"""The gate that the task looks at is closed: somebody else decided it, or its deadline is over."""
 Global___CancelReason: _TypeAlias = CancelReason  # noqa: Y015
 
 class _AckStatus:
@@ -171,6 +197,9 @@ class TaskLease(_message.Message):
     OUTPUT_SCHEMA_FIELD_NUMBER: _builtins.int
     MAX_TURNS_FIELD_NUMBER: _builtins.int
     PLUGIN_DIRS_FIELD_NUMBER: _builtins.int
+    SCRIPT_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    GATE_POLL_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Opaque; the same for every delivery of the attempt."""
     token: _builtins.str
@@ -178,7 +207,9 @@ class TaskLease(_message.Message):
     kind: Global___TaskKind.ValueType
     """What is asked for."""
     action: _builtins.str
-    """Name of the action, or label of the agent, as the definition's `call` says."""
+    """Name of the action, or label of the agent, as the definition's `call` says; for other kinds the
+    name of the script, the item provider or the type of the gate.
+    """
     namespace: _builtins.str
     """The namespace of the run."""
     run_id: _builtins.str
@@ -192,7 +223,9 @@ class TaskLease(_message.Message):
     iteration: _builtins.int
     """Pass of the innermost enclosing loop, from 0."""
     attempt: _builtins.int
-    """Attempts before this one, from 0; grows when the step is retried after a failure."""
+    """Attempts before this one, from 0; grows when the step is retried after a failure. Of a gate:
+    looks before this one.
+    """
     delivery: _builtins.int
     """Deliveries of this attempt before this one, from 0; grows when a worker was lost."""
     idempotency_key: _builtins.str
@@ -245,6 +278,18 @@ class TaskLease(_message.Message):
     def plugin_dirs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Plugin directories for an agent; meaningful to the worker only."""
 
+    @_builtins.property
+    def script(self) -> Global___ScriptWork:
+        """Set for SCRIPT."""
+
+    @_builtins.property
+    def items(self) -> Global___ItemsWork:
+        """Set for ITEMS."""
+
+    @_builtins.property
+    def gate_poll(self) -> Global___GatePoll:
+        """Set for GATE."""
+
     def __init__(
         self,
         *,
@@ -277,21 +322,225 @@ class TaskLease(_message.Message):
         output_schema: Global___OutputSchema | None = ...,
         max_turns: _builtins.int | None = ...,
         plugin_dirs: _abc.Iterable[_builtins.str] | None = ...,
+        script: Global___ScriptWork | None = ...,
+        items: Global___ItemsWork | None = ...,
+        gate_poll: Global___GatePoll | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_gate_feedback", b"_gate_feedback", "_max_turns", b"_max_turns", "deadline_time", b"deadline_time", "gate_feedback", b"gate_feedback", "lease_duration", b"lease_duration", "max_turns", b"max_turns", "output_schema", b"output_schema"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gate_feedback", b"_gate_feedback", "_max_turns", b"_max_turns", "deadline_time", b"deadline_time", "gate_feedback", b"gate_feedback", "gate_poll", b"gate_poll", "items", b"items", "lease_duration", b"lease_duration", "max_turns", b"max_turns", "output_schema", b"output_schema", "script", b"script", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gate_feedback", b"_gate_feedback", "_max_turns", b"_max_turns", "action", b"action", "attempt", b"attempt", "deadline_time", b"deadline_time", "delivery", b"delivery", "dry_run", b"dry_run", "fence", b"fence", "gate_feedback", b"gate_feedback", "idempotency_key", b"idempotency_key", "identity", b"identity", "inputs", b"inputs", "iteration", b"iteration", "iterations", b"iterations", "kind", b"kind", "lease_duration", b"lease_duration", "max_turns", b"max_turns", "namespace", b"namespace", "output_schema", b"output_schema", "plugin_dirs", b"plugin_dirs", "prior_contexts", b"prior_contexts", "prior_contexts_omitted", b"prior_contexts_omitted", "retries_remaining", b"retries_remaining", "retry_error", b"retry_error", "run_id", b"run_id", "snippets", b"snippets", "step_id", b"step_id", "step_name", b"step_name", "task_id", b"task_id", "token", b"token", "workflow_name", b"workflow_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gate_feedback", b"_gate_feedback", "_max_turns", b"_max_turns", "action", b"action", "attempt", b"attempt", "deadline_time", b"deadline_time", "delivery", b"delivery", "dry_run", b"dry_run", "fence", b"fence", "gate_feedback", b"gate_feedback", "gate_poll", b"gate_poll", "idempotency_key", b"idempotency_key", "identity", b"identity", "inputs", b"inputs", "items", b"items", "iteration", b"iteration", "iterations", b"iterations", "kind", b"kind", "lease_duration", b"lease_duration", "max_turns", b"max_turns", "namespace", b"namespace", "output_schema", b"output_schema", "plugin_dirs", b"plugin_dirs", "prior_contexts", b"prior_contexts", "prior_contexts_omitted", b"prior_contexts_omitted", "retries_remaining", b"retries_remaining", "retry_error", b"retry_error", "run_id", b"run_id", "script", b"script", "snippets", b"snippets", "step_id", b"step_id", "step_name", b"step_name", "task_id", b"task_id", "token", b"token", "work", b"work", "workflow_name", b"workflow_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gate_feedback: _TypeAlias = _typing.Literal["gate_feedback"]  # noqa: Y015
     _WhichOneofArgType__gate_feedback: _TypeAlias = _typing.Literal["_gate_feedback", b"_gate_feedback"]  # noqa: Y015
     _WhichOneofReturnType__max_turns: _TypeAlias = _typing.Literal["max_turns"]  # noqa: Y015
     _WhichOneofArgType__max_turns: _TypeAlias = _typing.Literal["_max_turns", b"_max_turns"]  # noqa: Y015
+    _WhichOneofReturnType_work: _TypeAlias = _typing.Literal["script", "items", "gate_poll"]  # noqa: Y015
+    _WhichOneofArgType_work: _TypeAlias = _typing.Literal["work", b"work"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__gate_feedback) -> _WhichOneofReturnType__gate_feedback | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_turns) -> _WhichOneofReturnType__max_turns | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_work) -> _WhichOneofReturnType_work | None: ...
 
 Global___TaskLease: _TypeAlias = TaskLease  # noqa: Y015
+
+@_typing.final
+class ScriptWork(_message.Message):
+    """ScriptWork is a script to execute."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EnvironmentEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Shell text for `sh -c`. Every placeholder of the definition is a reference to a variable of
+    `environment`, quoted for the place where it stands: no value is part of the text.
+    """
+    @_builtins.property
+    def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Variables to set, beside the few that the worker takes from its own environment: the values of
+        placeholders, `RUNKON_NAME` for each input NAME, and what the definition's `env` says. Names
+        are ASCII letters, digits and underscores; values have no NUL. At most 1 MiB together.
+        """
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """Longest time that the script may take; at its end the worker kills every process of the script
+        and reports a failure with the code SCRIPT_TIMEOUT. Unset: none.
+        """
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "text", b"text", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScriptWork: _TypeAlias = ScriptWork  # noqa: Y015
+
+@_typing.final
+class ItemsWork(_message.Message):
+    """ItemsWork asks an item provider for the items of a `foreach`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ScopeEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class FilterEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    HAS_SCOPE_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDERED_FIELD_NUMBER: _builtins.int
+    ITEMS_MAX_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """Name of the provider, as the definition's `over` says."""
+    has_scope: _builtins.bool
+    """True: the definition has a `scope`, which may be empty. A provider may refuse any."""
+    ordered: _builtins.bool
+    """True: dependencies between the items are asked for. A provider that knows none reports a
+    failure that is not retryable.
+    """
+    items_max: _builtins.int
+    """Most items that are taken; 10,000."""
+    @_builtins.property
+    def scope(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The definition's `scope`, with placeholders filled in."""
+
+    @_builtins.property
+    def filter(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The definition's `filter`, with placeholders filled in."""
+
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        has_scope: _builtins.bool = ...,
+        scope: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        filter: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        ordered: _builtins.bool = ...,
+        items_max: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "has_scope", b"has_scope", "items_max", b"items_max", "ordered", b"ordered", "provider", b"provider", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ItemsWork: _TypeAlias = ItemsWork  # noqa: Y015
+
+@_typing.final
+class GatePoll(_message.Message):
+    """GatePoll asks how what a gate waits for stands now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATE_ID_FIELD_NUMBER: _builtins.int
+    GATE_NAME_FIELD_NUMBER: _builtins.int
+    GATE_TYPE_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    MIN_APPROVALS_FIELD_NUMBER: _builtins.int
+    APPROVAL_MODE_FIELD_NUMBER: _builtins.int
+    gate_id: _builtins.str
+    """The gate."""
+    gate_name: _builtins.str
+    """Name of the gate within its run."""
+    gate_type: _builtins.str
+    """Type word of the gate."""
+    prompt: _builtins.str
+    """What people are asked; empty if the gate has no prompt."""
+    min_approvals: _builtins.int
+    """Approvals that a pull request needs, by distinct people other than its author; at least 1."""
+    approval_mode: _gates_pb2.ApprovalMode.ValueType
+    """What a `pr_approval` gate looks at; MIN_APPROVALS for all others."""
+    @_builtins.property
+    def options(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.GateOption]:
+        """What may be selected; empty if there is nothing to select."""
+
+    def __init__(
+        self,
+        *,
+        gate_id: _builtins.str = ...,
+        gate_name: _builtins.str = ...,
+        gate_type: _builtins.str = ...,
+        prompt: _builtins.str = ...,
+        options: _abc.Iterable[_types_pb2.GateOption] | None = ...,
+        min_approvals: _builtins.int = ...,
+        approval_mode: _gates_pb2.ApprovalMode.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_mode", b"approval_mode", "gate_id", b"gate_id", "gate_name", b"gate_name", "gate_type", b"gate_type", "min_approvals", b"min_approvals", "options", b"options", "prompt", b"prompt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GatePoll: _TypeAlias = GatePoll  # noqa: Y015
 
 @_typing.final
 class Snippet(_message.Message):
@@ -356,6 +605,8 @@ class TaskReport(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    GATE_ANSWER_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task."""
     token: _builtins.str
@@ -372,6 +623,14 @@ class TaskReport(_message.Message):
     def cancelled(self) -> Global___TaskCancelled:
         """Stopped, because the server asked for it. Unasked it counts as a failure that is not retried."""
 
+    @_builtins.property
+    def items(self) -> Global___ItemList:
+        """Well, for a task of the kind ITEMS; a `result` is no answer to it, nor are items to another."""
+
+    @_builtins.property
+    def gate_answer(self) -> Global___GateAnswer:
+        """Well, for a task of the kind GATE; a `result` is no answer to it, nor is this to another."""
+
     def __init__(
         self,
         *,
@@ -380,16 +639,228 @@ class TaskReport(_message.Message):
         result: _types_pb2.StepResult | None = ...,
         failure: Global___TaskFailure | None = ...,
         cancelled: Global___TaskCancelled | None = ...,
+        items: Global___ItemList | None = ...,
+        gate_answer: Global___GateAnswer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "failure", b"failure", "outcome", b"outcome", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "failure", b"failure", "gate_answer", b"gate_answer", "items", b"items", "outcome", b"outcome", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "failure", b"failure", "outcome", b"outcome", "result", b"result", "task_id", b"task_id", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "failure", b"failure", "gate_answer", b"gate_answer", "items", b"items", "outcome", b"outcome", "result", b"result", "task_id", b"task_id", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["result", "failure", "cancelled"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["result", "failure", "cancelled", "items", "gate_answer"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
 Global___TaskReport: _TypeAlias = TaskReport  # noqa: Y015
+
+@_typing.final
+class ItemList(_message.Message):
+    """ItemList holds what an item provider found. A list beyond a limit named here is accepted as a
+    report, and the step fails with the code OUTPUT_LIMIT.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Item]:
+        """All items, in the order in which they are to be started; may be empty. At most 10,000."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___Item] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ItemList: _TypeAlias = ItemList  # noqa: Y015
+
+@_typing.final
+class Item(_message.Message):
+    """Item is one thing to start a child run for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ContextEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    ITEM_TYPE_FIELD_NUMBER: _builtins.int
+    ITEM_REF_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    DEPENDS_ON_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    """Identity; required, unique within its type in the list. At most 256 bytes."""
+    item_type: _builtins.str
+    """Type, a word of the provider's own; default empty. At most 128 bytes."""
+    item_ref: _builtins.str
+    """Readable reference, for people; default empty. At most 1 KiB."""
+    @_builtins.property
+    def context(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the child run is given as `item.KEY` inputs, besides `item.id` and `item.ref`. At most
+        64 KiB.
+        """
+
+    @_builtins.property
+    def depends_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Identities of the items that have to end before this one is started. Used only if the task says
+        `ordered`; one that is not in the list counts as ended. At most 100.
+        """
+
+    def __init__(
+        self,
+        *,
+        item_id: _builtins.str = ...,
+        item_type: _builtins.str = ...,
+        item_ref: _builtins.str = ...,
+        context: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        depends_on: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "depends_on", b"depends_on", "item_id", b"item_id", "item_ref", b"item_ref", "item_type", b"item_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Item: _TypeAlias = Item  # noqa: Y015
+
+@_typing.final
+class GateAnswer(_message.Message):
+    """GateAnswer is what one look at a gate told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPROVED_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def approved(self) -> Global___GateApproved:
+        """Go on."""
+
+    @_builtins.property
+    def rejected(self) -> Global___GateRejected:
+        """Do not go on: the run's body ends."""
+
+    @_builtins.property
+    def pending(self) -> Global___GatePending:
+        """Undecided; look again."""
+
+    def __init__(
+        self,
+        *,
+        approved: Global___GateApproved | None = ...,
+        rejected: Global___GateRejected | None = ...,
+        pending: Global___GatePending | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "approved", b"approved", "pending", b"pending", "rejected", b"rejected"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "approved", b"approved", "pending", b"pending", "rejected", b"rejected"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["approved", "rejected", "pending"]  # noqa: Y015
+    _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
+
+Global___GateAnswer: _TypeAlias = GateAnswer  # noqa: Y015
+
+@_typing.final
+class GateApproved(_message.Message):
+    """GateApproved approves a gate in the name of the worker's principal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEEDBACK_FIELD_NUMBER: _builtins.int
+    SELECTIONS_FIELD_NUMBER: _builtins.int
+    feedback: _builtins.str
+    """Words for the next steps, which see them as `gate_feedback`; default empty. At most 64 KiB."""
+    @_builtins.property
+    def selections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys of the gate's options, each at most once; joined with commas they replace `feedback`. Keys
+        that are not among the options fail the gate's step with the code OUTPUT_INVALID.
+        """
+
+    def __init__(
+        self,
+        *,
+        feedback: _builtins.str = ...,
+        selections: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feedback", b"feedback", "selections", b"selections"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GateApproved: _TypeAlias = GateApproved  # noqa: Y015
+
+@_typing.final
+class GateRejected(_message.Message):
+    """GateRejected rejects a gate in the name of the worker's principal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why; required. It is the run's error. At most 64 KiB."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GateRejected: _TypeAlias = GateRejected  # noqa: Y015
+
+@_typing.final
+class GatePending(_message.Message):
+    """GatePending leaves a gate as it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELAY_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    note: _builtins.str
+    """What the gate waits for, for people; default empty. At most 4 KiB."""
+    @_builtins.property
+    def delay(self) -> _duration_pb2.Duration:
+        """How long until the next look; 1 s to 1 h, unset means 30 s. Beyond that it is shortened."""
+
+    def __init__(
+        self,
+        *,
+        delay: _duration_pb2.Duration | None = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "note", b"note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GatePending: _TypeAlias = GatePending  # noqa: Y015
 
 @_typing.final
 class TaskFailure(_message.Message):
@@ -656,6 +1127,9 @@ class WorkerHello(_message.Message):
     ACTIONS_FIELD_NUMBER: _builtins.int
     CONCURRENCY_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
+    ITEM_PROVIDERS_FIELD_NUMBER: _builtins.int
+    GATE_TYPES_FIELD_NUMBER: _builtins.int
+    SCRIPTS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Empty means `default`."""
     worker_id: _builtins.str
@@ -664,9 +1138,21 @@ class WorkerHello(_message.Message):
     """Most tasks that it works on at a time, for display and explanation; at least 1."""
     client: _builtins.str
     """Software of the worker with its version, for diagnosis. At most 256 bytes."""
+    scripts: _builtins.bool
+    """True: it executes scripts. Default false."""
     @_builtins.property
     def actions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Actions that it executes. `*` takes every action that no connected worker names. At most 1,000."""
+        """Actions that it executes. `*` takes every action that no connected worker names. At most 1,000.
+        A worker offers at least one thing: an action, an item provider, a gate type or scripts.
+        """
+
+    @_builtins.property
+    def item_providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Item providers that it serves, as `over` names them. At most 1,000."""
+
+    @_builtins.property
+    def gate_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Types of gates that it looks after. At most 1,000."""
 
     def __init__(
         self,
@@ -676,10 +1162,13 @@ class WorkerHello(_message.Message):
         actions: _abc.Iterable[_builtins.str] | None = ...,
         concurrency: _builtins.int = ...,
         client: _builtins.str = ...,
+        item_providers: _abc.Iterable[_builtins.str] | None = ...,
+        gate_types: _abc.Iterable[_builtins.str] | None = ...,
+        scripts: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "client", b"client", "concurrency", b"concurrency", "namespace", b"namespace", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "client", b"client", "concurrency", b"concurrency", "gate_types", b"gate_types", "item_providers", b"item_providers", "namespace", b"namespace", "scripts", b"scripts", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -783,19 +1272,34 @@ class PollTasksRequest(_message.Message):
     ACTIONS_FIELD_NUMBER: _builtins.int
     MAX_TASKS_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
+    ITEM_PROVIDERS_FIELD_NUMBER: _builtins.int
+    GATE_TYPES_FIELD_NUMBER: _builtins.int
+    SCRIPTS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Empty means `default`."""
     worker_id: _builtins.str
     """Name of the worker, unique among those alive; required. 1–128 bytes."""
     max_tasks: _builtins.int
     """Most tasks in the answer; 0 means 1, more than 100 means 100."""
+    scripts: _builtins.bool
+    """True: it executes scripts, as in WorkerHello. Default false."""
     @_builtins.property
     def actions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Actions that it executes, as in WorkerHello; required."""
+        """Actions that it executes, as in WorkerHello, which holds for the other offers as well: at least
+        one of them is required.
+        """
 
     @_builtins.property
     def wait(self) -> _duration_pb2.Duration:
         """How long to wait for a first task; unset or more than 50 s means 50 s, zero answers at once."""
+
+    @_builtins.property
+    def item_providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Item providers that it serves, as in WorkerHello."""
+
+    @_builtins.property
+    def gate_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Types of gates that it looks after, as in WorkerHello."""
 
     def __init__(
         self,
@@ -805,10 +1309,13 @@ class PollTasksRequest(_message.Message):
         actions: _abc.Iterable[_builtins.str] | None = ...,
         max_tasks: _builtins.int = ...,
         wait: _duration_pb2.Duration | None = ...,
+        item_providers: _abc.Iterable[_builtins.str] | None = ...,
+        gate_types: _abc.Iterable[_builtins.str] | None = ...,
+        scripts: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "max_tasks", b"max_tasks", "namespace", b"namespace", "wait", b"wait", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "gate_types", b"gate_types", "item_providers", b"item_providers", "max_tasks", b"max_tasks", "namespace", b"namespace", "scripts", b"scripts", "wait", b"wait", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,10 +3,11 @@
 isort:skip_file
 Workers: taking tasks, keeping them and reporting what came of them.
 
-A task is one attempt at one step. Its lease belongs to whoever holds its token, not to a
-connection and not to a replica: a worker that loses its stream, or whose server dies, goes on
-working and reports on a new stream. Delivery is at least once, so an action that changes the
-world outside should hand the idempotency key on.
+A task is one attempt at one step: an action or a script to execute, items to find, a gate to
+look at. Its lease belongs to whoever holds its token, not to a connection and not to a replica:
+a worker that loses its stream, or whose server dies, goes on working and reports on a new
+stream. Delivery is at least once, so an action that changes the world outside should hand the
+idempotency key on.
 """
 
 from collections import abc as _abc

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from runkon.v1 import gates_pb2
 from runkon_server.api.parsing.checks import (
     NAME_BYTES,
@@ -11,7 +13,9 @@ from runkon_server.api.parsing.checks import (
     size_of,
 )
 
-GATE = "the id of a gate"
+GATE: Final = "the id of a gate"
+URL_BYTES: Final = 2 * 1024
+REPORTED_MAX: Final = 1_000
 
 
 def check_list_gates(request: gates_pb2.ListGatesRequest) -> None:
@@ -41,15 +45,52 @@ def check_resolve_gate(request: gates_pb2.ResolveGateRequest) -> None:
     check = Check()
     check.namespace(request.namespace)
     check.request_id(request.request_id)
-    if request.WhichOneof("target") == "run_gate":
-        _check_run_gate(check, request.run_gate)
-    else:
-        check.part_id(request.gate_id, "gate_id", GATE)
+    _check_target(check, request)
     check.enum("decision", request.decision, gates_pb2.GateDecision, required=True)
     check.text("feedback", request.feedback, TEXT_BYTES)
     _check_selections(check, request)
     check.text("on_behalf_of", request.on_behalf_of, SHORT_TEXT_BYTES)
     check.done()
+
+
+def check_report_pull_request(request: gates_pb2.ReportPullRequestRequest) -> None:
+    """Refuse a ReportPullRequestRequest that breaks a limit."""
+    check = Check()
+    check.namespace(request.namespace)
+    check.request_id(request.request_id)
+    _check_target(check, request)
+    if request.HasField("pull_request"):
+        _check_pull_request(check, request.pull_request)
+    else:
+        check.wrong("pull_request", "is required")
+    check.done()
+
+
+def _check_pull_request(check: Check, seen: gates_pb2.PullRequest) -> None:
+    field = "pull_request"
+    check.label(f"{field}.head_commit", seen.head_commit, NAME_BYTES, required=True)
+    check.label(f"{field}.author", seen.author, NAME_BYTES)
+    check.label(f"{field}.url", seen.url, URL_BYTES)
+    check.enum(f"{field}.review_decision", seen.review_decision, gates_pb2.ReviewDecision)
+    check.between(f"{field}.approvals (their number)", len(seen.approvals), 0, REPORTED_MAX)
+    for number, approval in enumerate(seen.approvals[:REPORTED_MAX]):
+        place = f"{field}.approvals[{number}]"
+        check.label(f"{place}.reviewer", approval.reviewer, NAME_BYTES, required=True)
+        check.label(f"{place}.commit", approval.commit, NAME_BYTES, required=True)
+    check.between(f"{field}.checks (their number)", len(seen.checks), 0, REPORTED_MAX)
+    for number, each in enumerate(seen.checks[:REPORTED_MAX]):
+        place = f"{field}.checks[{number}]"
+        check.label(f"{place}.name", each.name, SHORT_TEXT_BYTES, required=True)
+        check.enum(f"{place}.state", each.state, gates_pb2.CheckState, required=True)
+
+
+def _check_target(
+    check: Check, request: gates_pb2.ResolveGateRequest | gates_pb2.ReportPullRequestRequest
+) -> None:
+    if request.WhichOneof("target") == "run_gate":
+        _check_run_gate(check, request.run_gate)
+    else:
+        check.part_id(request.gate_id, "gate_id", GATE)
 
 
 def _check_run_gate(check: Check, target: gates_pb2.RunGate) -> None:

@@ -24,6 +24,7 @@ START_DELAY_MAX: Final = timedelta(days=90)
 HEARTBEAT_MIN: Final = timedelta(seconds=1)
 HEARTBEAT_MAX: Final = timedelta(seconds=60)
 ORDERS: Final = ("", "create_time desc", "create_time")
+STEP: Final = "the id of a step"
 _LABEL_KEY: Final = re.compile(r"[A-Za-z0-9_./-]{1,63}")
 _VERSION_MAX: Final = 2**63 - 1
 
@@ -133,6 +134,38 @@ def check_cancel_run(request: runs_pb2.CancelRunRequest) -> None:
     check.request_id(request.request_id)
     check.run_id(request.run_id)
     check.text("reason", request.reason, NOTE_BYTES)
+    check.done()
+
+
+def check_resume_run(request: runs_pb2.ResumeRunRequest) -> None:
+    """Refuse a ResumeRunRequest that breaks a limit."""
+    check = Check()
+    check.namespace(request.namespace)
+    check.request_id(request.request_id)
+    check.run_id(request.run_id)
+    check.enum("mode", request.mode, events_pb2.ResumeMode)
+    if request.mode == events_pb2.RESUME_MODE_FROM_STEP:
+        check.part_id(request.from_step_id, "from_step_id", STEP)
+    elif request.from_step_id:
+        check.wrong("from_step_id", "is for the mode FROM_STEP only")
+    check.done()
+
+
+def check_get_step(request: runs_pb2.GetStepRequest) -> None:
+    """Refuse a GetStepRequest that breaks a limit."""
+    check = Check()
+    check.namespace(request.namespace)
+    check.part_id(request.step_id, "step_id", STEP)
+    check.done()
+
+
+def check_list_fan_out_items(request: runs_pb2.ListFanOutItemsRequest) -> None:
+    """Refuse a ListFanOutItemsRequest that breaks a limit."""
+    check = Check()
+    check.namespace(request.namespace)
+    check.part_id(request.step_id, "step_id", STEP)
+    check.enum("status", request.status, types_pb2.FanOutItemStatus)
+    check.page(request.page_size, request.page_token)
     check.done()
 
 

@@ -16,11 +16,10 @@ from runkon_server.api.parsing.checks import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from runkon.v1 import workers_pb2
 
-ACTIONS_MAX: Final = 1_000
+OFFERS_MAX: Final = 1_000
+"""Of each kind: actions, item providers, types of gates."""
 CREDIT_MAX: Final = 1_000
 TASK: Final = "the id of a task"
 
@@ -29,18 +28,30 @@ def check_hello(hello: workers_pb2.WorkerHello) -> None:
     """Refuse a hello that breaks a limit."""
     check = Check()
     check.namespace(hello.namespace, "hello.namespace")
-    _check_worker(check, "hello.", hello.worker_id, hello.actions)
+    _check_worker(check, "hello.", hello)
     if hello.concurrency < 1:
         check.wrong("hello.concurrency", "must be at least 1")
     check.text("hello.client", hello.client, SHORT_TEXT_BYTES)
     check.done()
 
 
-def _check_worker(check: Check, prefix: str, worker_id: str, actions: Sequence[str]) -> None:
-    check.label(f"{prefix}worker_id", worker_id, NAME_BYTES, required=True)
-    check.between(f"{prefix}actions (their number)", len(actions), 1, ACTIONS_MAX)
-    for number, action in enumerate(actions[:ACTIONS_MAX]):
-        check.label(f"{prefix}actions[{number}]", action, NAME_BYTES, required=True)
+def _check_worker(
+    check: Check, prefix: str, worker: workers_pb2.WorkerHello | workers_pb2.PollTasksRequest
+) -> None:
+    check.label(f"{prefix}worker_id", worker.worker_id, NAME_BYTES, required=True)
+    offers = {
+        "actions": worker.actions,
+        "item_providers": worker.item_providers,
+        "gate_types": worker.gate_types,
+    }
+    if not (any(offers.values()) or worker.scripts):
+        check.wrong(
+            f"{prefix}actions", "is empty, as are the other offers: a worker offers something"
+        )
+    for field, names in offers.items():
+        check.between(f"{prefix}{field} (their number)", len(names), 0, OFFERS_MAX)
+        for number, name in enumerate(names[:OFFERS_MAX]):
+            check.label(f"{prefix}{field}[{number}]", name, NAME_BYTES, required=True)
 
 
 def check_work(frame: workers_pb2.WorkRequest) -> None:
@@ -54,7 +65,7 @@ def check_poll_tasks(request: workers_pb2.PollTasksRequest) -> None:
     """Refuse a PollTasksRequest that breaks a limit."""
     check = Check()
     check.namespace(request.namespace)
-    _check_worker(check, "", request.worker_id, request.actions)
+    _check_worker(check, "", request)
     if request.max_tasks < 0:
         check.wrong("max_tasks", "must not be negative")
     if request.HasField("wait"):
@@ -85,11 +96,30 @@ def add_report(check: Check, report: workers_pb2.TaskReport) -> None:
     _check_task(check, "report", report.task_id, report.token)
     match report.WhichOneof("outcome"):
         case None:
-            check.wrong("report", "needs an outcome: result, failure or cancelled")
+            check.wrong(
+                "report", "needs an outcome: result, items, gate_answer, failure or cancelled"
+            )
         case "failure":
             if not report.failure.message:
                 check.wrong("report.failure.message", "is required")
             check.label("report.failure.code", report.failure.code, NAME_BYTES)
+        case "gate_answer":
+            _check_answer(check, report.gate_answer)
+        case _:
+            pass
+
+
+def _check_answer(check: Check, answer: workers_pb2.GateAnswer) -> None:
+    field = "report.gate_answer"
+    match answer.WhichOneof("answer"):
+        case None:
+            check.wrong(field, "needs an answer: approved, rejected or pending")
+        case "rejected":
+            if not answer.rejected.reason:
+                check.wrong(f"{field}.rejected.reason", "is required")
+        case "pending":
+            if answer.pending.HasField("delay"):
+                check.duration(f"{field}.pending.delay", answer.pending.delay, high=None)
         case _:
             pass
 
