@@ -18,6 +18,7 @@ from runkon_server.dsl.ast import (
     If,
     Parallel,
     Policy,
+    QualityGate,
     StepField,
     StepMarker,
     Unless,
@@ -26,8 +27,9 @@ from runkon_server.dsl.ast import (
 from runkon_server.dsl.queries import agent_key, all_nodes, display_name, step_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from runkon_server.core.outputs_schema import Schema
     from runkon_server.core.plan import PlanNode
     from runkon_server.dsl.ast import Definition, Node, ParallelCall
 
@@ -36,34 +38,48 @@ HUMAN_GATES: Final = frozenset({"human_approval", "human_review"})
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """What the enclosing `do` blocks say."""
+    """What the enclosing `do` blocks say, and the schemas that they may name."""
 
+    schemas: Mapping[str, Schema]
     output: str | None = None
     snippets: tuple[str, ...] = ()
 
     def inside(self, output: str | None, snippets: tuple[str, ...]) -> _Settings:
-        return _Settings(output or self.output, self.snippets + snippets)
+        return replace(self, output=output or self.output, snippets=self.snippets + snippets)
+
+    @property
+    def schema(self) -> Schema | None:
+        return None if self.output is None else self.schemas.get(self.output)
 
 
-def compile_plan(definition: Definition) -> Plan:
+def compile_plan(definition: Definition, schemas: Mapping[str, Schema] | None = None) -> Plan:
     """Make a definition ready to run.
+
+    Args:
+        definition: what to run.
+        schemas: the output schemas stored with it, by name.
 
     Raises:
         ValueError: it has a node that this version does not run, or numbers too large for `at`.
     """
+    settings = _Settings(schemas or {})
     return Plan(
         name=definition.name,
         display_name=display_name(definition),
-        body=Block(path="body", children=_nodes(definition.body, "body", _Settings())),
-        always=Block(path="always", children=_nodes(definition.always, "always", _Settings())),
+        body=Block(path="body", children=_nodes(definition.body, "body", settings)),
+        always=Block(path="always", children=_nodes(definition.always, "always", settings)),
         watched=frozenset(_watched(definition)),
-        option_sources=frozenset(
-            node.options.step
-            for node in all_nodes(definition)
-            if isinstance(node, Gate) and isinstance(node.options, StepField)
-        ),
+        option_sources=frozenset(_option_sources(definition)),
         declared=frozenset(each.name for each in definition.inputs),
     )
+
+
+def _option_sources(definition: Definition) -> Iterator[str]:
+    for node in all_nodes(definition):
+        if isinstance(node, Gate) and isinstance(node.options, StepField):
+            yield node.options.step
+        elif isinstance(node, QualityGate):
+            yield node.source
 
 
 def _watched(definition: Definition) -> Iterator[str]:
@@ -115,6 +131,7 @@ def _call(call: Call, path: str, settings: _Settings) -> CallNode:
         on_fail = replace(
             _agent(call.on_fail, f"{path}.on_fail"),
             output_schema=settings.output,
+            schema=settings.schema,
             snippets=settings.snippets,
         )
     return replace(
@@ -126,6 +143,7 @@ def _call(call: Call, path: str, settings: _Settings) -> CallNode:
         max_turns=call.max_turns,
         plugin_dirs=tuple(dict.fromkeys(call.plugin_dirs)),
         output_schema=inner.output,
+        schema=inner.schema,
         snippets=inner.snippets,
         on_fail=on_fail,
         tolerated=isinstance(call.on_fail, ContinueOnFail),
@@ -171,6 +189,7 @@ def _branch(call: ParallelCall, path: str, settings: _Settings) -> CallNode:
         retries=call.retries or 0,
         retry_delay_s=None if call.retry_delay is None else call.retry_delay.seconds,
         output_schema=inner.output,
+        schema=inner.schema,
         snippets=inner.snippets,
         condition=call.condition,
     )

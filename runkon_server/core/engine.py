@@ -18,6 +18,7 @@ from runkon_server.core.ids import BODY
 from runkon_server.core.model import CallOp, Frame, GateOp, OnFailOp, ParallelOp, RunState, copy_of
 from runkon_server.core.plan import Plan
 from runkon_server.core.restoring import restore
+from runkon_server.core.resuming import ResumeMode, ResumeRefusal, ResumeRefusedError
 from runkon_server.core.scratch import Scratch
 from runkon_server.core.summary import summarize
 from runkon_server.core.walk import settle
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Plan",
+    "ResumeMode",
+    "ResumeRefusal",
+    "ResumeRefusedError",
     "RunState",
     "advance",
     "blocked_on",
@@ -77,7 +81,7 @@ def _apply(tx: Scratch, fact: Fact) -> bool:
             return _timer(tx, fact.timer_id)
         case CancelAsked():
             return cancelling.ask(tx, fact)
-        case Started():
+        case _:
             return False
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 TEXT_CUT_BYTES: Final = 16 * 1024
+ERROR_CUT_BYTES: Final = 4 * 1024
 
 KINDS: Final[dict[str, str]] = {
     "run_started": "workflow_name, workflow_version, display_name, dry_run, trigger, started_by",
@@ -28,9 +29,19 @@ KINDS: Final[dict[str, str]] = {
     "gate_waiting": "gate, step, truncated",
     "gate_voted": "gate_id, gate_name, vote, truncated (appended by the recorder)",
     "gate_resolved": "gate, step, truncated (appended by the recorder; by the core on a close)",
+    "fan_out_items_collected": "step, truncated, count",
+    "fan_out_item_started": "item, truncated",
+    "fan_out_item_completed": "item, truncated, counts",
+    "child_run_started": "step_id, child_run_id, workflow_name, fan_out_item_id",
+    "child_run_finished": "step_id, child_run_id, status, error, fan_out_item_id",
     "metrics_updated": "metrics",
     "definition_warning": "diagnostic",
     "always_started": "workflow_status",
 }
-"""Kind → keys of its payload. `blocked_on` is `{type, gate_id, gate_name, prompt, options}` with
-options as a list of `{key, label}`; `gate` has the columns of the gate's row."""
+"""Kind → keys of its payload. Keys without a value are left out.
+
+`blocked_on` is `{type, gate_id, gate_name, prompt, options}` with options as a list of
+`{key, label}`; a gate of type `pr_approval` has `approvals_needed` beside, the gate of a child run
+its `run_id`. `gate` has the columns of the gate's row, `item` those of `records.ItemRecord` but
+its output, `counts` is `{total, completed, failed, skipped}`. The error of a child is cut at
+`ERROR_CUT_BYTES`."""

@@ -7,6 +7,7 @@ comparing two of these texts, byte by byte, compares program order.
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Final
 
 BODY: Final = "b"
@@ -14,6 +15,9 @@ ALWAYS: Final = "z"
 """Sorts behind the body, as the section runs behind it."""
 NUMBER_MAX: Final = 9_999
 """What fits the width of a number in `at`."""
+_CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_TIME_LENGTH: Final = 10
+"""Characters of a ULID that are its time; the other 16 are 80 bits of anything."""
 
 
 def child_at(at: str, number: int) -> str:
@@ -44,6 +48,27 @@ def group_id(run_id: str, at: str, epoch: int) -> str:
 def idempotency_key(run_id: str, at: str) -> str:
     """The same for every attempt and epoch of a step."""
     return f"{run_id}/{at}"
+
+
+def item_id(step: str, ordinal: int) -> str:
+    """One item of a foreach."""
+    return f"{step}/{ordinal}"
+
+
+def child_run_id(identity: str) -> str:
+    """The child run of a step, or of an item: a ULID that is derived.
+
+    Its time is that of the parent, so a whole tree of runs lies in one partition; what follows is
+    a hash of the step's or item's id, which names parent, place, epoch, attempt and ordinal.
+    """
+    number = int.from_bytes(blake2b(identity.encode(), digest_size=10).digest())
+    digits = [_CROCKFORD[number >> shift & 31] for shift in range(75, -1, -5)]
+    return run_of(identity)[:_TIME_LENGTH] + "".join(digits)
+
+
+def poll_timer(task: str) -> str:
+    """The pause after a look at a gate that did not decide it."""
+    return task + ":poll"
 
 
 def retry_timer(task: str) -> str:

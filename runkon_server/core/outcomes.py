@@ -23,7 +23,8 @@ def succeed(tx: Scratch, key: str, passes: Passes, done: Completion) -> None:
         set_markers(tx, key, frozenset(done.markers))
     if key in plan.option_sources:
         _set_output(tx, key, done.structured_output)
-    state.memory = remember(state, key, passes[-1] if passes else 0, done)
+    iteration = passes[-1] if passes else 0
+    state.memory = remember(state.memory, state.setup.reserved, key, iteration, done)
 
 
 def forget(tx: Scratch, key: str) -> None:

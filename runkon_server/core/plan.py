@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from runkon_server.dsl.ast import Condition, Gate, StepMarker
+    from runkon_server.core.outputs_schema import Schema
+    from runkon_server.dsl.ast import Condition, ForEach, Gate, Pairs, QualityGate, StepMarker
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -30,6 +31,8 @@ class CallNode:
     max_turns: int | None = None
     plugin_dirs: tuple[str, ...] = ()
     output_schema: str | None = None
+    schema: Schema | None = None
+    """The one that `output_schema` names; None beside a name: it is not stored."""
     snippets: tuple[str, ...] = ()
     """Outermost block first, the call's own last."""
     on_fail: CallNode | None = None
@@ -37,6 +40,57 @@ class CallNode:
     """`on_fail = continue`."""
     condition: StepMarker | None = None
     """Of a branch."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ScriptNode:
+    """A shell text for workers that execute scripts. All attempts share one row."""
+
+    path: str
+    name: str
+    key: str
+    columns: dict[str, Any]
+    text: str
+    """Before substitution."""
+    environment: Pairs
+    """Before substitution."""
+    retries: int = 0
+    retry_delay_s: float | None = None
+    timeout_s: float | None = None
+    identity: str | None = None
+    on_fail: CallNode | None = None
+    tolerated: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ChildNode:
+    """`call workflow`: a run of another workflow as one step. Every attempt has a row."""
+
+    path: str
+    name: str
+    """`workflow:NAME`, as rows show it."""
+    key: str
+    workflow: str
+    columns: dict[str, Any]
+    inputs: Pairs
+    """Before substitution."""
+    retries: int = 0
+    retry_delay_s: float | None = None
+    identity: str | None = None
+    on_fail: CallNode | None = None
+    tolerated: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ForEachNode:
+    """A child run per item that a provider finds; one row, and one per item."""
+
+    path: str
+    name: str
+    """`foreach:NAME`, which is also the key."""
+    key: str
+    columns: dict[str, Any]
+    each: ForEach
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -78,12 +132,26 @@ class ParallelNode:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class GateNode:
-    """A gate that people decide."""
+    """A gate that is decided from outside."""
 
     path: str
     gate: Gate
     columns: dict[str, Any]
+    is_polled: bool = False
+    """Whether workers are asked to look at it; people decide the others."""
 
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class QualityGateNode:
+    """A gate that a number in a step's output decides at once."""
+
+    path: str
+    gate: QualityGate
+    columns: dict[str, Any]
+
+
+Repeatable: TypeAlias = CallNode | ScriptNode | ChildNode
+"""Steps that have attempts, and may have an on_fail agent."""
 
 PlanNode: TypeAlias = CallNode | Block | Loop | ParallelNode | GateNode
 
@@ -99,6 +167,6 @@ class Plan:
     watched: frozenset[str]
     """Step keys that some condition looks at; the markers of others need not be kept."""
     option_sources: frozenset[str]
-    """Step keys that some gate takes its options from."""
+    """Step keys that some gate takes its options, or its verdict, from."""
     declared: frozenset[str]
     """Names of inputs; no step may export one."""

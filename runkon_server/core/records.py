@@ -27,7 +27,13 @@ class RunRecord:
     grace_s: float = 300.0
     """How long a cancelled run waits for work in flight, and again for its always section."""
     resume_mode: str | None = None
+    """How the present epoch was opened: `normal`, `from_step` or `restart`; None: the first."""
     metrics: dict[str, Any] = field(default_factory=dict)
+    blocked_on: dict[str, Any] | None = None
+    depth: int = 0
+    """Runs above this one."""
+    root_run_id: str | None = None
+    """The run at the top of the tree; None: this one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +80,35 @@ class StepRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ItemRecord:
+    """One row of `workflow_run_step_fan_out_items`, by the column names of the table.
+
+    The table also has `dispatched_at` and `completed_at`, which the core does not read.
+    """
+
+    id: str
+    """The step's id and the ordinal."""
+    step_run_id: str
+    ordinal: int
+    """Place in the provider's order, from 0."""
+    item_type: str
+    item_id: str
+    item_ref: str = ""
+    context: dict[str, str] = field(default_factory=dict)
+    blockers: tuple[int, ...] = ()
+    """Ordinals of the items that have to end before this one starts."""
+    status: str = "pending"
+    child_run_id: str | None = None
+    child_epoch: int | None = None
+    child_end: str | None = None
+    """How the child ended in that epoch; None while it runs, or if it is no longer awaited."""
+    structured_output: str | None = None
+    error: str | None = None
+    blocked_on: dict[str, Any] | None = None
+    """The gate that the child waits for; empty once it waits no longer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimerRecord:
     """An open timer; its existence is the state (a delayed retry has no other trace)."""
 
@@ -91,3 +126,5 @@ class RunRows:
     steps: tuple[StepRecord, ...] = ()
     """Every row, superseded ones too, in any order."""
     timers: tuple[TimerRecord, ...] = ()
+    items: tuple[ItemRecord, ...] = ()
+    """Of the standing foreach steps at least, in any order."""

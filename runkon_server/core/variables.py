@@ -15,7 +15,7 @@ from runkon_server.dsl import limits
 from runkon_server.dsl.reserved import ENGINE_VARIABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from runkon_server.core.model import Completion, RunState
     from runkon_server.core.plan import Plan
@@ -61,12 +61,21 @@ def prior_contexts(memory: Memory) -> str | None:
     return None if memory.contexts is None else f"[{memory.contexts}]"
 
 
-def remember(state: RunState, step: str, iteration: int, done: Completion) -> Memory:
-    """The memory with one more context entry, that of a completed step."""
-    memory = state.memory
+def remember(
+    memory: Memory, reserved: frozenset[str], step: str, iteration: int, done: Completion
+) -> Memory:
+    """The memory with one more context entry, that of a completed step.
+
+    Args:
+        memory: what was remembered before.
+        reserved: names that must not be exported.
+        step: key of the step.
+        iteration: pass of the innermost loop around it.
+        done: what it says.
+    """
     exports = memory.exports
     if done.structured_output is not None:
-        exports = _with_exports(exports, done.structured_output, state.setup.reserved)
+        exports = _with_exports(exports, done.structured_output, reserved)
     return Memory(
         done.context,
         _with_entry(memory.contexts, step, iteration, done),
@@ -75,6 +84,14 @@ def remember(state: RunState, step: str, iteration: int, done: Completion) -> Me
         exports,
         memory.gate_feedback,
     )
+
+
+def join_contexts(contexts: str | None, more: str | None) -> str | None:
+    """Two lists of context entries as one; None if they are too long to be sent along."""
+    if contexts is None or more is None:
+        return None
+    joined = f"{contexts},{more}" if contexts and more else contexts or more
+    return joined if _size(joined) + 2 <= PRIOR_CONTEXTS_BYTES else None
 
 
 def _with_entry(contexts: str | None, step: str, iteration: int, done: Completion) -> str | None:
@@ -90,8 +107,7 @@ def _with_entry(contexts: str | None, step: str, iteration: int, done: Completio
         f'"markers":[{markers}],"structured_output":{output},"output_file":{file}}}'
     )
     joined = f"{contexts},{entry}" if contexts else entry
-    size = len(joined) if joined.isascii() else len(joined.encode())
-    return joined if size + 2 <= PRIOR_CONTEXTS_BYTES else None
+    return joined if _size(joined) + 2 <= PRIOR_CONTEXTS_BYTES else None
 
 
 def _quoted_or_null(text: str | None) -> str:
@@ -100,10 +116,15 @@ def _quoted_or_null(text: str | None) -> str:
 
 def _with_exports(exports: dict[str, str], output: str, reserved: frozenset[str]) -> dict[str, str]:
     fields = output_fields(output)
-    if fields is None:
-        return exports
+    return exports if fields is None else merge_exports(exports, _exportable(fields), reserved)
+
+
+def merge_exports(
+    exports: dict[str, str], more: Iterable[tuple[str, str]], reserved: frozenset[str]
+) -> dict[str, str]:
+    """The exports with more of them, later ones winning; a new dictionary if that changes any."""
     result, room = exports, 0
-    for name, value in _exportable(fields):
+    for name, value in more:
         old = result.get(name)
         if name in reserved or old == value:
             continue

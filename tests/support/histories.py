@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 from runkon_server.core import ids
 from runkon_server.core.decision import (
     AbandonTask,
+    CancelChild,
     CancelTask,
     ClearTimer,
     CloseGate,
@@ -16,20 +17,25 @@ from runkon_server.core.decision import (
     Dispatch,
     Event,
     OpenGate,
+    ResumeChild,
     RunEnded,
     SetTimer,
+    StartChild,
 )
 from runkon_server.core.engine import advance, blocked_on, compile_plan, open_tasks, restore
 from runkon_server.core.facts import (
     CancelAsked,
+    ChildEnded,
     GateDecided,
     GateDecision,
+    GatePolled,
+    ItemsCollected,
     Outcome,
     Reported,
     Started,
     TimerDue,
 )
-from runkon_server.core.records import RunRecord, RunRows, StepRecord
+from runkon_server.core.records import ItemRecord, RunRecord, RunRows, StepRecord
 from runkon_server.core.rows import ENDED
 from support.folding import fold, shown
 
@@ -61,6 +67,10 @@ class World:
         self.tasks: dict[str, Dispatch] = {}
         self.dispatched: list[Dispatch] = []
         self.gates: dict[str, OpenGate] = {}
+        self.items: dict[str, dict[str, Any]] = {}
+        self.children: dict[str, StartChild | ResumeChild] = {}
+        """Child runs whose end is awaited."""
+        self.started_children: list[StartChild | ResumeChild] = []
         self.asked: dict[str, str] = {}
         """Reasons of the cancels that workers were told of, by task, ended ones too."""
         self.events: list[Event] = []
@@ -76,7 +86,8 @@ class World:
         """What the store would give for a restore; steps in no useful order."""
         known = {name: value for name, value in self.run.items() if name in _RUN_COLUMNS}
         steps = tuple(StepRecord(**row) for row in reversed(self.steps.values()))
-        return RunRows(run=RunRecord(**known), steps=steps)
+        items = tuple(ItemRecord(**row) for row in reversed(self.items.values()))
+        return RunRows(run=RunRecord(**known), steps=steps, items=items)
 
     def record(self, fact: Fact) -> None:
         """What happens to rows when a fact is recorded, before it is applied."""
@@ -91,8 +102,14 @@ class World:
                     self.events.append(Event("gate_resolved", {"gate": {"id": fact.gate_id}}))
                 if fact.decision is GateDecision.TIMED_OUT:
                     self.timers.pop(ids.gate_timer(fact.gate_id), None)
-            case Reported():
+                if fact.poll_id is not None:
+                    self.tasks.pop(fact.poll_id, None)
+            case Reported() | GatePolled() | ItemsCollected():
                 self.tasks.pop(fact.task_id, None)
+            case ChildEnded():
+                child = self.children.get(fact.child_run_id)
+                if child is not None and epoch_of(child) == fact.child_epoch:
+                    del self.children[fact.child_run_id]
             case _:
                 pass
 
@@ -121,6 +138,11 @@ class World:
             row = self.steps.setdefault(write.step_id, {})
             assert None not in write.columns.values()
             row.update(write.columns)
+        for item in decision.items:
+            assert item.insert == (item.id not in self.items)
+            row = self.items.setdefault(item.id, {"id": item.id, "step_run_id": item.step_run_id})
+            assert None not in item.columns.values()
+            row.update(item.columns)
         self.events.extend(decision.events)
 
     def _carry_out(self, order: Order, before: RunState) -> None:
@@ -142,21 +164,30 @@ class World:
                 self.gates[identity] = order
             case CloseGate(gate_id=identity):
                 del self.gates[identity]
+            case StartChild(child_run_id=identity) | ResumeChild(child_run_id=identity):
+                self.children[identity] = order
+                self.started_children.append(order)
+                self._notice_start(order, before)
+            case CancelChild(child_run_id=identity, force=force):
+                self.asked[identity] = order.reason
+                if force:
+                    self.children.pop(identity, None)
+                    identity += " by force"
             case RunEnded(status=identity):
                 assert identity == self.run["status"]
             case _:
                 assert_never(order)
         self.orders[type(order).__name__, identity] += 1
 
-    def _notice_start(self, order: Dispatch, before: RunState) -> None:
+    def _notice_start(self, order: Dispatch | StartChild | ResumeChild, before: RunState) -> None:
         if before.cancel is not None and f"/{ids.BODY}." in order.step_id:
-            self.starts_after_body_cancel.append(order.task_id)
+            self.starts_after_body_cancel.append(order.step_id)
         block = _block_of(order.step_id)
         if any(
             reason == "fail_fast" and _block_of(task) == block
             for task, reason in self.asked.items()
         ):
-            self.starts_after_doom.append(order.task_id)
+            self.starts_after_doom.append(order.step_id)
 
     def crash(self) -> None:
         """Lose the state; go on from the rows."""
@@ -183,6 +214,11 @@ class World:
             if timer.kind != "gate"
         ]
         return facts + cancels
+
+
+def epoch_of(child: StartChild | ResumeChild) -> int:
+    """The epoch in which a child run runs."""
+    return child.child_epoch if isinstance(child, ResumeChild) else 1
 
 
 def _block_of(identity: str) -> str:
@@ -255,6 +291,7 @@ def _check_end(world: World) -> None:
     assert not world.tasks
     assert not world.timers
     assert not world.gates
+    assert not world.children
     assert all(step["status"] in ENDED for step in world.steps.values())
     kinds = Counter(event.kind for event in world.events)
     has_always = bool(world.plan.always.children)
