@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from runkon_server import errors
-    from runkon_server.core.facts import Reported
+    from runkon_server.core.decision import GateWork, ItemsWork, ScriptWork, TaskKind
+    from runkon_server.core.facts import GateDecided, GatePolled, ItemsCollected, Reported
+    from runkon_server.core.resuming import ResumeMode
     from runkon_server.dsl.ast import Definition
 
 
@@ -118,6 +120,71 @@ class RunCancelled:
     replayed: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeRun:
+    """Take a finished run up again, in a new epoch."""
+
+    namespace: str
+    run_id: str
+    principal: str
+    mode: ResumeMode
+    from_step_id: str | None = None
+    """Set exactly for `from_step`: any row of the step to repeat from."""
+    request_id: str | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResumed:
+    """Answer to ResumeRun."""
+
+    run_id: str
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullRequest:
+    """How a pull request stands, as somebody outside saw it."""
+
+    head_commit: str
+    author: str = ""
+    """Empty: not known."""
+    approvals: tuple[tuple[str, str], ...] = ()
+    """Pairs of reviewer and approved commit, of those whose last word was to approve."""
+    review_decision: str | None = None
+    """`approved`, `changes_requested` or `review_required`; None: the forge does not say."""
+    checks: tuple[tuple[str, str], ...] = ()
+    """Pairs of name and state: `pending`, `succeeded`, `skipped` or `failed`."""
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportPullRequest:
+    """Tell a `pr_approval` or `pr_checks` gate how its pull request stands; named as a vote is."""
+
+    namespace: str
+    principal: str
+    pull_request: PullRequest
+    gate_id: str | None = None
+    run_id: str | None = None
+    key: str | None = None
+    gate_name: str | None = None
+    request_id: str | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullRequestReported:
+    """Answer to ReportPullRequest."""
+
+    run_id: str
+    gate_id: str
+    pending_reason: str = ""
+    """What is missing, one sentence; empty once the gate is approved."""
+    replayed: bool = False
+    """The request was made before, or the gate was approved before."""
+
+
 # Not frozen, though nobody changes it: see `core.decision.Dispatch`.
 @dataclass(slots=True, kw_only=True)
 class TaskLease:
@@ -152,6 +219,13 @@ class TaskLease:
     deadline_at: datetime | None
     """End of the attempt by the database's clock; None: the step has no timeout."""
     dry_run: bool
+    kind: TaskKind = "action"
+    work: ScriptWork | ItemsWork | GateWork | None = None
+    """What the kind needs beyond the above; None for an action."""
+    snippets: tuple[tuple[str, str], ...] = ()
+    """Pairs of name and text, placeholders filled in; empty text: it was not stored."""
+    output_schema: tuple[str, str] | None = None
+    """Name and text, which is empty if it was not stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,9 +242,13 @@ class TaskReport:
     """A worker's word on one task. `fact.task_id` names it."""
 
     token: str
-    fact: Reported
+    fact: Reported | ItemsCollected | GatePolled
+    """Not always of the kind that the task asks for: that is for the engine to find out."""
     digest: str = ""
     """Hash of the outcome: tells a repeat from a contradiction."""
+    gate_decision: GateDecided | None = None
+    """What a look at a gate has decided, in the name of the worker's principal; the fact is then a
+    `GatePolled`, and this is recorded instead of it, if the gate allows."""
     by_server: bool = False
     """The server settles a task that was cancelled before any worker had it."""
 
@@ -233,6 +311,9 @@ class WorkerHello:
     worker_id: str
     actions: frozenset[str]
     principal: str = ""
+    item_providers: frozenset[str] = frozenset()
+    gate_types: frozenset[str] = frozenset()
+    scripts: bool = False
 
 
 @dataclass(slots=True)  # as `TaskLease`
