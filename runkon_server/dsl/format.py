@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING
 from runkon_server.dsl.diagnostics import has_errors
 from runkon_server.dsl.formatting.printer import print_file
 from runkon_server.dsl.formatting.reader import read_file
-from runkon_server.dsl.lexer import tokenise
 from runkon_server.dsl.parser import parse
-from runkon_server.dsl.problems import Problems
 from runkon_server.dsl.strings import FIRST_EDITION
 
 if TYPE_CHECKING:
@@ -38,7 +36,6 @@ def format_text(text: str, label: str, *, edition: int = FIRST_EDITION) -> Forma
     """Lay out one workflow. A text with errors is not touched. Arguments are those of `parse`."""
     result = parse(text, label, edition=edition)
     formatted = None
-    if not has_errors(result.diagnostics):
-        tokens = tokenise(result.source, Problems(result.source))
-        formatted = print_file(read_file(tokens))
+    if result.tokens is not None and not has_errors(result.diagnostics):
+        formatted = print_file(read_file(result.tokens))
     return FormatResult(text=formatted, diagnostics=result.diagnostics, source=result.source)

@@ -7,6 +7,7 @@ as `=`, `'x'` as `"x"`, a `#` comment as a comment), so that one slip is one pro
 from __future__ import annotations
 
 import re
+from string import ascii_letters, digits
 from typing import TYPE_CHECKING, Final
 
 from runkon_server.dsl import codes, limits
@@ -19,25 +20,31 @@ if TYPE_CHECKING:
 
 # Unicode White_Space. `\s` would also take U+001C to U+001F, which the language does not.
 _SPACE: Final = r"[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
-# Every position matches some alternative, so no text makes the engine search or backtrack.
+# Every position matches some alternative, and the quantifiers give nothing back: no text makes the
+# engine search or backtrack. The first six alternatives are what can be used.
 _TOKEN: Final = re.compile(
     _SPACE
-    + r"""*(?:
-      (?P<word>[A-Za-z_][A-Za-z0-9_-]*)
-    | (?P<mark>[{}\[\],=.])
-    | (?P<string>"[^"\\]*(?:\\.[^"\\]*)*(?P<quote>")?)
-    | (?P<number>[0-9]+)
-    | (?P<comment>//[^\n]*)
-    | (?P<end>\Z)
-    | (?P<other>.)
+    + r"""*+(
+      [A-Za-z_][A-Za-z0-9_-]*+
+    | [{}\[\],=.]
+    | "[^"\\]*+(?:\\.[^"\\]*+)*+"
+    | [0-9]++
+    | //[^\n]*+
+    | \Z
+    | .
     )""",
     re.VERBOSE | re.DOTALL,
 )
-_WORD, _MARK, _STRING, _NUMBER, _COMMENT, _END = (
-    _TOKEN.groupindex[name] for name in ("word", "mark", "string", "number", "comment", "end")
-)
+_FIXED: Final = {word: word for word in (*KEYWORDS, *"{}[],=.")}
+_WORD_STARTS: Final = frozenset(f"{ascii_letters}_")
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 _U32_DIGITS: Final = 10
+_HARMLESS_LENGTH: Final = {
+    IDENT: limits.NAME_LENGTH,
+    INT: _U32_DIGITS - 1,
+    STRING: limits.NAME_LENGTH,
+}
+"""Up to which length a token cannot break a limit, so that its like need not be looked at again."""
 _BOM: Final = "\ufeff"
 
 
@@ -82,38 +89,43 @@ def _run(tokens: Tokens, position: int, problems: Problems) -> int:
     """Read on until a character needs a closer look; returns where to go on after it."""
     kinds, texts, starts = tokens.kinds, tokens.texts, tokens.starts
     text = tokens.source.text
+    known = dict(_FIXED)  # what was looked at once and can be taken as it is
     for match in _TOKEN.finditer(text, position):
-        group = match.lastindex
-        assert group is not None
-        word = match[group]
-        start = match.start(group)
-        if group == _WORD:
-            if len(word) > limits.NAME_LENGTH:
-                _report_long_name(start, word, problems)
-            kinds.append(word if word in KEYWORDS else IDENT)
-        elif group == _MARK:
-            kinds.append(word)
-        elif group == _STRING:
-            if match["quote"] is None:
-                _report_unterminated(tokens, start, problems)
-            kinds.append(STRING)
-        elif group == _NUMBER:
-            kinds.append(INT)
-            if len(word) >= _U32_DIGITS:
-                _check_number(start, word, problems)
-        elif group == _COMMENT:
-            tokens.comments.append(Comment(start, word.rstrip("\r")))
-            continue
-        elif group == _END:
-            break
-        else:
-            return _replace_character(tokens, start, problems)
+        word = match[1]
+        kind = known.get(word)
+        if kind is None:
+            start = match.start(1)
+            if word.startswith("//"):
+                tokens.comments.append(Comment(start, word.rstrip("\r")))
+                continue
+            if not word:
+                break
+            kind = _kind(word, start, problems)
+            if kind is None:
+                return _replace(tokens, start, problems)
+            if len(word) <= _HARMLESS_LENGTH[kind]:
+                known[word] = kind
+        kinds.append(kind)
         texts.append(word)
-        starts.append(start)
+        starts.append(match.start(1))
     kinds.append(EOF)
     texts.append("")
     starts.append(len(text))
     return len(text) + 1
+
+
+def _kind(word: str, start: int, problems: Problems) -> str | None:
+    """The kind of a token that is neither punctuation nor a keyword; None if it is no token."""
+    first = word[0]
+    if first in _WORD_STARTS:
+        if len(word) > limits.NAME_LENGTH:
+            _report_long_name(start, word, problems)
+        return IDENT
+    if first in digits:
+        if len(word) >= _U32_DIGITS:
+            _check_number(start, word, problems)
+        return INT
+    return STRING if first == '"' and len(word) > 1 else None
 
 
 def _report_long_name(start: int, word: str, problems: Problems) -> None:
@@ -125,13 +137,13 @@ def _report_long_name(start: int, word: str, problems: Problems) -> None:
     )
 
 
-def _check_number(start: int, digits: str, problems: Problems) -> None:
-    significant = digits.lstrip("0")
+def _check_number(start: int, number: str, problems: Problems) -> None:
+    significant = number.lstrip("0")
     if len(significant) > _U32_DIGITS or int(significant or "0") > limits.U32_MAX:
         problems.report(
             codes.NUMBER_TOO_LARGE,
             start,
-            start + len(digits),
+            start + len(number),
             f"numbers go up to {limits.U32_MAX}",
         )
 
@@ -177,10 +189,14 @@ _NEGATIVE: Final = re.compile(r"-[0-9]+")
 _BLOCK_COMMENT: Final = re.compile(r"/\*[^*\n]*\*/")
 
 
-def _replace_character(tokens: Tokens, start: int, problems: Problems) -> int:
-    """Report one unusable character; returns where to go on, perhaps with a token in its place."""
+def _replace(tokens: Tokens, start: int, problems: Problems) -> int:
+    """Report what is no token; returns where to go on, perhaps with a token in its place."""
     text = tokens.source.text
     char = text[start]
+    if char == '"':
+        _report_unterminated(tokens, start, problems)
+        _put(tokens, STRING, text[start:], start)
+        return len(text)
     end, hint, kind, replacement = start + 1, _HINTS.get(char), None, ""
     if char == "#" or text.startswith(("--", "/*"), start):
         hint = _COMMENT_HINT

@@ -16,6 +16,7 @@ from runkon_server.dsl.strings import FIRST_EDITION
 if TYPE_CHECKING:
     from runkon_server.dsl.ast import Definition
     from runkon_server.dsl.diagnostics import Diagnostic
+    from runkon_server.dsl.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,8 @@ class ParseResult:
     diagnostics: tuple[Diagnostic, ...]
     """Errors and warnings, from the top of the text to its end."""
     source: Source
+    tokens: Tokens | None
+    """None if the text was given up before its end."""
 
     def render(self) -> str:
         """All diagnostics with their excerpts, one blank line between them."""
@@ -45,7 +48,7 @@ def parse(text: str, label: str, *, edition: int = FIRST_EDITION) -> ParseResult
     """
     source = Source(text, label)
     problems = Problems(source)
-    definition = None
+    definition = tokens = None
     try:
         tokens = tokenise(source, problems)
         cursor = Cursor(tokens, problems, edition=edition)
@@ -55,4 +58,6 @@ def parse(text: str, label: str, *, edition: int = FIRST_EDITION) -> ParseResult
     diagnostics = problems.in_order()
     if has_errors(diagnostics):
         definition = None
-    return ParseResult(definition=definition, diagnostics=diagnostics, source=source)
+    return ParseResult(
+        definition=definition, diagnostics=diagnostics, source=source, tokens=tokens
+    )

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class BlockKind(Enum):
@@ -33,7 +37,7 @@ class Block:
     items: list[Item] = field(default_factory=list)
     opening_comment: str | None = None
     """Behind the opening bracket, on its line."""
-    closing_comments: list[Line] = field(default_factory=list)
+    closing_comments: Sequence[Line] = ()
     """Before the closing bracket."""
 
     @property
@@ -44,11 +48,9 @@ class Block:
     @property
     def has_comments(self) -> bool:
         """Whether there is a comment directly inside."""
-        return bool(
-            self.opening_comment
-            or self.closing_comments
-            or any(item.has_comments for item in self.items)
-        )
+        if self.opening_comment or self.closing_comments:
+            return True
+        return any(item.has_comments for item in self.items) if self.items else False
 
 
 @dataclass(slots=True)
@@ -59,9 +61,9 @@ class Item:
     block: Block | None = None
     tail: str = ""
     blank_before: bool = False
-    comments: list[Line] = field(default_factory=list)
+    comments: Sequence[Line] = ()
     """On the lines above, before the blank line if there is one."""
-    hoisted_comments: list[str] = field(default_factory=list)
+    hoisted_comments: list[str] | None = None
     """Found between the words of the item; they go on lines right above it."""
     trailing_comment: str | None = None
     """On the same line, behind the item."""

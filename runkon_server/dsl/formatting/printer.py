@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from runkon_server.dsl.formatting.items import Block, BlockKind, Item, Line
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 _INDENT: Final = "  "
 _WIDTH: Final = 100
-_INLINE_ENTRIES: Final = 2
-"""Options or map entries that may share a line with what they belong to."""
+_INLINE_MAX: Final = {
+    BlockKind.BODY: 0,
+    BlockKind.OPTIONS: 2,
+    BlockKind.MAP: 2,
+    BlockKind.LIST: _WIDTH // len("x, "),
+}
+"""How many entries of a block may share a line with what they belong to; more elements of a list
+than these are wider than any line."""
 
 
 def print_file(file: Block) -> str:
@@ -27,17 +36,22 @@ class _Printer:
     def items(self, block: Block, indent: str) -> None:
         """Print what is inside a block."""
         self._starts_block = True
+        separator = "," if block.kind is BlockKind.LIST else ""
         for item in block.items:
-            self._comments(item.comments, indent)
+            if item.comments:
+                self._comments(item.comments, indent)
             self._blank(wanted=item.blank_before)
-            for comment in item.hoisted_comments:
+            for comment in item.hoisted_comments or ():
                 self._line(f"{indent}{comment}", None)
-            self._item(item, indent, "," if block.kind is BlockKind.LIST else "")
+            if item.block is None:
+                self._line(f"{indent}{item.head}{separator}", item.trailing_comment)
+            else:
+                self._item(item, indent, separator)
         self._comments(block.closing_comments, indent)
 
     def _item(self, item: Item, indent: str, separator: str) -> None:
         inline = _inline(item)
-        if inline is None or (item.block and len(indent + inline + separator) > _WIDTH):
+        if inline is None or len(indent + inline + separator) > _WIDTH:
             self._open_item(item, indent, separator)
         else:
             self._line(f"{indent}{inline}{separator}", item.trailing_comment)
@@ -50,7 +64,7 @@ class _Printer:
         tail = f" {item.tail}" if item.tail else ""
         self._line(f"{indent}{closing}{tail}{separator}", item.trailing_comment)
 
-    def _comments(self, comments: list[Line], indent: str) -> None:
+    def _comments(self, comments: Sequence[Line], indent: str) -> None:
         for comment in comments:
             self._blank(wanted=comment.blank_before)
             self._line(f"{indent}{comment.text}", None)
@@ -69,29 +83,31 @@ def _inline(item: Item) -> str | None:
     block = item.block
     if block is None:
         return item.head
-    opening, closing = block.brackets
     inside = _inline_entries(block)
     if inside is None:
         return None
+    opening, closing = block.brackets
     tail = f" {item.tail}" if item.tail else ""
     head = f"{item.head} " if item.head else ""
     return f"{head}{opening}{inside}{closing}{tail}"
 
 
 def _inline_entries(block: Block) -> str | None:
-    if block.has_comments:
+    # Most blocks are told by their size, before anything in them is looked at (and again for
+    # every block around them).
+    if len(block.items) > _INLINE_MAX[block.kind] or block.has_comments:
         return None
     if not block.items:
         return ""
-    entries = [_inline(item) for item in block.items]
-    texts = [entry for entry in entries if entry is not None and "\n" not in entry]
-    if len(texts) < len(entries) or block.kind is BlockKind.BODY:
+    if block.kind is not BlockKind.LIST and any(_is_filled_map(item) for item in block.items):
         return None
-    if block.kind is BlockKind.LIST:
-        return ", ".join(texts)
-    if len(texts) > _INLINE_ENTRIES or any(_is_filled_map(item) for item in block.items):
-        return None
-    return f" {' '.join(texts)} "
+    texts: list[str] = []
+    for item in block.items:
+        entry = _inline(item)
+        if entry is None or "\n" in entry:
+            return None
+        texts.append(entry)
+    return ", ".join(texts) if block.kind is BlockKind.LIST else f" {' '.join(texts)} "
 
 
 def _is_filled_map(item: Item) -> bool:

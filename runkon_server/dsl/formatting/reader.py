@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
 from runkon_server.dsl.formatting.items import Block, BlockKind, Item, Line
-from runkon_server.dsl.tokens import EOF, INPUT_MODIFIERS, KEY_KINDS, NAME_KINDS
+from runkon_server.dsl.tokens import (
+    CLOSERS,
+    EOF,
+    INPUT_MODIFIERS,
+    INT,
+    KEY_KINDS,
+    NAME_KINDS,
+    OPENERS,
+    STRING,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from runkon_server.dsl.tokens import Token, Tokens
+    from runkon_server.dsl.tokens import Comment, Tokens
 
 _OPTION_BLOCKS: Final = frozenset({"call", "gate", "script", "foreach"})
 _WITH_NAME: Final = frozenset({"workflow", "gate", "script", "foreach"})
 _WITH_CONDITION: Final = frozenset({"if", "unless", "while"})
+_WORDS: Final = NAME_KINDS | {STRING, INT}
 _WHILE_TAIL: Final = 4
-"""Tokens of `while step.marker`."""
+"""Tokens of `while step.marker`, and how far ahead anybody looks."""
 
 
 def read_file(tokens: Tokens) -> Block:
@@ -27,16 +38,27 @@ def read_file(tokens: Tokens) -> Block:
     return _Reader(tokens).file()
 
 
+def _by_token(tokens: Tokens) -> dict[int, list[Comment]]:
+    """The comments in front of each token that has any, by its index."""
+    found: dict[int, list[Comment]] = {}
+    for comment in tokens.comments:
+        found.setdefault(bisect_left(tokens.starts, comment.offset), []).append(comment)
+    return found
+
+
 class _Reader:
     """Walks the tokens; comments go to the item they are found in or next to."""
 
     def __init__(self, tokens: Tokens) -> None:
         self._text = tokens.source.text
-        self._tokens: list[Token] = list(tokens)
+        self._kinds = [*tokens.kinds, *[EOF] * _WHILE_TAIL]
+        self._texts = tokens.texts
+        self._starts = tokens.starts
+        self._comments = _by_token(tokens)
         self._index = 0
         self._seen_to = 0
         """Offset behind the last token or comment taken."""
-        self._waiting: list[Line] = []
+        self._waiting: Sequence[Line] = ()
         """Comments in front of a comma that was dropped; they belong to what follows."""
 
     def file(self) -> Block:
@@ -56,24 +78,42 @@ class _Reader:
         self._hoist(owner)
         self._advance()
         block = Block(kind)
-        last: Item | None = None
-        while self._kind() not in {"}", "]"}:
-            if self._kind() == ",":
+        last = self._plain_elements(block) if kind is BlockKind.LIST else None
+        while (ahead := self._kinds[self._index]) not in CLOSERS:
+            if ahead == ",":
                 self._waiting = self._comments_before(last, block)
                 self._advance()
                 continue
             last = self._start_item(last, block)
             read(last)
             block.items.append(last)
-        block.closing_comments = self._comments_before(last, block)
+        if self._waiting or self._index in self._comments:
+            block.closing_comments = self._comments_before(last, block)
         self._advance()
         return block
 
-    def _start_item(self, before: Item | None, block: Block) -> Item:
-        comments = self._comments_before(before, block)
-        item = Item(comments=comments)
-        item.blank_before = self._blank_line_before(self._token().span.offset)
+    def _plain_elements(self, block: Block) -> Item | None:
+        """Read elements of one word each with no comment near, as most are; gives the last."""
+        kinds, texts, starts, comments = self._kinds, self._texts, self._starts, self._comments
+        index, seen_to, item = self._index, self._seen_to, None
+        while kinds[index] in _WORDS and kinds[index + 1] != "." and index not in comments:
+            start, text = starts[index], texts[index]
+            item = Item(head=text, blank_before=self._text.count("\n", seen_to, start) > 1)
+            block.items.append(item)
+            seen_to = start + len(text)
+            index += 1
+            if kinds[index] == "," and index not in comments:
+                seen_to = starts[index] + 1
+                index += 1
+        self._index, self._seen_to = index, seen_to
         return item
+
+    def _start_item(self, before: Item | None, block: Block) -> Item:
+        comments: Sequence[Line] = ()
+        if self._waiting or self._index in self._comments:
+            comments = self._comments_before(before, block)
+        blank_before = self._blank_line_before(self._starts[self._index])
+        return Item(comments=comments, blank_before=blank_before)
 
     # Items
 
@@ -81,13 +121,13 @@ class _Reader:
         if self._at_pair():
             self._pair(item)
             return
-        keyword = self._kind()
+        keyword = self._kinds[self._index]
         self._take(item)
         if keyword == "call":
-            if self._kind() == "workflow":
+            if self._kinds[self._index] == "workflow":
                 self._take(item)
             self._take(item)
-            if self._kind() != "{":
+            if self._kinds[self._index] != "{":
                 return
         elif keyword in _WITH_NAME:
             self._take(item)
@@ -98,30 +138,41 @@ class _Reader:
         else:
             read = self._input if keyword == "inputs" else self._node
             item.block = self._block(item, BlockKind.BODY, read)
-        if keyword == "do" and self._kind() == "while" and self._kind(_WHILE_TAIL) != "{":
+        if keyword == "do" and self._at_while_tail():
             self._while_tail(item)
+
+    def _at_while_tail(self) -> bool:
+        return self._kinds[self._index] == "while" and self._kinds[self._index + _WHILE_TAIL] != "{"
 
     def _while_tail(self, item: Item) -> None:
         self._hoist(item)
         tail = Item(hoisted_comments=item.hoisted_comments)
         self._take(tail)
         self._dotted(tail)
+        item.hoisted_comments = tail.hoisted_comments
         item.tail = tail.head
 
     def _option(self, item: Item) -> None:
-        if self._kind() == "inputs" and self._kind(1) == "{":
+        if self._kinds[self._index] == "inputs" and self._kinds[self._index + 1] == "{":
             self._take(item)
             item.block = self._block(item, BlockKind.MAP, self._pair)
         else:
             self._pair(item)
 
     def _pair(self, item: Item) -> None:
+        key, equals, value = self._index, self._index + 1, self._index + 2
+        is_plain = self._kinds[value] not in OPENERS and self._kinds[value + 1] != "."
+        if is_plain and equals not in self._comments and value not in self._comments:
+            item.head = f"{self._texts[key]} = {self._texts[value]}"
+            self._index = value
+            self._advance()
+            return
         self._take(item)
         self._take(item)
         self._value(item)
 
     def _value(self, item: Item) -> None:
-        match self._kind():
+        match self._kinds[self._index]:
             case "[":
                 item.block = self._block(item, BlockKind.LIST, self._dotted)
             case "{":
@@ -131,63 +182,69 @@ class _Reader:
 
     def _input(self, item: Item) -> None:
         self._take(item)
-        while (kind := self._kind()) in INPUT_MODIFIERS:
+        words = [item.head]
+        # An input may have any number of modifiers, so its words are put together at the end.
+        while (kind := self._kinds[self._index]) in INPUT_MODIFIERS:
+            self._hoist(item)
+            item.head = ""
             self._take(item)
             if kind in {"default", "description"}:
                 self._take(item)
                 self._dotted(item)
+            words.append(item.head)
+        item.head = " ".join(words)
 
     def _dotted(self, item: Item) -> None:
         """One word, or two with a dot; also a string or a number."""
-        starts_with_word = self._kind() in NAME_KINDS
+        starts_with_word = self._kinds[self._index] in NAME_KINDS
         self._take(item)
-        if starts_with_word and self._kind() == ".":
+        if starts_with_word and self._kinds[self._index] == ".":
             self._hoist(item)
             self._advance()
             self._hoist(item)
-            item.head += f".{self._token().text}"
+            item.head += f".{self._texts[self._index]}"
             self._advance()
 
     # Tokens
 
-    def _token(self) -> Token:
-        return self._tokens[self._index]
-
-    def _kind(self, ahead: int = 0) -> str:
-        index = self._index + ahead
-        return self._tokens[index].kind if index < len(self._tokens) else EOF
-
     def _at_pair(self) -> bool:
-        return self._kind() in KEY_KINDS and self._kind(1) == "="
+        return self._kinds[self._index] in KEY_KINDS and self._kinds[self._index + 1] == "="
 
     def _take(self, item: Item) -> None:
         """Put the current token behind the words of an item."""
+        text = self._texts[self._index]
         if item.head:
             self._hoist(item)
-            item.head += " "
-        item.head += self._token().text
+            item.head += f" {text}"
+        else:
+            item.head = text
         self._advance()
 
     def _advance(self) -> None:
-        self._seen_to = self._token().span.end
-        self._index += 1
+        index = self._index
+        self._seen_to = self._starts[index] + len(self._texts[index])
+        self._index = index + 1
 
     # Comments
 
     def _hoist(self, item: Item) -> None:
         """Move the comments before the current token, amid an item, to the lines above it."""
-        for comment in self._token().comments:
-            item.hoisted_comments.append(comment.text)
-            self._seen_to = comment.offset + len(comment.text)
+        comments = self._comments.get(self._index)
+        if comments:
+            if item.hoisted_comments is None:
+                item.hoisted_comments = []
+            item.hoisted_comments += [comment.text for comment in comments]
+            self._see(comments[-1])
 
-    def _comments_before(self, last: Item | None, block: Block) -> list[Line]:
+    def _comments_before(self, last: Item | None, block: Block) -> Sequence[Line]:
         """The comments in front of an item or closing bracket.
 
         One on the line of what comes before stays there: with the last item, or else with the
         opening bracket.
         """
-        lines, self._waiting = self._waiting, []
-        for comment in self._token().comments:
+        waiting, self._waiting = self._waiting, ()
+        lines = list(waiting)
+        for comment in self._comments.get(self._index, ()):
             is_trailing = not lines and self._is_same_line(comment.offset)
             if is_trailing and last is not None and last.trailing_comment is None:
                 last.trailing_comment = comment.text
@@ -195,8 +252,11 @@ class _Reader:
                 block.opening_comment = comment.text
             else:
                 lines.append(Line(comment.text, self._blank_line_before(comment.offset)))
-            self._seen_to = comment.offset + len(comment.text)
+            self._see(comment)
         return lines
+
+    def _see(self, comment: Comment) -> None:
+        self._seen_to = comment.offset + len(comment.text)
 
     def _is_same_line(self, offset: int) -> bool:
         return "\n" not in self._text[self._seen_to : offset]

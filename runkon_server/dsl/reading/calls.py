@@ -27,6 +27,8 @@ def read_call(cursor: Cursor) -> Call | CallWorkflow:
     agent = read_agent(cursor)
     span = cursor.span_from(start)
     options = read_optional_block(cursor, "call", span)
+    if not options:
+        return Call(agent=agent, span=span)
     return Call(
         agent=agent,
         retries=retries(options) or 0,

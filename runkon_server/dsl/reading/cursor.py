@@ -130,6 +130,10 @@ class Cursor:
             self.index += 1
             self.kind = self._kinds[self.index]
 
+    def go_to(self, index: int) -> None:
+        """Step over everything in front of a token."""
+        self.index, self.kind = index, self._kinds[index]
+
     def accept(self, kind: str) -> bool:
         """Step over the current token if it is of this kind."""
         if self.kind != kind:
@@ -153,7 +157,7 @@ class Cursor:
             if kind in OPENERS:
                 index = self._brackets.closer_of.get(index, self._last - 1)
             index += 1
-        self.index, self.kind = index, kinds[index]
+        self.go_to(index)
 
     # Complaining
 

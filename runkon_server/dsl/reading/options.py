@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from runkon_server.dsl import codes, limits
@@ -30,6 +31,8 @@ _Word = TypeVar("_Word", bound="StrEnum")
 _NUMBER: Final = re.compile(r"\+?([0-9]+)")
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
 _DIGITS_MAX: Final = 10
+_SUSPECTS: Final = 5
+"""Unknown options that are compared with those missing; a longer list is no slip of the pen."""
 _REQUIRED: Final = {
     construct: tuple(name for name, key in keys.items() if key.required)
     for construct, keys in KEYS.items()
@@ -46,6 +49,9 @@ class Options:
 
     def __contains__(self, key: str) -> bool:
         return key in self._pairs
+
+    def __bool__(self) -> bool:
+        return bool(self._pairs)
 
     # Typed access: None when the option is absent or unusable; the latter has been reported.
 
@@ -245,8 +251,9 @@ class Options:
 
     def _report_missing(self, construct: str, span: Span, missing: list[str]) -> None:
         """Report missing options; a misspelt one is reported where it stands."""
-        for key, pair in self._pairs.items():
-            if key not in KEYS[construct] and (meant := nearest(key, missing)) is not None:
+        unknown = ((key, pair) for key, pair in self._pairs.items() if key not in KEYS[construct])
+        for key, pair in islice(unknown, _SUSPECTS):
+            if (meant := nearest(key, missing)) is not None:
                 self._problems.report(
                     codes.MISSING_OPTION,
                     pair.start,
@@ -260,7 +267,8 @@ class Options:
             self._problems.report(codes.MISSING_OPTION, span.offset, span.end, message)
 
     def _text(self, key: str) -> Text | None:
-        value = self.value(key)
+        pair = self._pairs.get(key)
+        value = None if pair is None else pair.value
         if value is None or isinstance(value, Text):
             return value
         shape = "list" if isinstance(value, TextList) else "map"

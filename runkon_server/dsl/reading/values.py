@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from runkon_server.dsl import codes
+from runkon_server.dsl import codes, limits
 from runkon_server.dsl.strings import unquote
 from runkon_server.dsl.tokens import (
     EOF,
@@ -61,6 +61,26 @@ _WORDS = KEYWORDS | {IDENT}
 _VALUE_STARTS = (_WORDS - NODE_KEYWORDS) | {STRING, INT, "[", "{"}
 _AFTER_JUNK = frozenset({"}", EOF}) | NODE_KEYWORDS
 _AFTER_VALUE = _AFTER_JUNK | {"]", ","}
+_EXTENDS_VALUE = frozenset({".", "="})
+_PLAIN_KINDS = frozenset({IDENT, STRING})
+_PLAIN_MAX = limits.STRING_BYTES // 4
+
+
+def _plain(cursor: Cursor, index: int) -> Text | None:
+    """The value at a token, if it is one word or text about which nothing can be said.
+
+    Most values are: they are read without the detours that telling mistakes apart takes.
+    """
+    tokens = cursor.tokens
+    kind = tokens.kinds[index]
+    if kind not in _PLAIN_KINDS or tokens.kinds[index + 1] in _EXTENDS_VALUE:
+        return None
+    text, start = tokens.texts[index], tokens.starts[index]
+    if kind == IDENT:
+        return Text(text, start, start + len(text))
+    if len(text) > _PLAIN_MAX or "\\" in text:
+        return None
+    return Text(text[1:-1], start, start + len(text), quoted=True)
 
 
 def read_value(cursor: Cursor, *, of: str) -> Value | None:
@@ -146,6 +166,9 @@ def _read_list(cursor: Cursor, of: str) -> TextList:
     cursor.advance()
     items: list[Text] = []
     while cursor.kind != "]":
+        _read_plain_elements(cursor, items)
+        if cursor.kind == "]":
+            break
         if cursor.kind in {EOF, "}"} or cursor.at_pair():
             cursor.expected("]", hint=f"the list of `{of}` is not closed")
             return TextList(tuple(items), start, cursor.previous_end)
@@ -157,6 +180,14 @@ def _read_list(cursor: Cursor, of: str) -> TextList:
         cursor.count_entry(len(items), of)
     cursor.advance()
     return TextList(tuple(items), start, cursor.previous_end)
+
+
+def _read_plain_elements(cursor: Cursor, items: list[Text]) -> None:
+    kinds, index = cursor.tokens.kinds, cursor.index
+    while len(items) < limits.ENTRIES and (item := _plain(cursor, index)) is not None:
+        items.append(item)
+        index += 2 if kinds[index + 1] == "," else 1
+    cursor.go_to(index)
 
 
 def _skip_equals(cursor: Cursor, of: str) -> None:
@@ -208,6 +239,10 @@ def read_pair(cursor: Cursor, *, nested: bool = False) -> Pair:
         nested: inside a map, where lists and maps cannot stand.
     """
     key, start, end = cursor.text, cursor.start, cursor.end
+    value = _plain(cursor, cursor.index + 2)
+    if value is not None:
+        cursor.go_to(cursor.index + 3)
+        return Pair(key, value, start, end)
     cursor.advance()
     cursor.advance()
     return Pair(key, _read_pair_value(cursor, key, nested=nested), start, end)
