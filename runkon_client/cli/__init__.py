@@ -1,7 +1,8 @@
 """The command line `runkon`: start runs, watch them, answer gates, keep workflows, run workers.
 
 Each command lives in a module of its own that is imported when it is asked for: `runkon --help`
-needs neither gRPC nor the drawing library.
+needs neither gRPC nor the drawing library. Those of `EXTENSIONS` come from the server's package, by
+way of its entry points.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from runkon_client.cli.exits import explain
+from runkon_client.cli.extensions import fetch_definition, load_extension
 from runkon_client.cli.session import server_options
 
 if TYPE_CHECKING:
@@ -43,6 +45,12 @@ def _workflows() -> click.Command:
     return workflows
 
 
+def _graph() -> click.Command:
+    from runkon_client.cli.graphing import graph
+
+    return graph
+
+
 def _worker() -> click.Command:
     from runkon_client.cli.worker import worker
 
@@ -61,9 +69,17 @@ COMMANDS: Final[dict[str, tuple[Callable[[], click.Command], str]]] = {
     "gates": (_gates, "List the gates that wait, approve and reject."),
     "workflows": (_workflows, "Store, list, show and check workflows."),
     "worker": (_worker, "Run a worker that offers the actions of a Python module."),
+    "graph": (_graph, "Draw a workflow file or a run."),
     "demo": (_demo, "Take the guided tour: a server, a worker, a workflow with a gate."),
 }
 """How each command is imported, and its line in the help."""
+
+EXTENSIONS: Final[dict[str, str]] = {
+    "check": "Check workflow files, and say what is wrong with them.",
+    "fmt": "Bring workflow files into the canonical layout.",
+    "lsp": "Serve editors: diagnostics, completion, hover, formatting.",
+}
+"""The line in the help of each command from elsewhere: nothing is imported to show it."""
 
 
 class LazyGroup(click.Group):
@@ -71,7 +87,7 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """All names, in the order of the table."""
-        return list(COMMANDS)
+        return [*COMMANDS, *EXTENSIONS]
 
     def get_command(
         self,
@@ -79,6 +95,8 @@ class LazyGroup(click.Group):
         cmd_name: str,
     ) -> click.Command | None:
         """The command of that name; None if there is none."""
+        if cmd_name in EXTENSIONS:
+            return load_extension(cmd_name)
         entry = COMMANDS.get(cmd_name)
         return None if entry is None else entry[0]()
 
@@ -87,9 +105,11 @@ class LazyGroup(click.Group):
         ctx: click.Context,  # noqa: ARG002 - click's signature
         formatter: click.HelpFormatter,
     ) -> None:
-        """List the commands from the table, without importing any of them."""
+        """List the commands from the tables, without importing any of them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+        with formatter.section("Commands on workflow files, without a server"):
+            formatter.write_dl(list(EXTENSIONS.items()))
 
 
 @click.group(
@@ -101,9 +121,11 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="runkon")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Start and follow durable workflows, and answer the gates where they wait for a person."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a sign shows another, rather than ending the command.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    context.obj = fetch_definition

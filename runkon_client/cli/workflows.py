@@ -9,7 +9,7 @@ import click
 
 from runkon_client.cli.exits import Exit, explain
 from runkon_client.cli.formatting import format_files
-from runkon_client.cli.graphing import graph
+from runkon_client.cli.graphing import graph_by_server
 from runkon_client.cli.session import (
     ServerGroup,
     Settings,
@@ -35,7 +35,7 @@ def workflows() -> None:
 
 
 workflows.add_command(format_files)
-workflows.add_command(graph)
+workflows.add_command(graph_by_server)
 
 
 @workflows.command(epilog=explain(failed="a file was refused"))

@@ -9,7 +9,9 @@ from runkon_server.dsl.ast import Parallel
 from runkon_server.dsl.checking.children import check_children
 from runkon_server.dsl.checking.composition import check_composition
 from runkon_server.dsl.checking.loops import check_loops
+from runkon_server.dsl.checking.material import check_material
 from runkon_server.dsl.checking.providers import check_providers
+from runkon_server.dsl.checking.scripts import check_scripts
 from runkon_server.dsl.checking.serving import check_serving
 from runkon_server.dsl.checking.steps import check_steps
 from runkon_server.dsl.checking.variables import check_variables
@@ -19,12 +21,12 @@ from runkon_server.dsl.queries import all_nodes
 from runkon_server.dsl.reserved import ENGINE_VARIABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator
 
     from runkon_server.dsl.ast import Definition
     from runkon_server.dsl.diagnostics import Diagnostic
 
-__all__ = ["Provider", "World", "check", "check_all"]
+__all__ = ["Provider", "World", "check"]
 
 
 def check(definition: Definition, world: World = NOWHERE_IN_PARTICULAR) -> tuple[Diagnostic, ...]:
@@ -34,29 +36,7 @@ def check(definition: Definition, world: World = NOWHERE_IN_PARTICULAR) -> tuple
         definition: the workflow to check. Those it calls are looked at, but not checked.
         world: what is known about where it will run.
     """
-    return _check(definition, world, Library(world.load))
-
-
-def check_all(
-    definitions: Mapping[str, Definition], world: World = NOWHERE_IN_PARTICULAR
-) -> dict[str, tuple[Diagnostic, ...]]:
-    """The findings for each workflow of a set.
-
-    Args:
-        definitions: by the name under which others call them; they may call each other.
-        world: what is known about where they will run; its loader is asked for all others.
-    """
-
-    def load(name: str) -> Definition | str:
-        if name in definitions:
-            return definitions[name]
-        return "no such workflow" if world.load is None else world.load(name)
-
-    library = Library(load)
-    return {name: _check(each, world, library) for name, each in definitions.items()}
-
-
-def _check(definition: Definition, world: World, library: Library) -> tuple[Diagnostic, ...]:
+    library = Library(world.load)
     return in_order(
         [
             *check_steps(definition, library),
@@ -64,6 +44,8 @@ def _check(definition: Definition, world: World, library: Library) -> tuple[Diag
             *check_composition(definition, library),
             *check_providers(definition, world.providers),
             *check_serving(definition, world, library),
+            *check_material(definition, world),
+            *check_scripts(definition, world.scripts),
             *check_loops(definition, library),
             *check_variables(definition),
             *_check_targets(definition, world.targets),

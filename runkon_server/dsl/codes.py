@@ -146,6 +146,9 @@ BAD_FILTER: Final = _meaning("WF518", "provider does not take this filter")
 UNKNOWN_TARGET: Final = _meaning("WF519", "target is not one of those allowed")
 CIRCULAR_CALL: Final = _meaning("WF520", "workflows call each other in a circle")
 CALLS_TOO_DEEP: Final = _meaning("WF521", "workflows call each other too deeply")
+SCRIPT_NOT_FOUND: Final = _meaning("WF522", "script is not where it is looked for")
+SCRIPT_UNREADABLE: Final = _meaning("WF523", "nothing can be learnt about a script")
+SCRIPT_NOT_EXECUTABLE: Final = _meaning("WF524", "script is not executable")
 UNSERVED_ACTION: Final = _meaning("WF525", "nobody serves the action of a call")
 UNSERVED_BRANCH: Final = _meaning("WF526", "nobody serves the action of a parallel call")
 UNSERVED_GATE: Final = _meaning("WF528", "nobody resolves gates of this type")
@@ -157,6 +160,12 @@ UNCHANGING_LOOP: Final = _warning("WF555", "nothing in a loop can change its con
 NEVER_REACHED: Final = _warning("WF556", "step behind a certain failure")
 UNKNOWN_PLACEHOLDER: Final = _warning("WF557", "placeholder without a value")
 PLACEHOLDER_IN_PROMPT: Final = _warning("WF558", "placeholder in the prompt of a gate")
+NAME_TWICE: Final = _warning("WF559", "two files declare the same workflow")
+FILE_NAME: Final = _warning("WF560", "file is not named like its workflow")
+UNKNOWN_SNIPPET: Final = _meaning("WF561", "prompt snippet is not there")
+UNKNOWN_SCHEMA: Final = _meaning("WF562", "output schema is not there")
+BAD_SCHEMA: Final = _meaning("WF563", "output schema cannot be used")
+UNKNOWN_IDENTITY: Final = _warning("WF564", "nobody knows the identity to run as")
 
 UNSUPPORTED: Final = _add(
     Group.UNSUPPORTED, Severity.ERROR, "WF601", "not served by this version of the server"

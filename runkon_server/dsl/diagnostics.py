@@ -7,7 +7,8 @@ import unicodedata
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from runkon_server.dsl.codes import CODES, Code, Group, Severity
+from runkon_server.dsl import limits
+from runkon_server.dsl.codes import CODES, MORE_WARNINGS, TOO_MANY_PROBLEMS, Code, Group, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _EXCERPT_WIDTH: Final = 100
 _WORD_MAX: Final = 40
 _SIMILARITY: Final = 0.6
+_MORE: Final = frozenset({TOO_MANY_PROBLEMS.id, MORE_WARNINGS.id})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,19 @@ def strict(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
 def in_order(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
     """The same problems from the top of the text to its end."""
     return tuple(sorted(diagnostics, key=lambda each: (each.span.offset, each.code)))
+
+
+def first_problems(found: Sequence[Diagnostic]) -> tuple[Diagnostic, ...]:
+    """As many as are shown, in the order of the source.
+
+    If need be errors go before warnings, and before them what says that there are more.
+    """
+    if len(found) <= limits.PROBLEMS:
+        return tuple(found)
+    by_weight = sorted(
+        found, key=lambda each: (each.code not in _MORE, each.severity is not Severity.ERROR)
+    )
+    return in_order(by_weight[: limits.PROBLEMS])
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str | None:

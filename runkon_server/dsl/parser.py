@@ -25,6 +25,8 @@ class ParseResult:
 
     definition: Definition | None
     """None exactly when there is an error among the diagnostics."""
+    sketch: Definition | None
+    """The definition as far as it could be made out in spite of errors; None: not at all."""
     diagnostics: tuple[Diagnostic, ...]
     """Errors and warnings, from the top of the text to its end."""
     source: Source
@@ -48,16 +50,19 @@ def parse(text: str, label: str, *, edition: int = FIRST_EDITION) -> ParseResult
     """
     source = Source(text, label)
     problems = Problems(source)
-    definition = tokens = None
+    sketch = tokens = None
     try:
         tokens = tokenise(source, problems)
         cursor = Cursor(tokens, problems, edition=edition)
-        definition = WorkflowReader(cursor, label).read()
+        sketch = WorkflowReader(cursor, label).read()
     except StopReading:
-        definition = None
+        sketch = None
     diagnostics = problems.in_order()
-    if has_errors(diagnostics):
-        definition = None
+    definition = None if has_errors(diagnostics) else sketch
     return ParseResult(
-        definition=definition, diagnostics=diagnostics, source=source, tokens=tokens
+        definition=definition,
+        sketch=sketch,
+        diagnostics=diagnostics,
+        source=source,
+        tokens=tokens,
     )

@@ -6,15 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runkon_server.dsl.check import World, check
+from runkon_server.dsl.checking.sketches import check_sketch
 from runkon_server.dsl.codes import Group, Severity
-from runkon_server.dsl.diagnostics import has_errors, in_order, strict
+from runkon_server.dsl.diagnostics import first_problems, has_errors, in_order, strict
 from runkon_server.dsl.parser import parse
 from runkon_server.dsl.strings import FIRST_EDITION
 from runkon_server.dsl.unsupported import refuse_unsupported
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from runkon_server.dsl.ast import Definition
     from runkon_server.dsl.diagnostics import Diagnostic
+    from runkon_server.dsl.parser import ParseResult
     from runkon_server.dsl.source import Source
 
 
@@ -27,7 +31,7 @@ class Report:
     parsed: Definition | None
     """What the text says, whether it can be run or not; None if it could not be read."""
     diagnostics: tuple[Diagnostic, ...]
-    """Errors and warnings, from the top of the text to its end."""
+    """Errors and warnings, from the top of the text to its end; at most `limits.PROBLEMS`."""
     source: Source
 
     @property
@@ -58,15 +62,34 @@ def validate(
         is_strict: take warnings for errors.
         edition: of the language, as for `parse`.
     """
-    result = parse(text, label, edition=edition)
-    diagnostics = result.diagnostics
+    return judge(parse(text, label, edition=edition), world, is_strict=is_strict)
+
+
+def judge(
+    result: ParseResult,
+    world: World | None = None,
+    *,
+    is_strict: bool = False,
+    further: Iterable[Diagnostic] = (),
+) -> Report:
+    """The whole judgement on a text that was read. Arguments as for `validate`.
+
+    A text with errors is checked as well, as far as it could be made out.
+
+    Args:
+        further: found by the caller.
+    """
+    world = world or World()
     if result.definition is not None:
-        found = check(result.definition, world or World())
-        diagnostics = (*diagnostics, *found, *refuse_unsupported(result.definition))
-    diagnostics = in_order(strict(diagnostics) if is_strict else diagnostics)
-    definition = None if has_errors(diagnostics) else result.definition
+        found = check(result.definition, world)
+        found = (*found, *refuse_unsupported(result.definition))
+    else:
+        found = check_sketch(result, world)
+    diagnostics = first_problems(in_order([*result.diagnostics, *found, *further]))
+    if is_strict:
+        diagnostics = strict(diagnostics)
     return Report(
-        definition=definition,
+        definition=None if has_errors(diagnostics) else result.definition,
         parsed=result.definition,
         diagnostics=diagnostics,
         source=result.source,

@@ -109,7 +109,8 @@ def imported_by(path: Path) -> Iterator[str]:
 
 def entry_points() -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return {target.partition(":")[0] for target in project["scripts"].values()}
+    groups = [project["scripts"], *project["entry-points"].values()]
+    return {target.partition(":")[0] for group in groups for target in group.values()}
 
 
 def test_every_shipped_module_is_used() -> None:

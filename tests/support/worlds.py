@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from runkon_server.dsl.check import Provider, World
+from runkon_server.dsl.checking.world import ScriptLookup
 from support.workflows import accepted
 
 if TYPE_CHECKING:
@@ -61,10 +62,26 @@ def load(name: str) -> Definition | str:
     return WORKFLOWS.get(name, "no such file")
 
 
+SCRIPTS: Final = {
+    "bin/build": ScriptLookup(searched=("bin/build",), found="bin/build", mode=0o755),
+    "bin/plain": ScriptLookup(searched=("bin/plain",), found="bin/plain", mode=0o644),
+    "bin/locked": ScriptLookup(searched=("bin/locked",), found="bin/locked", reason="no rights"),
+    "bin/": ScriptLookup(searched=("bin/",), found="bin/", mode=0o755, is_file=False),
+}
+
+
+def find_script(path: str) -> ScriptLookup:
+    return SCRIPTS.get(path, ScriptLookup(searched=(path, f"more/{path}")))
+
+
 WORLD: Final = World(
     load=load,
     providers=PROVIDERS,
     targets=("worktree", "repo"),
     actions=("build", "test"),
     gate_types=("human_review", "human_approval"),
+    scripts=find_script,
+    snippets=("house-style",),
+    schemas={"verdict": None, "broken": "it has no fields"},
+    identities=("bot",),
 )

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def check_serving(definition: Definition, world: World, library: Library) -> Iterator[Diagnostic]:
     """Report actions and gates that nobody serves, in the workflow and in all it calls.
 
-    What is found in a called workflow is reported where it is called, with its name in front.
-    Agents of `on_fail` are not looked at.
+    What is found in a called workflow is reported where it is called, with its name in front,
+    unless that is checked by itself. Agents of `on_fail` are not looked at.
     """
     if world.actions is None and world.gate_types is None:
         return
@@ -34,7 +34,7 @@ class _Service:
     def __init__(self, world: World, library: Library) -> None:
         self._world = world
         self._library = library
-        self._visited: set[str] = set()
+        self._visited = set(world.members)
 
     def check(self, definition: Definition, span: Span | None, prefix: str) -> Iterator[Diagnostic]:
         """Check one workflow; findings go to `span`, or where they are if it is None."""

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
     from runkon_server.dsl.ast import Definition, Pairs
 
-    Loader: TypeAlias = Callable[[str], Definition | str]
+    Loader: TypeAlias = Callable[[str], Definition | str | None]
+    ScriptFinder: TypeAlias = Callable[[str], "ScriptLookup"]
 
 
 class Provider(Protocol):
@@ -35,18 +36,47 @@ class Provider(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScriptLookup:
+    """What a file system says about the path of a script."""
+
+    searched: tuple[str, ...]
+    """Every place that was looked at, in order."""
+    found: str | None = None
+    """The place where something is; None: nowhere."""
+    mode: int | None = None
+    """Its permission bits; None: `reason` says why they are not known."""
+    is_file: bool = True
+    """Whether it is a regular file, not a directory or a device."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """Where a workflow will run. What is None is not known, and nothing is concluded from it."""
 
     load: Loader | None = None
-    """Gives the workflow of a name, or a text that says why it cannot. Asked once per name."""
+    """Gives the workflow of a name, a text that says why there is none, or None if it cannot tell.
+
+    Asked once per name.
+    """
+    members: Collection[str] = ()
+    """Workflows that are checked too: what is wrong inside them is not said at their callers."""
     providers: Mapping[str, Provider] | None = None
     targets: Collection[str] | None = None
     """Allowed words in `targets`."""
     actions: Collection[str] | None = None
-    """Agents, by the full text of their reference, that some worker serves."""
+    """Agents, by the full text of their reference, that some worker serves; None also if there is
+    a worker that serves any."""
     gate_types: Collection[str] | None = None
     """Types of gates that somebody resolves, other than `quality_gate`."""
+    scripts: ScriptFinder | None = None
+    """Looks for a relative path without `..` where scripts lie, never outside of it."""
+    snippets: Collection[str] | None = None
+    """Prompt snippets by the names that `with` uses."""
+    schemas: Mapping[str, str | None] | None = None
+    """Output schemas by the names that `output` uses: why one cannot be used, None if it can."""
+    identities: Collection[str] | None = None
+    """Whom steps may run as."""
 
 
 NOWHERE_IN_PARTICULAR = World()
@@ -57,7 +87,7 @@ class Library:
 
     def __init__(self, load: Loader | None) -> None:
         self._load = load
-        self._known: dict[str, Definition | str] = {}
+        self._known: dict[str, Definition | str | None] = {}
 
     @property
     def is_open(self) -> bool:

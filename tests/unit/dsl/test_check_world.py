@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runkon_server.dsl.check import World, check, check_all
+from runkon_server.dsl.check import World, check
 from support.workflows import accepted
 from support.worlds import WORLD, load, named
 
@@ -251,32 +251,6 @@ def test_placeholders_must_be_able_to_resolve(text: str, expected: list[str]) ->
 def test_items_give_values_to_the_inputs_of_a_foreach() -> None:
     text = each("list", 'inputs = { a = "{{item.id}}" b = "{{other}}" }')
     assert found(text, World()) == ["WF557"]
-
-
-def test_a_set_of_workflows_is_checked_together() -> None:
-    """They may call each other; what is not among them is looked for in the world."""
-    definitions = named(
-        {
-            "top": "call workflow middle if build.m { }",
-            "middle": "inputs { name } call workflow leaf call workflow gone",
-            "alone": "call workflow alone",
-        }
-    )
-    results = check_all(definitions, World(load=load))
-
-    assert {name: [p.code for p in problems] for name, problems in results.items()} == {
-        "top": ["WF509", "WF501"],
-        "middle": ["WF508"],
-        "alone": ["WF520"],
-    }
-
-
-def test_a_set_without_a_world_knows_only_itself() -> None:
-    results = check_all(named({"a": "call workflow gone"}))
-
-    assert [problem.message for problem in results["a"]] == [
-        "the workflow `gone` cannot be loaded: no such workflow"
-    ]
 
 
 def test_findings_come_from_the_top_of_the_text_to_its_end() -> None:

@@ -13,7 +13,7 @@ from runkon_server.dsl.diagnostics import Diagnostic, diagnostic, did_you_mean, 
 from runkon_server.dsl.parser import parse
 from runkon_server.dsl.snapshot import dump, load
 from runkon_server.dsl.source import Source
-from runkon_server.dsl.unsupported import refuse_unsupported
+from runkon_server.dsl.validate_set import validate_set
 from support.workflows import accepted, read, wrap
 from support.worlds import WORLD
 
@@ -27,6 +27,8 @@ FILES: Final[dict[str, str]] = {
     "WF202": "workflow w { } @workflow v { }",
     "WF203": "workflow w { call x@",
     "WF519": "@workflow w { meta { targets = [moon] } }",
+    "WF559": "@workflow twice { call build }",
+    "WF560": "@workflow v { call build }",
     "WF402": "@" + " " * (limits.SOURCE_BYTES + 1),
 }
 CONTENTS: Final[dict[str, str]] = {
@@ -101,6 +103,9 @@ CONTENTS: Final[dict[str, str]] = {
     "WF518": "@foreach f { over = list max_parallel = 1 workflow = leaf filter = { a = b } }",
     "WF520": "@call workflow w",
     "WF521": "@call workflow deep1",
+    "WF522": '@script s { run = "bin/gone --all" }',
+    "WF523": '@script s { run = "bin/locked" }',
+    "WF524": '@script s { run = "bin/plain" }',
     "WF525": "@call x",
     "WF526": "parallel { @call x }",
     "WF528": "@gate deploy { }",
@@ -110,17 +115,18 @@ CONTENTS: Final[dict[str, str]] = {
     "WF556": "do { max_iterations = 2 stuck_after = 1 call x } while x.m @call y",
     "WF557": '@script s { run = "make {{targt}}" }',
     "WF558": '@gate human_review { prompt = "Ship {{version}}?" }',
+    "WF561": "@call build { with = [hous-style] }",
+    "WF562": "@call build { output = verdct }",
+    "WF563": "parallel { @call build { output = broken } }",
+    "WF564": "@call build { as = stranger }",
 }
 EXAMPLES: Final = FILES | {code: wrap(text) for code, text in CONTENTS.items()}
 
 
 def everything(text: str) -> Iterable[Diagnostic]:
-    """What the parser, the checker and the server have to say about a file."""
-    result = parse(text, "w.wf")
-    yield from result.diagnostics
-    if result.definition is not None:
-        yield from check(result.definition, WORLD)
-        yield from refuse_unsupported(result.definition)
+    """What the parser, the checker and the server have to say about a file that is not alone."""
+    files = {"other.wf": parse("workflow twice { }", "other.wf"), "w.wf": parse(text, "w.wf")}
+    return validate_set(files, WORLD)["w.wf"].diagnostics
 
 
 def split(example: str) -> tuple[str, int]:

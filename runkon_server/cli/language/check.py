@@ -1,0 +1,162 @@
+"""`runkon check`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from runkon_server.cli.language.documents import json_of, sarif_of
+from runkon_server.cli.language.excerpts import show
+from runkon_server.cli.language.files import (
+    STDIN,
+    Refusals,
+    UnreadableError,
+    find_files,
+    label_of,
+)
+from runkon_server.cli.language.known import read_known
+from runkon_server.cli.language.outcomes import choose_colour, explain, leave
+from runkon_server.cli.language.surroundings import Neighbours, ScriptFolders
+from runkon_server.dsl.check import World
+from runkon_server.dsl.codes import Severity
+from runkon_server.dsl.parser import parse
+from runkon_server.dsl.validate_set import validate_set
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from runkon_server.cli.language.surroundings import Fetch
+    from runkon_server.dsl.parser import ParseResult
+    from runkon_server.dsl.validate import Report
+
+
+@click.command(
+    epilog=explain(clean="no errors", found="errors"),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.option("--strict", is_flag=True, help="Take warnings for errors.")
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(["text", "json", "sarif"]),
+    default="text",
+    show_default=True,
+    help="For people, for programs, or for code scanners.",
+)
+@click.option(
+    "--known",
+    metavar="FILE",
+    help="What there is where they will run (TOML: actions, gate_types, targets, providers,"
+    " identities, snippets, schemas); a use of any other is reported.",
+)
+@click.option(
+    "--server",
+    metavar="HOST:PORT",
+    help="Look there for called workflows that are no files here.",
+)
+@click.option(
+    "--scripts",
+    multiple=True,
+    metavar="FOLDER",
+    help="Where the paths in `script` steps begin; may be repeated.  [default: .]",
+)
+@click.option("--no-scripts", is_flag=True, help="Do not look for scripts.")
+@click.pass_context
+def check(
+    context: click.Context,
+    paths: tuple[str, ...],
+    *,
+    strict: bool,
+    format_name: str,
+    known: str | None,
+    server: str | None,
+    scripts: tuple[str, ...],
+    no_scripts: bool,
+) -> None:
+    """Check workflow files, and say what is wrong with them.
+
+    A folder means all `.wf` files in it and below; - is standard input; without a PATH it is the
+    working directory. All are checked as one set: they may call each other.
+    """
+    if scripts and no_scripts:
+        raise click.UsageError("--scripts says where to look; it does not go with --no-scripts")
+    choose_colour(context)
+    paths = paths or (".",)
+    refusals = Refusals()
+    results = read_all(find_files(paths, refusals), refusals)
+    world = World() if known is None else _known(known)
+    world = replace(
+        world,
+        load=neighbours_of(paths, None if server is None else _fetcher(context, server)),
+        scripts=None if no_scripts else ScriptFolders(scripts or (".",)),
+    )
+    reports = validate_set(results, world, is_strict=strict)
+    match format_name:
+        case "json":
+            click.echo(json_of(reports, refusals.told))
+        case "sarif":
+            click.echo(sarif_of(reports, _version()))
+        case _:
+            _tell(reports)
+    leave(
+        found=any(report.definition is None for report in reports.values()),
+        unreadable=bool(refusals.told),
+    )
+
+
+def read_all(files: Sequence[str], refusals: Refusals) -> dict[str, ParseResult]:
+    """What each file says, by its label; what cannot be read is left out."""
+    texts = {label_of(path): refusals.read(path) for path in files}
+    return {label: parse(text, label) for label, text in texts.items() if text is not None}
+
+
+def neighbours_of(
+    paths: Sequence[str], fetch: Callable[[str], str | None] | None = None
+) -> Neighbours:
+    """Where to look for workflows beyond the arguments."""
+    singles = [Path(path) for path in paths if path == STDIN or not Path(path).is_dir()]
+    folders = [path.parent for path in singles if str(path) != STDIN]
+    return Neighbours(folders, is_whole=not singles, fetch=fetch)
+
+
+def _known(path: str) -> World:
+    try:
+        return read_known(path)
+    except UnreadableError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _fetcher(context: click.Context, address: str) -> Callable[[str], str | None]:
+    """Asks the server by way of the program that runs this command, which is a client of it."""
+    fetch: Fetch = context.find_root().obj
+    return lambda name: fetch(address, name)
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("runkon")
+
+
+def _tell(reports: Mapping[str, Report]) -> None:
+    for report in reports.values():
+        show(report.diagnostics, report.source)
+    if not reports:
+        click.echo("no workflow files found", err=True)
+        return
+    count = Counter(each.severity for report in reports.values() for each in report.diagnostics)
+    files = _counted(len(reports), "file")
+    errors, warnings = count[Severity.ERROR], count[Severity.WARNING]
+    if not errors and not warnings:
+        click.echo(f"{files} checked, nothing to complain about")
+        return
+    click.echo(f"{files} checked: {_counted(errors, 'error')}, {_counted(warnings, 'warning')}")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

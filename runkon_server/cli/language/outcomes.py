@@ -1,0 +1,44 @@
+"""Exit codes of the commands on files, and whether their output is coloured."""
+
+from __future__ import annotations
+
+import os
+from enum import IntEnum
+from typing import Final
+
+import click
+
+
+class Outcome(IntEnum):
+    """What an exit code says."""
+
+    CLEAN = 0
+    FOUND = 1
+    UNREADABLE = 2
+
+
+EPILOG: Final = "Exit codes: 0 {clean}, 1 {found}, 2 wrong usage, or a file cannot be {used}."
+
+
+def explain(*, clean: str, found: str, used: str = "read") -> str:
+    """The exit codes of a command, for its help."""
+    return EPILOG.format(clean=clean, found=found, used=used)
+
+
+def choose_colour(context: click.Context) -> None:
+    """Let the environment variable NO_COLOR switch colours off; click looks for a terminal."""
+    if os.environ.get("NO_COLOR"):
+        context.color = False
+
+
+def leave(*, found: bool, unreadable: bool) -> None:
+    """End the command; what could not be read weighs more than what was found.
+
+    Raises:
+        click.exceptions.Exit: unless nothing was found and all could be read.
+    """
+    outcome = Outcome.FOUND if found else Outcome.CLEAN
+    if unreadable:
+        outcome = Outcome.UNREADABLE
+    if outcome is not Outcome.CLEAN:
+        raise click.exceptions.Exit(outcome)

@@ -1,0 +1,112 @@
+"""What `runkon check` knows beyond the files: neighbours, stored workflows, scripts on disk."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from runkon_server.cli.language.files import SUFFIX, UnreadableError, read_text
+from runkon_server.dsl.checking.world import ScriptLookup
+from runkon_server.dsl.parser import parse
+from runkon_server.dsl.snapshot import SnapshotError, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from runkon_server.dsl.ast import Definition
+
+    Fetch: TypeAlias = Callable[[str, str], str | None]
+    """Given a server's address and a workflow's name, its snapshot; None: it stores no such one."""
+
+_NOT_IN_SET: Final = "no file here declares it"
+
+
+class Neighbours:
+    """Finds called workflows that are not among the files to be checked.
+
+    First in the folders of the files that were named one by one, then on a server. A set that is
+    made of folders only is taken to be whole: what is nowhere then does not exist.
+
+    Args:
+        folders: where to look for `NAME.wf`.
+        is_whole: whether nothing else can be meant.
+        fetch: asks a server for the snapshot of a name; None: no server is asked.
+    """
+
+    def __init__(
+        self,
+        folders: Iterable[Path],
+        *,
+        is_whole: bool,
+        fetch: Callable[[str], str | None] | None = None,
+    ) -> None:
+        self._folders = tuple(dict.fromkeys(folders))
+        self._is_whole = is_whole
+        self._fetch = fetch
+        self._known: dict[str, Definition | str | None] = {}
+
+    def __call__(self, name: str) -> Definition | str | None:
+        """The workflow, why there is none, or None if that cannot be told."""
+        if name not in self._known:
+            self._known[name] = self._find(name)
+        return self._known[name]
+
+    def _find(self, name: str) -> Definition | str | None:
+        for folder in self._folders:
+            path = folder / f"{name}{SUFFIX}"
+            if path.is_file():
+                return _read(path, name)
+        stored = None if self._fetch is None else self._fetch(name)
+        if stored is not None:
+            try:
+                return load(stored)
+            except SnapshotError as error:
+                return f"the server's version cannot be read: {error}"
+        if self._fetch is not None:
+            return "neither a file here nor the server has it"
+        return _NOT_IN_SET if self._is_whole else None
+
+
+def _read(path: Path, name: str) -> Definition | str | None:
+    try:
+        definition = parse(read_text(str(path)), str(path)).definition
+    except UnreadableError as error:
+        return str(error)
+    if definition is None:
+        return f"{path} has errors"
+    return definition if definition.name == name else None
+
+
+class ScriptFolders:
+    """Looks for scripts on this machine.
+
+    Args:
+        roots: folders, in the order in which they are searched; links that lead out of one do not
+            count.
+    """
+
+    def __init__(self, roots: Sequence[str]) -> None:
+        self._roots = [Path(root) for root in roots]
+
+    def __call__(self, path: str) -> ScriptLookup:
+        """What there is at a relative path."""
+        searched = tuple(str(root / path) for root in self._roots)
+        for root in self._roots:
+            place = root / path
+            try:
+                if not place.resolve(strict=True).is_relative_to(root.resolve()):
+                    continue
+                status = place.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except (OSError, RuntimeError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or str(error)
+                return ScriptLookup(searched=searched, found=str(place), reason=reason)
+            return ScriptLookup(
+                searched=searched,
+                found=str(place),
+                mode=stat.S_IMODE(status.st_mode),
+                is_file=stat.S_ISREG(status.st_mode),
+            )
+        return ScriptLookup(searched=searched)
