@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -124,11 +125,11 @@ def test_an_ended_run() -> None:
         ("human_review", "human_review"),
         ("pr_approval", "pr_approval"),
         ("pr_checks", "pr_checks"),
-        ("moon_phase", None),
+        ("moon_phase", "custom_gate"),
     ],
 )
-def test_what_a_run_waits_for(kind: str, field: str | None) -> None:
-    """The stored object; a kind without a message of its own still names its gate."""
+def test_what_a_run_waits_for(kind: str, field: str) -> None:
+    """The stored object; a type without a message of its own is told as it is."""
     blocked_on = {
         "type": kind,
         "gate_id": STEP,
@@ -140,10 +141,17 @@ def test_what_a_run_waits_for(kind: str, field: str | None) -> None:
     found = render_blocked_on(blocked_on, RUN)
 
     assert (found.WhichOneof("kind"), found.gate_id, found.run_id) == (field, STEP, RUN)
-    if field is not None:
-        assert getattr(found, field).gate_name == "check"
+    assert getattr(found, field).gate_name == "check"
     assert kind != "human_review" or found.human_review.options[0].label == "Yes"
+    assert kind != "moon_phase" or found.custom_gate.type == "moon_phase"
+    assert kind != "moon_phase" or found.custom_gate.options[0].key == "y"
     assert kind != "pr_approval" or found.pr_approval.approvals_needed == 2
+
+
+def test_a_parent_waits_for_the_gate_of_its_child() -> None:
+    blocked_on = {"type": "human_review", "gate_id": "g", "gate_name": "check", "run_id": ulid(2)}
+
+    assert render_blocked_on(blocked_on, RUN).run_id == ulid(2)
 
 
 def test_a_run_shows_what_it_waits_for_only_while_it_waits() -> None:
@@ -305,6 +313,19 @@ SHOWN_GATE = {
     "timeout_s": 60,
     "state": "pending",
 }
+SHOWN_ITEM = {
+    "id": f"{STEP}/4",
+    "step_run_id": STEP,
+    "ordinal": 4,
+    "item_type": "ticket",
+    "item_id": "T-4",
+    "item_ref": "the fourth",
+    "context": {"title": "Fix it"},
+    "blockers": [0, 3],
+    "status": "running",
+    "child_run_id": ulid(2),
+    "child_epoch": 1,
+}
 PAYLOADS: dict[str, dict[str, Any]] = {
     "run_started": {"workflow_name": "w", "workflow_version": 2, "started_by": "zoe"},
     "run_resumed": {"workflow_name": "w", "mode": "normal", "resumed_by": "zoe"},
@@ -326,6 +347,24 @@ PAYLOADS: dict[str, dict[str, Any]] = {
         "vote": {"principal": "zoe", "decision": "approve", "feedback": None},
     },
     "gate_resolved": {"gate": SHOWN_GATE | {"state": "approved", "resolved_by": "zoe"}},
+    "fan_out_items_collected": {
+        "step": SHOWN_STEP | {"role": "foreach", "fan_out_total": 3, "fan_out_skipped": 1},
+        "count": 3,
+    },
+    "fan_out_item_started": {"item": SHOWN_ITEM},
+    "fan_out_item_completed": {
+        "item": SHOWN_ITEM | {"status": "failed", "error": "no"},
+        "counts": {"total": 3, "completed": 1, "failed": 1, "skipped": 0},
+        "truncated": True,
+    },
+    "child_run_started": {"step_id": STEP, "child_run_id": ulid(2), "workflow_name": "child"},
+    "child_run_finished": {
+        "step_id": STEP,
+        "child_run_id": ulid(2),
+        "status": "failed",
+        "error": "no",
+        "fan_out_item_id": f"{STEP}/4",
+    },
     "metrics_updated": {"metrics": {"cost_usd": 2.0}},
     "definition_warning": {"diagnostic": {"code": "WF301", "message": "m", "line": 3}},
     "always_started": {"workflow_status": "cancelled"},
@@ -385,6 +424,49 @@ def test_an_opened_gate_tells_its_deadline_and_a_closed_one_its_end() -> None:
     assert [(each.key, each.label) for each in opened.options] == [("y", "Yes")]
     assert closed.gate.resolve_time.ToDatetime(NOON.tzinfo) == NOON
     assert (closed.gate.resolved_by, closed.HasField("step")) == ("zoe", False)
+
+
+def test_the_items_of_a_foreach() -> None:
+    """Where they stand, what they wait for, when they began and ended, and the counts."""
+    collected = event("fan_out_items_collected", PAYLOADS["fan_out_items_collected"])
+    started = event("fan_out_item_started", PAYLOADS["fan_out_item_started"])
+    completed = event("fan_out_item_completed", PAYLOADS["fan_out_item_completed"])
+
+    counts = collected.fan_out_items_collected.step.fan_out
+    assert (counts.total, counts.completed, counts.skipped) == (3, 0, 1)
+    item = started.fan_out_item_started.item
+    assert (item.run_id, item.step_run_id, item.child_run_id) == (RUN, STEP, ulid(2))
+    assert (item.position, list(item.blockers), item.item_id) == (4, [0, 3], "T-4")
+    assert (item.status, dict(item.context)) == (
+        types_pb2.FAN_OUT_ITEM_STATUS_RUNNING,
+        {"title": "Fix it"},
+    )
+    assert item.dispatch_time.ToDatetime(NOON.tzinfo) == NOON
+    ended = completed.fan_out_item_completed
+    assert (ended.item.error, ended.item.status) == ("no", types_pb2.FAN_OUT_ITEM_STATUS_FAILED)
+    assert ended.item.complete_time.ToDatetime(NOON.tzinfo) == NOON
+    assert (ended.counts.total, ended.counts.failed, ended.truncated) == (3, 1, True)
+
+
+def test_the_end_of_a_child_run_says_how() -> None:
+    finished = event("child_run_finished", PAYLOADS["child_run_finished"]).child_run_finished
+
+    assert (finished.status, finished.error) == (types_pb2.RUN_STATUS_FAILED, "no")
+    assert (finished.child_run_id, finished.fan_out_item_id) == (ulid(2), f"{STEP}/4")
+
+
+def test_every_column_of_a_step_is_shown_or_internal() -> None:
+    """A column that nobody thought of would be missing in silence."""
+    internal = {"workflow_run_id", "at", "step_key", "retryable", "fatal"}
+    times = {"started_at", "ended_at"}
+    gate = {each.name for each in fields(StepRow) if each.name.startswith("gate_")}
+    counts = {f"fan_out_{name}" for name in ("total", "completed", "failed", "skipped")}
+    columns = {each.name for each in fields(StepRow)} - internal - times - gate - counts
+    shown = {"context_out": "context", "markers_out": "markers"}
+
+    assert {shown.get(name, name) for name in columns} <= set(
+        types_pb2.Step.DESCRIPTOR.fields_by_name
+    )
 
 
 def test_a_retry_says_when() -> None:

@@ -835,7 +835,9 @@ class GateResolved(_message.Message):
 
     @_builtins.property
     def step(self) -> _types_pb2.Step:
-        """The step's row after the change."""
+        """The step's row after the change, if the end of the run closed the gate. Otherwise unset: a
+        StepCompleted, StepFailed or StepTimedOut follows.
+        """
 
     def __init__(
         self,

@@ -168,7 +168,9 @@ Global___CheckState: _TypeAlias = CheckState  # noqa: Y015
 
 @_typing.final
 class Gate(_message.Message):
-    """Gate is one place where one run waits. Every field is output only."""
+    """Gate is one place where one run waits. Every field is output only. In events, what it says of its
+    run (`namespace`, `workflow_name`, `display_name`, `labels`) is left empty.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

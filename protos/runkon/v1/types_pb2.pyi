@@ -1146,7 +1146,9 @@ class FanOutItem(_message.Message):
     position: _builtins.int
     """Place in the provider's order, from 0."""
     structured_output: _builtins.str
-    """JSON text of the last structured output of its child run; empty if there is none, and in events."""
+    """JSON text of the last structured output of its child run; empty if there is none, and in
+    events.
+    """
     run_id: _builtins.str
     """The run that the `foreach` belongs to."""
     error: _builtins.str

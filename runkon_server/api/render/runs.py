@@ -77,13 +77,13 @@ def render_run(run: RunRow, *, summary: str | None = None, snapshot: str = "") -
 
 
 def render_blocked_on(blocked_on: Mapping[str, Any], run_id: str) -> types_pb2.BlockedOn:
-    """What a run waits for. A kind of gate that has no message of its own leaves the kind unset."""
+    """The gate that a run waits for: its own, or a child's; then the payload names the child."""
     message = types_pb2.BlockedOn(
         gate_id=blocked_on.get("gate_id", ""), run_id=blocked_on.get("run_id", run_id)
     )
     name, prompt = blocked_on.get("gate_name", ""), blocked_on.get("prompt") or ""
     choices = options(blocked_on.get("options"))
-    match blocked_on.get("type"):
+    match blocked_on.get("type", ""):
         case "human_approval":
             message.human_approval.CopyFrom(
                 types_pb2.HumanApproval(gate_name=name, prompt=prompt, options=choices)
@@ -99,6 +99,8 @@ def render_blocked_on(blocked_on: Mapping[str, Any], run_id: str) -> types_pb2.B
             )
         case "pr_checks":
             message.pr_checks.CopyFrom(types_pb2.PrChecks(gate_name=name))
-        case _:
-            pass
+        case gate_type:
+            message.custom_gate.CopyFrom(
+                types_pb2.CustomGate(gate_name=name, type=gate_type, prompt=prompt, options=choices)
+            )
     return message

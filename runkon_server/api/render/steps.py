@@ -1,14 +1,19 @@
-"""Steps."""
+"""Steps, as rows and as events show them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from dataclasses import fields
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 from runkon.v1 import types_pb2
 from runkon_server.api.render.values import metrics, options, seconds, timestamp
+from runkon_server.store.rows import StepRow
 
 if TYPE_CHECKING:
-    from runkon_server.store.rows import StepRow
+    from collections.abc import Mapping
+
+    from google.protobuf.timestamp_pb2 import Timestamp
 
 _STATUSES: Final = {
     name.removeprefix("STEP_STATUS_").lower(): number
@@ -17,55 +22,65 @@ _STATUSES: Final = {
 _ROLES: Final = {
     name.removeprefix("STEP_ROLE_").lower(): number for name, number in types_pb2.StepRole.items()
 }
+_COLUMNS: Final = tuple(each.name for each in fields(StepRow))
+_RENAMED: Final = {"context_out": "context", "markers_out": "markers"}
+_ALIKE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        column: field
+        for column in _COLUMNS
+        if (field := _RENAMED.get(column, column)) in types_pb2.Step.DESCRIPTOR.fields_by_name
+        and column not in ("status", "role", "metrics")
+    }
+)
+"""The field of each column whose values are shown as they are."""
 
 
 def render_step(step: StepRow) -> types_pb2.Step:
     """One row of a step."""
-    message = types_pb2.Step(
-        id=step.id,
+    columns = {name: value for name in _COLUMNS if (value := getattr(step, name)) is not None}
+    approved = step.gate_approved_at if step.status == "completed" else None
+    return types_pb2.Step(
         run_id=step.workflow_run_id,
-        step_name=step.step_name,
-        role=_ROLES.get(step.role, types_pb2.STEP_ROLE_UNSPECIFIED),
-        status=_STATUSES.get(step.status, types_pb2.STEP_STATUS_UNSPECIFIED),
-        can_commit=step.can_commit,
-        condition_expr=step.condition_expr or "",
-        condition_met=step.condition_met,
-        child_run_id=step.child_run_id or "",
-        position=step.position,
-        iteration=step.iteration,
-        iterations=step.iterations,
-        path=step.path,
-        retry_count=step.retry_count,
-        parallel_group_id=step.parallel_group_id or "",
         start_time=timestamp(step.started_at),
         end_time=timestamp(step.ended_at),
-        result_text=step.result_text or "",
-        context=step.context_out or "",
-        markers=step.markers_out or (),
-        structured_output=step.structured_output or "",
-        output_file=step.output_file or "",
-        step_error=step.step_error or "",
-        error_code=step.error_code or "",
-        metrics=metrics(step.metrics),
-        epoch=step.epoch,
-        superseded_epoch=step.superseded_epoch or 0,
+        **step_fields(columns, timestamp(approved)),
     )
-    if step.gate_type is not None:
-        message.gate.CopyFrom(_gate(step))
-    return message
 
 
-def _gate(step: StepRow) -> types_pb2.StepGate:
-    approved = step.status == "completed"
-    return types_pb2.StepGate(
+def step_fields(
+    columns: Mapping[str, Any], approve_time: Timestamp | None = None
+) -> dict[str, Any]:
+    """The fields of a `Step` but its run and its times, for the constructor of a message.
+
+    Args:
+        columns: by their names; none of them null, some of them perhaps of a newer server.
+        approve_time: when the gate was approved, if it is one that was.
+    """
+    shown = {_ALIKE[name]: value for name, value in columns.items() if name in _ALIKE}
+    shown["status"] = _STATUSES.get(columns["status"], types_pb2.STEP_STATUS_UNSPECIFIED)
+    shown["role"] = _ROLES.get(columns.get("role", "actor"), types_pb2.STEP_ROLE_UNSPECIFIED)
+    if "metrics" in columns:
+        shown["metrics"] = metrics(columns["metrics"])
+    if "gate_type" in columns:
+        shown["gate"] = _gate_fields(columns, approve_time)
+    if "fan_out_total" in columns:
+        shown["fan_out"] = {name: columns.get(f"fan_out_{name}", 0) for name in _COUNTS}
+    return shown
+
+
+_COUNTS: Final = ("total", "completed", "failed", "skipped")
+
+
+def _gate_fields(columns: Mapping[str, Any], approve_time: Timestamp | None) -> dict[str, Any]:
+    return {
         # A gate has the id of its step; one that a dry run approved was never opened.
-        gate_id=step.id if step.role == "gate" else "",
-        type=step.gate_type or "",
-        prompt=step.gate_prompt or "",
-        timeout=seconds(step.gate_timeout),
-        approved_by=step.gate_approved_by or "",
-        approve_time=timestamp(step.gate_approved_at) if approved else None,
-        feedback=step.gate_feedback or "",
-        options=options(step.gate_options),
-        selections=step.gate_selections or (),
-    )
+        "gate_id": columns["id"] if columns.get("role") == "gate" else "",
+        "type": columns["gate_type"],
+        "prompt": columns.get("gate_prompt"),
+        "timeout": seconds(columns.get("gate_timeout")),
+        "approved_by": columns.get("gate_approved_by"),
+        "approve_time": approve_time,
+        "feedback": columns.get("gate_feedback"),
+        "options": options(columns.get("gate_options")),
+        "selections": columns.get("gate_selections"),
+    }
