@@ -87,8 +87,7 @@ class _Reader:
             last = self._start_item(last, block)
             read(last)
             block.items.append(last)
-        if self._waiting or self._index in self._comments:
-            block.closing_comments = self._comments_before(last, block)
+        block.closing_comments = self._comments_before(last, block)
         self._advance()
         return block
 
@@ -109,9 +108,7 @@ class _Reader:
         return item
 
     def _start_item(self, before: Item | None, block: Block) -> Item:
-        comments: Sequence[Line] = ()
-        if self._waiting or self._index in self._comments:
-            comments = self._comments_before(before, block)
+        comments = self._comments_before(before, block)
         blank_before = self._blank_line_before(self._starts[self._index])
         return Item(comments=comments, blank_before=blank_before)
 
@@ -243,8 +240,10 @@ class _Reader:
         opening bracket.
         """
         waiting, self._waiting = self._waiting, ()
+        if self._index not in self._comments:
+            return waiting
         lines = list(waiting)
-        for comment in self._comments.get(self._index, ()):
+        for comment in self._comments[self._index]:
             is_trailing = not lines and self._is_same_line(comment.offset)
             if is_trailing and last is not None and last.trailing_comment is None:
                 last.trailing_comment = comment.text

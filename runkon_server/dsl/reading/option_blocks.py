@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Final
 from runkon_server.dsl import codes
 from runkon_server.dsl.keys import KEYS
 from runkon_server.dsl.reading.options import Options
-from runkon_server.dsl.reading.values import Pair, read_map, read_pair, recover_pair
+from runkon_server.dsl.reading.values import (
+    Pair,
+    read_map,
+    read_pair,
+    read_plain_pairs,
+    recover_pair,
+)
 from runkon_server.dsl.tokens import EOF, NODE_KEYWORDS
 
 if TYPE_CHECKING:
@@ -19,7 +25,8 @@ _LANDMARKS: Final = NODE_KEYWORDS | {"}", EOF}
 
 def read_leading_options(cursor: Cursor) -> Options:
     """Read the options at the start of a block that goes on with steps."""
-    pairs = []
+    pairs: list[Pair] = []
+    read_plain_pairs(cursor, pairs)
     while cursor.at_pair():
         pairs.append(read_pair(cursor))
         cursor.count_entry(len(pairs), "this block")
@@ -49,10 +56,12 @@ def read_pairs(cursor: Cursor, construct: str) -> list[Pair]:
     opened_at = cursor.previous_end - 1
     pairs: list[Pair] = []
     has_complained = False
+    read_plain_pairs(cursor, pairs)
     while cursor.kind != "}":
         if cursor.at_pair():
             pairs.append(read_pair(cursor))
             cursor.count_entry(len(pairs), construct)
+            read_plain_pairs(cursor, pairs)
         elif cursor.kind == EOF:
             cursor.unclosed(opened_at, f"`{construct}`")
             return pairs

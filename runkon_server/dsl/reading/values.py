@@ -62,12 +62,12 @@ _VALUE_STARTS = (_WORDS - NODE_KEYWORDS) | {STRING, INT, "[", "{"}
 _AFTER_JUNK = frozenset({"}", EOF}) | NODE_KEYWORDS
 _AFTER_VALUE = _AFTER_JUNK | {"]", ","}
 _EXTENDS_VALUE = frozenset({".", "="})
-_PLAIN_KINDS = frozenset({IDENT, STRING})
+_PLAIN_KINDS = frozenset({IDENT, STRING, INT})
 _PLAIN_MAX = limits.STRING_BYTES // 4
 
 
 def _plain(cursor: Cursor, index: int) -> Text | None:
-    """The value at a token, if it is one word or text about which nothing can be said.
+    """The value at a token, if it is one word, text or number about which nothing can be said.
 
     Most values are: they are read without the detours that telling mistakes apart takes.
     """
@@ -76,11 +76,35 @@ def _plain(cursor: Cursor, index: int) -> Text | None:
     if kind not in _PLAIN_KINDS or tokens.kinds[index + 1] in _EXTENDS_VALUE:
         return None
     text, start = tokens.texts[index], tokens.starts[index]
+    end = start + len(text)
     if kind == IDENT:
-        return Text(text, start, start + len(text))
+        return Text(text, start, end)
+    if kind == INT:
+        is_glued = tokens.starts[index + 1] == end
+        return None if is_glued else Text(text.lstrip("0") or "0", start, end)
     if len(text) > _PLAIN_MAX or "\\" in text:
         return None
-    return Text(text[1:-1], start, start + len(text), quoted=True)
+    return Text(text[1:-1], start, end, quoted=True)
+
+
+def read_plain_pairs(cursor: Cursor, pairs: list[Pair], *, nested: bool = False) -> None:
+    """Read the pairs up to the first with a value that needs a closer look.
+
+    Args:
+        cursor: where a pair may stand.
+        pairs: those read so far; gets the new ones.
+        nested: inside a map, where a comma may follow each.
+    """
+    tokens, index = cursor.tokens, cursor.index
+    kinds, texts, starts = tokens.kinds, tokens.texts, tokens.starts
+    while len(pairs) < limits.ENTRIES and kinds[index] in KEY_KINDS and kinds[index + 1] == "=":
+        value = _plain(cursor, index + 2)
+        if value is None:
+            break
+        key, start = texts[index], starts[index]
+        pairs.append(Pair(key, value, start, start + len(key)))
+        index += 4 if nested and kinds[index + 3] == "," else 3
+    cursor.go_to(index)
 
 
 def read_value(cursor: Cursor, *, of: str) -> Value | None:
@@ -216,6 +240,7 @@ def read_map(cursor: Cursor, of: str) -> TextMap:
     start = cursor.start
     cursor.advance()
     pairs: list[Pair] = []
+    read_plain_pairs(cursor, pairs, nested=True)
     while cursor.kind != "}":
         if cursor.kind == EOF:
             cursor.unclosed(start, f"`{of}`")
@@ -239,10 +264,6 @@ def read_pair(cursor: Cursor, *, nested: bool = False) -> Pair:
         nested: inside a map, where lists and maps cannot stand.
     """
     key, start, end = cursor.text, cursor.start, cursor.end
-    value = _plain(cursor, cursor.index + 2)
-    if value is not None:
-        cursor.go_to(cursor.index + 3)
-        return Pair(key, value, start, end)
     cursor.advance()
     cursor.advance()
     return Pair(key, _read_pair_value(cursor, key, nested=nested), start, end)
