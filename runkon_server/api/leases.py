@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from google.protobuf.duration_pb2 import Duration
 
 from runkon.v1 import workers_pb2
+from runkon_server.api.render.gates import approval_mode
+from runkon_server.api.render.values import options
 from runkon_server.api.status import error_status
+from runkon_server.core.decision import GateWork, ItemsWork, ScriptWork
 from runkon_server.runtime.commands import AckStatus
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from runkon_server import errors
+    from runkon_server.core.decision import TaskKind
     from runkon_server.runtime.commands import ReportAck, TaskCancel, TaskLease
 
 __all__ = [
@@ -32,6 +35,13 @@ _REASONS: Final = {
     "timeout": workers_pb2.CANCEL_REASON_TIMEOUT,
     "fail_fast": workers_pb2.CANCEL_REASON_FAIL_FAST,
     "lease_lost": workers_pb2.CANCEL_REASON_LEASE_LOST,
+    "gate_closed": workers_pb2.CANCEL_REASON_GATE_CLOSED,
+}
+_KINDS: Final[dict[TaskKind, workers_pb2.TaskKind.ValueType]] = {
+    "action": workers_pb2.TASK_KIND_ACTION,
+    "script": workers_pb2.TASK_KIND_SCRIPT,
+    "items": workers_pb2.TASK_KIND_ITEMS,
+    "gate": workers_pb2.TASK_KIND_GATE,
 }
 _ACKS: Final = {
     AckStatus.ACCEPTED: workers_pb2.ACK_STATUS_ACCEPTED,
@@ -47,7 +57,7 @@ def render_lease(lease: TaskLease) -> workers_pb2.TaskLease:
     message = workers_pb2.TaskLease(
         task_id=lease.task_id,
         token=lease.token,
-        kind=workers_pb2.TASK_KIND_ACTION,
+        kind=_KINDS[lease.kind],
         action=lease.action,
         namespace=lease.namespace,
         run_id=lease.run_id,
@@ -81,7 +91,46 @@ def render_lease(lease: TaskLease) -> workers_pb2.TaskLease:
         message.plugin_dirs.extend(lease.plugin_dirs)
     if lease.deadline_at is not None:
         message.deadline_time.FromDatetime(lease.deadline_at)
+    for name, text in lease.snippets:
+        message.snippets.add(name=name, text=text)
+    if lease.output_schema is not None:
+        message.output_schema.name, message.output_schema.source = lease.output_schema
+    if lease.work is not None:
+        _add_work(message, lease.work)
     return message
+
+
+def _add_work(message: workers_pb2.TaskLease, work: ScriptWork | ItemsWork | GateWork) -> None:
+    match work:
+        case ScriptWork():
+            script = message.script
+            script.text = work.text
+            script.environment.update(work.environment)
+            if work.timeout_s is not None:
+                script.timeout.CopyFrom(duration_of(timedelta(seconds=work.timeout_s)))
+        case ItemsWork():
+            message.items.CopyFrom(
+                workers_pb2.ItemsWork(
+                    provider=work.provider,
+                    has_scope=work.scope is not None,
+                    scope=work.scope,
+                    filter=work.filter,
+                    ordered=work.ordered,
+                    items_max=work.items_max,
+                )
+            )
+        case GateWork():
+            message.gate_poll.CopyFrom(
+                workers_pb2.GatePoll(
+                    gate_id=work.gate_id,
+                    gate_name=work.name,
+                    gate_type=work.gate_type,
+                    prompt=work.prompt or "",
+                    options=options(work.options),
+                    min_approvals=work.min_approvals,
+                    approval_mode=approval_mode(work.approval_mode),
+                )
+            )
 
 
 @lru_cache(maxsize=16)

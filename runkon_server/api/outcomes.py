@@ -11,6 +11,15 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from runkon_server.api.answers import (
+    OUTPUT_INVALID,
+    OUTPUT_LIMIT,
+    BadOutputError,
+    parse_decision,
+    parse_items,
+    parse_look,
+    short,
+)
 from runkon_server.core.facts import Outcome, Reported
 from runkon_server.runtime.commands import TaskHeartbeat, TaskReport
 
@@ -18,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from runkon.v1 import types_pb2, workers_pb2
+    from runkon_server.core.facts import GatePolled, ItemsCollected
     from runkon_server.runtime.commands import TaskLease
 
 __all__ = [
@@ -30,8 +40,6 @@ __all__ = [
 ]
 
 INPUT_LIMIT: Final = "INPUT_LIMIT"
-OUTPUT_LIMIT: Final = "OUTPUT_LIMIT"
-OUTPUT_INVALID: Final = "OUTPUT_INVALID"
 OUTPUT_BYTES_MAX: Final = 1024 * 1024
 MARKERS_MAX: Final = 100
 MARKER_BYTES_MAX: Final = 128
@@ -45,30 +53,47 @@ _UTF8_BYTES_MAX: Final = 4
 _NO_MESSAGE: Final = "the worker gave no reason"
 
 
-class _BadOutputError(Exception):
-    """The result cannot be stored; `args` are a code and what is wrong."""
-
-
-def parse_report(report: workers_pb2.TaskReport, jitter: Callable[[], float]) -> TaskReport:
+def parse_report(
+    report: workers_pb2.TaskReport, jitter: Callable[[], float], principal: str = ""
+) -> TaskReport:
     """The report as the engine takes it.
 
     Args:
         report: with task, token and outcome.
         jitter: a number in 0…1, drawn for failures, whose retry it spreads.
+        principal: who reports; a gate that a look decides is decided in this name.
     """
     data = report.SerializeToString(deterministic=True)
+    decided = report.HasField("gate_answer")
+    return TaskReport(
+        token=report.token,
+        fact=_fact(report, data, jitter),
+        digest=hashlib.sha256(data).hexdigest(),
+        gate_decision=(
+            parse_decision(report.task_id, report.gate_answer, principal) if decided else None
+        ),
+    )
+
+
+def _fact(
+    report: workers_pb2.TaskReport, data: bytes, jitter: Callable[[], float]
+) -> Reported | ItemsCollected | GatePolled:
+    task_id = report.task_id
     match report.WhichOneof("outcome"):
         case "result":
-            fact = _completed(report.task_id, report.result, data)
+            return _completed(task_id, report.result, data)
         case "failure":
-            fact = _failed(report.task_id, report.failure, jitter)
+            return _failed(task_id, report.failure, jitter)
+        case "items":
+            return _collected(task_id, report.items)
+        case "gate_answer":
+            return parse_look(task_id, report.gate_answer)
         case _:
-            fact = Reported(
-                task_id=report.task_id,
+            return Reported(
+                task_id=task_id,
                 outcome=Outcome.CANCELLED,
-                error=_short(report.cancelled.message, MESSAGE_BYTES_MAX) or None,
+                error=short(report.cancelled.message, MESSAGE_BYTES_MAX) or None,
             )
-    return TaskReport(token=report.token, fact=fact, digest=hashlib.sha256(data).hexdigest())
 
 
 def parse_heartbeat(beat: workers_pb2.TaskHeartbeat) -> TaskHeartbeat:
@@ -78,7 +103,7 @@ def parse_heartbeat(beat: workers_pb2.TaskHeartbeat) -> TaskHeartbeat:
 
 def short_progress(text: str) -> str:
     """As much of a worker's word as is recorded."""
-    return _short(text, PROGRESS_BYTES_MAX)
+    return short(text, PROGRESS_BYTES_MAX)
 
 
 def too_heavy(lease: TaskLease, size: int) -> TaskReport:
@@ -105,18 +130,15 @@ def _completed(task_id: str, result: types_pb2.StepResult, data: bytes) -> Repor
         # The encoding of a message without empty texts has no zero bytes of its own, so this
         # spares nearly every report the look at each text.
         if b"\0" in data and any("\0" in text for text in _texts(result)):
-            raise _BadOutputError(OUTPUT_INVALID, "the output holds a NUL character")
+            raise BadOutputError(OUTPUT_INVALID, "the output holds a NUL character")
         if structured_output:
             _check_json(structured_output)
-    except _BadOutputError as bad:
-        code, message = bad.args
-        return Reported(
-            task_id=task_id,
-            outcome=Outcome.FAILED,
-            error=message,
-            error_code=code,
-            retryable=False,
-        )
+        if result.raw_output and (structured_output or markers or result.context):
+            raise BadOutputError(
+                OUTPUT_INVALID, "`raw_output` came with what was to be read from it"
+            )
+    except BadOutputError as bad:
+        return _unusable(task_id, bad)
     return Reported(
         task_id=task_id,
         outcome=Outcome.COMPLETED,
@@ -125,7 +147,22 @@ def _completed(task_id: str, result: types_pb2.StepResult, data: bytes) -> Repor
         markers=markers,
         structured_output=structured_output or None,
         output_file=result.output_file or None,
+        raw_output=result.raw_output or None,
         metadata=metadata,
+    )
+
+
+def _collected(task_id: str, found: workers_pb2.ItemList) -> ItemsCollected | Reported:
+    try:
+        return parse_items(task_id, found)
+    except BadOutputError as bad:
+        return _unusable(task_id, bad)
+
+
+def _unusable(task_id: str, bad: BadOutputError) -> Reported:
+    code, message = bad.args
+    return Reported(
+        task_id=task_id, outcome=Outcome.FAILED, error=message, error_code=code, retryable=False
     )
 
 
@@ -135,8 +172,8 @@ def _failed(
     return Reported(
         task_id=task_id,
         outcome=Outcome.FAILED,
-        error=_short(failure.message, MESSAGE_BYTES_MAX) or _NO_MESSAGE,
-        error_code=_short(failure.code, CODE_BYTES_MAX) or None,
+        error=short(failure.message, MESSAGE_BYTES_MAX) or _NO_MESSAGE,
+        error_code=short(failure.code, CODE_BYTES_MAX) or None,
         retryable=failure.retryable if failure.HasField("retryable") else True,
         jitter=jitter(),
     )
@@ -170,9 +207,7 @@ def _check_json(text: str) -> None:
     except RecursionError:
         raise _too_deep() from None
     except ValueError as reason:
-        raise _BadOutputError(
-            OUTPUT_INVALID, f"`structured_output` is not JSON: {reason}"
-        ) from None
+        raise BadOutputError(OUTPUT_INVALID, f"`structured_output` is not JSON: {reason}") from None
     if text.count("[") + text.count("{") > JSON_DEPTH_MAX and _depth(value) > JSON_DEPTH_MAX:
         raise _too_deep()
     if "\\u" in text:
@@ -185,12 +220,12 @@ def _check_escapes(value: object) -> None:
     try:
         plain.encode()
     except UnicodeEncodeError:
-        raise _BadOutputError(
+        raise BadOutputError(
             OUTPUT_INVALID, "`structured_output` holds half of a surrogate pair"
         ) from None
     # Of all ways to write NUL, this is the only one that `dumps` uses; `\\u0000` is a text.
     if "\\u0000" in plain.replace("\\\\", ""):
-        raise _BadOutputError(OUTPUT_INVALID, "`structured_output` holds a NUL character")
+        raise BadOutputError(OUTPUT_INVALID, "`structured_output` holds a NUL character")
 
 
 def _depth(value: object) -> int:
@@ -215,6 +250,7 @@ def _texts(result: types_pb2.StepResult) -> Iterable[str]:
     yield result.context
     yield result.structured_output
     yield result.output_file
+    yield result.raw_output
     yield from result.markers
     for name, value in result.metadata.items():
         yield name
@@ -227,21 +263,12 @@ def _size(text: str, limit: int) -> int:
     return length if length * _UTF8_BYTES_MAX <= limit else len(text.encode())
 
 
-def _short(text: str, limit: int) -> str:
-    """The text without NUL, cut to so many bytes."""
-    if "\0" in text:
-        text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
-    if _size(text, limit) <= limit:
-        return text
-    return text.encode()[:limit].decode(errors="ignore")
+def _too_much(what: str, size: int, limit: int) -> BadOutputError:
+    return BadOutputError(OUTPUT_LIMIT, f"{size} {what}, at most {limit} are allowed")
 
 
-def _too_much(what: str, size: int, limit: int) -> _BadOutputError:
-    return _BadOutputError(OUTPUT_LIMIT, f"{size} {what}, at most {limit} are allowed")
-
-
-def _too_deep() -> _BadOutputError:
-    return _BadOutputError(
+def _too_deep() -> BadOutputError:
+    return BadOutputError(
         OUTPUT_LIMIT, f"`structured_output` is nested more than {JSON_DEPTH_MAX} deep"
     )
 

@@ -104,8 +104,11 @@ class WorkStream:
         settings: StreamSettings,
         open_session: Callable[[Callable[[], None]], Session],
         context: Context,
+        *,
+        principal: str,
     ) -> None:
         self._settings = settings
+        self._principal = principal
         self._context = context
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
@@ -199,7 +202,7 @@ class WorkStream:
                 self._refusals.append(render_refusal(report, error))
                 self._wake.set()
             else:
-                reports.append(parse_report(report, self._settings.jitter))
+                reports.append(parse_report(report, self._settings.jitter, self._principal))
         if reports:
             self._unanswered += len(reports)
             if self._unanswered > UNANSWERED_MAX:

@@ -22,7 +22,7 @@ from runkon_server.errors import (
 from runkon_server.runtime.commands import AckStatus, WorkerHello
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable
 
     import grpc
 
@@ -97,9 +97,12 @@ class WorkerService(workers_pb2_grpc.WorkerServiceServicer):
         check_hello(first.hello)
         if self._draining:
             raise DrainingError
-        hello = _hello(first.hello.namespace, first.hello.worker_id, first.hello.actions)
+        hello = _hello(first.hello)
         stream = WorkStream(
-            self._settings, lambda notify: self._engine.open_session(hello, notify), context
+            self._settings,
+            lambda notify: self._engine.open_session(hello, notify),
+            context,
+            principal=hello.principal,
         )
         self._streams.add(stream)
         try:
@@ -114,7 +117,7 @@ class WorkerService(workers_pb2_grpc.WorkerServiceServicer):
         wait = span_of(request.wait) if request.HasField("wait") else LONG_POLL_MAX
         poll = asyncio.ensure_future(
             self._engine.poll_tasks(
-                _hello(request.namespace, request.worker_id, request.actions),
+                _hello(request),
                 max_tasks=min(request.max_tasks or 1, TASKS_MAX),
                 wait_s=min(wait, LONG_POLL_MAX).total_seconds(),
             )
@@ -133,7 +136,8 @@ class WorkerService(workers_pb2_grpc.WorkerServiceServicer):
         self, request: workers_pb2.ReportTaskRequest, context: Unary
     ) -> workers_pb2.ReportTaskResponse:
         """End a task; answers after the commit."""
-        report = parse_report(request.report, self._engine.ambient.jitter)
+        jitter = self._engine.ambient.jitter
+        report = parse_report(request.report, jitter, current_principal())
         ack = await self._engine.report_task(namespace_of(request.namespace), report)
         return workers_pb2.ReportTaskResponse(replayed=ack.verdict.status is AckStatus.DUPLICATE)
 
@@ -159,10 +163,13 @@ class WorkerService(workers_pb2_grpc.WorkerServiceServicer):
             poll.cancel()
 
 
-def _hello(namespace: str, worker_id: str, actions: Iterable[str]) -> WorkerHello:
+def _hello(worker: workers_pb2.WorkerHello | workers_pb2.PollTasksRequest) -> WorkerHello:
     return WorkerHello(
-        namespace=namespace_of(namespace),
-        worker_id=worker_id,
-        actions=frozenset(actions),
+        namespace=namespace_of(worker.namespace),
+        worker_id=worker.worker_id,
+        actions=frozenset(worker.actions),
         principal=current_principal(),
+        item_providers=frozenset(worker.item_providers),
+        gate_types=frozenset(worker.gate_types),
+        scripts=worker.scripts,
     )

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from runkon.v1 import types_pb2, workers_pb2, workers_pb2_grpc
+from runkon.v1 import gates_pb2, types_pb2, workers_pb2, workers_pb2_grpc
 from runkon_server import errors
 from runkon_server.api.workers import WorkerService
+from runkon_server.core.decision import GateWork, ItemsWork, ScriptWork
 from runkon_server.core.facts import Outcome
 from runkon_server.runtime.commands import (
     ACCEPTED,
@@ -140,6 +141,33 @@ async def test_a_worker_is_welcomed(bench: Bench) -> None:
     assert welcome.heartbeat_interval.ToTimedelta() == timedelta(seconds=4)
     assert (hello.namespace, hello.worker_id) == ("default", "w-1")
     assert hello.actions == frozenset({"plan", "*"})
+    assert (hello.item_providers, hello.gate_types, hello.scripts) == (
+        frozenset(),
+        frozenset(),
+        False,
+    )
+
+
+async def test_a_worker_may_offer_more_than_actions(bench: Bench) -> None:
+    """Over a stream and by a plain call."""
+    offers: dict[str, Any] = {
+        "item_providers": ["tickets"],
+        "gate_types": ["moon"],
+        "scripts": True,
+    }
+    call = bench.stub.Work()
+    await call.write(
+        workers_pb2.WorkRequest(
+            hello=workers_pb2.WorkerHello(worker_id="w-2", concurrency=1, **offers)
+        )
+    )
+    await read(call)
+    await bench.stub.PollTasks(workers_pb2.PollTasksRequest(worker_id="w-3", **offers))
+
+    for hello in (bench.replica.sessions[0].hello, bench.replica.polls[0][0]):
+        assert hello.actions == frozenset()
+        assert hello.item_providers == frozenset({"tickets"})
+        assert (hello.gate_types, hello.scripts) == (frozenset({"moon"}), True)
 
 
 async def test_a_frame_is_handled_in_the_order_of_the_contract(bench: Bench) -> None:
@@ -241,6 +269,91 @@ async def test_a_lease_says_everything(bench: Bench) -> None:
     assert told.deadline_time.ToDatetime(NOON.tzinfo) == NOON
     assert told.lease_duration.ToTimedelta() == timedelta(seconds=12)
     assert told.dry_run
+
+
+async def test_a_lease_says_what_kind_of_work_it_is(bench: Bench) -> None:
+    """A script, a collection of items, a look at a gate; each with all that it needs."""
+    call, session = await bench.open()
+    session.put(
+        leases=[
+            lease(
+                kind="script",
+                work=ScriptWork(text="make $V_1", environment={"V_1": "all"}, timeout_s=1.5),
+            ),
+            lease(
+                kind="items",
+                work=ItemsWork(
+                    provider="tickets",
+                    scope={},
+                    filter={"state": "open"},
+                    ordered=True,
+                    items_max=10_000,
+                ),
+            ),
+            lease(
+                kind="gate",
+                work=GateWork(
+                    gate_id=TASK,
+                    name="approval",
+                    gate_type="pr_approval",
+                    prompt=None,
+                    options=(("y", "Yes"),),
+                    min_approvals=2,
+                    approval_mode="review_decision",
+                ),
+            ),
+        ]
+    )
+
+    script, items, gate = (await read(call)).leases
+
+    assert (script.kind, script.script.text) == (workers_pb2.TASK_KIND_SCRIPT, "make $V_1")
+    assert dict(script.script.environment) == {"V_1": "all"}
+    assert script.script.timeout.ToMilliseconds() == 1500
+    assert (items.kind, items.items.provider) == (workers_pb2.TASK_KIND_ITEMS, "tickets")
+    assert (items.items.has_scope, dict(items.items.scope)) == (True, {})
+    assert (dict(items.items.filter), items.items.ordered) == ({"state": "open"}, True)
+    assert items.items.items_max == 10_000
+    poll = gate.gate_poll
+    assert (gate.kind, poll.gate_id) == (workers_pb2.TASK_KIND_GATE, TASK)
+    assert (poll.gate_name, poll.gate_type, poll.prompt) == ("approval", "pr_approval", "")
+    assert [(option.key, option.label) for option in poll.options] == [("y", "Yes")]
+    assert poll.min_approvals == 2
+    assert poll.approval_mode == gates_pb2.APPROVAL_MODE_REVIEW_DECISION
+
+
+async def test_a_script_without_a_limit_and_a_foreach_without_a_scope(bench: Bench) -> None:
+    """What is not there is not there, instead of being zero or empty."""
+    call, session = await bench.open()
+    nothing = ItemsWork(provider="p", scope=None, filter={}, ordered=False, items_max=1)
+    session.put(
+        leases=[
+            lease(kind="script", work=ScriptWork(text="true", environment={})),
+            lease(kind="items", work=nothing),
+        ]
+    )
+
+    script, items = (await read(call)).leases
+
+    assert not script.script.HasField("timeout")
+    assert not items.items.has_scope
+
+
+async def test_a_lease_holds_the_texts_of_snippets_and_schema(bench: Bench) -> None:
+    call, session = await bench.open()
+    session.put(
+        leases=[
+            lease(snippets=(("tone", "Be brief."), ("gone", "")), output_schema=("review", "a: b"))
+        ]
+    )
+
+    told = (await read(call)).leases[0]
+
+    assert [(each.name, each.text) for each in told.snippets] == [
+        ("tone", "Be brief."),
+        ("gone", ""),
+    ]
+    assert (told.output_schema.name, told.output_schema.source) == ("review", "a: b")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,16 @@ import pytest
 
 from runkon.v1 import types_pb2, workers_pb2
 from runkon_server.api.outcomes import parse_report
-from runkon_server.core.facts import Outcome, Reported
+from runkon_server.core.facts import (
+    Dependency,
+    GateDecided,
+    GateDecision,
+    GatePolled,
+    Item,
+    ItemsCollected,
+    Outcome,
+    Reported,
+)
 
 if TYPE_CHECKING:
     from runkon_server.runtime.commands import TaskReport
@@ -17,11 +26,18 @@ if TYPE_CHECKING:
 
 def parsed(**outcome: Any) -> TaskReport:
     report = workers_pb2.TaskReport(task_id="t", token="k", **outcome)
-    return parse_report(report, lambda: 0.25)
+    return parse_report(report, lambda: 0.25, "zoe")
+
+
+def told(**outcome: Any) -> Reported:
+    """The fact of a task that is no look at a gate and no collection of items."""
+    fact = parsed(**outcome).fact
+    assert isinstance(fact, Reported)
+    return fact
 
 
 def completed(**fields: Any) -> Reported:
-    return parsed(result=types_pb2.StepResult(**fields)).fact
+    return told(result=types_pb2.StepResult(**fields))
 
 
 def nested(depth: int) -> str:
@@ -49,6 +65,7 @@ def test_a_result_is_taken_whole() -> None:
         output_file="/out",
         metadata={"cost_usd": "0.1"},
     )
+    assert completed(raw_output="said").raw_output == "said"
     assert completed() == Reported(task_id="t", outcome=Outcome.COMPLETED)
 
 
@@ -80,6 +97,7 @@ def test_what_just_fits_is_taken(fields: dict[str, Any]) -> None:
         ({"markers": ["m"] * 101}, "markers"),
         ({"markers": ["é" * 65]}, "marker"),
         ({"metadata": {f"k{number}": "" for number in range(65)}}, "metadata"),
+        ({"raw_output": "x" * 1_048_577}, "bytes of output"),
         ({"output_file": "é" * 2049}, "output_file"),
         ({"structured_output": nested(65)}, "64 deep"),
         ({"structured_output": nested(100_000)}, "64 deep"),
@@ -103,6 +121,10 @@ def test_what_breaks_a_limit_fails_the_step(fields: dict[str, Any], word: str) -
         {"context": "\0"},
         {"markers": ["ok", "\0"]},
         {"output_file": "\0"},
+        {"raw_output": "\0"},
+        {"raw_output": "said", "context": "said"},
+        {"raw_output": "said", "markers": ["done"]},
+        {"raw_output": "said", "structured_output": "{}"},
         {"metadata": {"k": "\0"}},
         {"metadata": {"\0": "v"}},
         {"structured_output": "{"},
@@ -146,8 +168,8 @@ def test_empty_texts_are_no_zero_bytes() -> None:
 
 def test_a_failure_says_whether_to_try_again() -> None:
     """By default another attempt is made, with the jitter drawn for it."""
-    silent = parsed(failure=workers_pb2.TaskFailure(message="no", code="E1")).fact
-    final = parsed(failure=workers_pb2.TaskFailure(message="no", retryable=False)).fact
+    silent = told(failure=workers_pb2.TaskFailure(message="no", code="E1"))
+    final = told(failure=workers_pb2.TaskFailure(message="no", retryable=False))
 
     assert (silent.outcome, silent.error, silent.error_code) == (Outcome.FAILED, "no", "E1")
     assert silent.retryable
@@ -157,15 +179,15 @@ def test_a_failure_says_whether_to_try_again() -> None:
 
 def test_a_long_failure_is_cut_not_lost() -> None:
     """64 KiB of the message stay, cut between characters; NUL is replaced."""
-    fact = parsed(failure=workers_pb2.TaskFailure(message="\0" + "é" * 40_000)).fact
+    fact = told(failure=workers_pb2.TaskFailure(message="\0" + "é" * 40_000))
 
     assert fact.error == "\ufffd" + "é" * 32_766
 
 
 def test_a_cancelled_task_is_reported_as_such() -> None:
     """With what was left undone, if anything."""
-    plain = parsed(cancelled=workers_pb2.TaskCancelled()).fact
-    said = parsed(cancelled=workers_pb2.TaskCancelled(message="half")).fact
+    plain = told(cancelled=workers_pb2.TaskCancelled())
+    said = told(cancelled=workers_pb2.TaskCancelled(message="half"))
 
     assert (plain.outcome, plain.error) == (Outcome.CANCELLED, None)
     assert said.error == "half"
@@ -179,3 +201,109 @@ def test_the_digest_tells_a_repeat_from_a_contradiction() -> None:
 
     assert parsed(result=one).digest == parsed(result=same).digest
     assert parsed(result=one).digest != parsed(result=other).digest
+
+
+def item(**fields: Any) -> workers_pb2.Item:
+    return workers_pb2.Item(**{"item_id": "a", **fields})
+
+
+def collected(*items: workers_pb2.Item) -> ItemsCollected | Reported:
+    fact = parsed(items=workers_pb2.ItemList(items=items)).fact
+    assert isinstance(fact, ItemsCollected | Reported)
+    return fact
+
+
+def test_items_are_taken_in_their_order_with_what_they_wait_for() -> None:
+    found = collected(
+        item(item_id="b", item_type="ticket", item_ref="#2", context={"title": "T"}),
+        item(item_id="a", depends_on=["b", "gone"]),
+    )
+
+    assert found == ItemsCollected(
+        task_id="t",
+        items=(Item("ticket", "b", "#2", {"title": "T"}), Item("", "a")),
+        dependencies=(Dependency("b", "a"), Dependency("gone", "a")),
+    )
+    assert collected() == ItemsCollected(task_id="t")
+
+
+@pytest.mark.parametrize(
+    ("items", "code", "word"),
+    [
+        ([item()] * 10_001, "OUTPUT_LIMIT", "10001 items"),
+        ([item(), item(item_id="")], "OUTPUT_INVALID", "item 1 has no"),
+        ([item(item_id="x" * 257)], "OUTPUT_LIMIT", "`item_id`"),
+        ([item(item_type="x" * 129)], "OUTPUT_LIMIT", "`item_type`"),
+        ([item(item_ref="x" * 1025)], "OUTPUT_LIMIT", "`item_ref`"),
+        ([item(item_ref="\0")], "OUTPUT_INVALID", "NUL"),
+        ([item(context={"a": "\0"})], "OUTPUT_INVALID", "NUL"),
+        ([item(context={"x" * 129: ""})], "OUTPUT_LIMIT", "a name in `context`"),
+        ([item(context={"a": "x" * 40_000, "b": "x" * 40_000})], "OUTPUT_LIMIT", "65536"),
+        ([item(depends_on=["b"] * 101)], "OUTPUT_LIMIT", "101 others"),
+        ([item(depends_on=["x" * 257])], "OUTPUT_LIMIT", "`depends_on`"),
+    ],
+)
+def test_items_beyond_a_limit_fail_the_step(
+    items: list[workers_pb2.Item], code: str, word: str
+) -> None:
+    """Not to be retried: the same provider would find the same."""
+    fact = collected(*items)
+
+    assert isinstance(fact, Reported)
+    assert (fact.outcome, fact.error_code, fact.retryable) == (Outcome.FAILED, code, False)
+    assert word in (fact.error or "")
+
+
+def test_as_many_items_as_are_allowed_are_taken() -> None:
+    found = collected(*(item(item_id=str(number)) for number in range(10_000)))
+
+    assert isinstance(found, ItemsCollected)
+    assert len(found.items) == 10_000
+
+
+def looked(task_id: str = "gate#3", **answer: Any) -> TaskReport:
+    report = workers_pb2.TaskReport(
+        task_id=task_id, token="k", gate_answer=workers_pb2.GateAnswer(**answer)
+    )
+    return parse_report(report, lambda: 0.25, "zoe")
+
+
+def test_a_look_that_decides_names_gate_and_principal() -> None:
+    approved = looked(approved={"feedback": "fine", "selections": ["a", "b"]})
+    rejected = looked(rejected={"reason": "no"})
+
+    assert approved.fact == rejected.fact == GatePolled(task_id="gate#3")
+    assert approved.gate_decision == GateDecided(
+        gate_id="gate",
+        decision=GateDecision.APPROVED,
+        feedback="fine",
+        selections=("a", "b"),
+        decided_by="zoe",
+        poll_id="gate#3",
+    )
+    assert rejected.gate_decision == GateDecided(
+        gate_id="gate",
+        decision=GateDecision.REJECTED,
+        feedback="no",
+        decided_by="zoe",
+        poll_id="gate#3",
+    )
+
+
+@pytest.mark.parametrize(
+    ("delay", "delay_s"),
+    [
+        ({}, None),
+        ({"delay": {"seconds": 7, "nanos": 500_000_000}}, 7.5),
+        ({"delay": {}}, 1.0),
+        ({"delay": {"seconds": 86_400}}, 3600.0),
+    ],
+)
+def test_a_look_that_decides_nothing_says_when_to_look_again(
+    delay: dict[str, Any], delay_s: float | None
+) -> None:
+    """Within the limits of the contract; none at all leaves it to the engine."""
+    pending = looked(pending={"note": "1 of 2", **delay})
+
+    assert pending.gate_decision is None
+    assert pending.fact == GatePolled(task_id="gate#3", delay_s=delay_s, note="1 of 2")

@@ -48,7 +48,7 @@ class _TaskKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskKind.Val
     """Find the items that `items` asks for, report `items`. Given to workers that offer the provider."""
     TASK_KIND_GATE: _TaskKind.ValueType  # 4
     """Look once at what the gate in `gate_poll` waits for, report `gate_answer`. Given to workers
-    that offer the gate's type.
+    that offer the gate's type. A failure ends the look, not the gate: another look follows.
     """
 
 class TaskKind(_TaskKind, metaclass=_TaskKindEnumTypeWrapper):
@@ -66,7 +66,7 @@ TASK_KIND_ITEMS: TaskKind.ValueType  # 3
 """Find the items that `items` asks for, report `items`. Given to workers that offer the provider."""
 TASK_KIND_GATE: TaskKind.ValueType  # 4
 """Look once at what the gate in `gate_poll` waits for, report `gate_answer`. Given to workers
-that offer the gate's type.
+that offer the gate's type. A failure ends the look, not the gate: another look follows.
 """
 Global___TaskKind: _TypeAlias = TaskKind  # noqa: Y015
 
@@ -710,15 +710,17 @@ class Item(_message.Message):
     CONTEXT_FIELD_NUMBER: _builtins.int
     DEPENDS_ON_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
-    """Identity; required, unique within its type in the list. At most 256 bytes."""
+    """Identity; required. An item whose type and identity are in the list already counts once. At
+    most 256 bytes.
+    """
     item_type: _builtins.str
     """Type, a word of the provider's own; default empty. At most 128 bytes."""
     item_ref: _builtins.str
     """Readable reference, for people; default empty. At most 1 KiB."""
     @_builtins.property
     def context(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """What the child run is given as `item.KEY` inputs, besides `item.id` and `item.ref`. At most
-        64 KiB.
+        """What the child run is given as `item.KEY` inputs, besides `item.id` and `item.ref`. Keys are at
+        most 128 bytes, values at most 64 KiB together.
         """
 
     @_builtins.property
@@ -794,8 +796,8 @@ class GateApproved(_message.Message):
     """Words for the next steps, which see them as `gate_feedback`; default empty. At most 64 KiB."""
     @_builtins.property
     def selections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Keys of the gate's options, each at most once; joined with commas they replace `feedback`. Keys
-        that are not among the options fail the gate's step with the code OUTPUT_INVALID.
+        """Keys of the gate's options, each at most once; joined with commas they replace `feedback`. With
+        keys that are not among the options the report is refused, GATE_SELECTION_INVALID.
         """
 
     def __init__(
@@ -846,7 +848,9 @@ class GatePending(_message.Message):
     """What the gate waits for, for people; default empty. At most 4 KiB."""
     @_builtins.property
     def delay(self) -> _duration_pb2.Duration:
-        """How long until the next look; 1 s to 1 h, unset means 30 s. Beyond that it is shortened."""
+        """How long until the next look; 1 s to 1 h, and brought into that range. Unset: as the server
+        likes.
+        """
 
     def __init__(
         self,

@@ -17,6 +17,10 @@ _DECISIONS: Final = {
     name.removeprefix("GATE_DECISION_").lower(): number
     for name, number in gates_pb2.GateDecision.items()
 }
+_APPROVAL_MODES: Final = {
+    name.removeprefix("APPROVAL_MODE_").lower(): number
+    for name, number in gates_pb2.ApprovalMode.items()
+}
 STATE_NAMES: Final = {number: name for name, number in _STATES.items()}
 """The state as the store names it, by the contract's number."""
 
@@ -57,6 +61,11 @@ def render_gate(gate: GateRow) -> gates_pb2.Gate:
         display_name=gate.workflow_title or gate.workflow_name,
         labels=gate.labels,
     )
+
+
+def approval_mode(mode: str) -> gates_pb2.ApprovalMode.ValueType:
+    """What a gate of type `pr_approval` looks at."""
+    return _APPROVAL_MODES.get(mode, gates_pb2.APPROVAL_MODE_UNSPECIFIED)
 
 
 def render_vote(vote: VoteRow) -> gates_pb2.GateVote:
