@@ -84,20 +84,31 @@ def gen(arguments: list[str]) -> int:
 
 def bench(arguments: list[str]) -> int:
     """Run the named benchmark; without a name, list them."""
+    return run_named("bench", ROOT / "benchmarks", arguments)
+
+
+def fuzz(arguments: list[str]) -> int:
+    """Feed garbage to the named part, in search of what breaks it; without a name, list them."""
+    os.environ["PYTHONPATH"] = str(ROOT / "tests")
+    return run_named("fuzz", ROOT / "tests" / "fuzz", arguments)
+
+
+def run_named(task: str, package: Path, arguments: list[str]) -> int:
+    """Run the program of a package that the first argument names; without a name, list them."""
     known = {
         path.stem: summary_of(path)
-        for path in sorted(ROOT.glob("benchmarks/*.py"))
+        for path in sorted(package.glob("*.py"))
         if not path.stem.startswith("_")
     }
     if arguments and arguments[0] in known:
-        return become(install("dev"), ["-m", f"benchmarks.{arguments[0]}", *arguments[1:]])
-    print("usage: python3 dev.py bench NAME [arguments]\n", file=sys.stderr)
+        return become(install("dev"), ["-m", f"{package.name}.{arguments[0]}", *arguments[1:]])
+    print(f"usage: python3 dev.py {task} NAME [arguments]\n", file=sys.stderr)
     print(listing(known), file=sys.stderr)
     return 2 if arguments else 0
 
 
 TASKS: dict[str, "Callable[[list[str]], int]"] = {
-    task.__name__: task for task in (demo, test, check, gen, bench)
+    task.__name__: task for task in (demo, test, check, gen, bench, fuzz)
 }
 
 

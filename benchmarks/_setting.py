@@ -171,17 +171,21 @@ def busy_s() -> float:
     return (sum(ticks) - ticks[3] - ticks[4]) / TICKS_PER_S
 
 
-def machine(conn: psycopg.Connection[Any]) -> str:
-    """One line about what the figures were measured on."""
+def host() -> str:
+    """What the figures were measured on, in a few words."""
     model = "unknown processor"
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines()
         model = next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    postgres = conn.info.parameter_status("server_version")
     return (
         f"{os.cpu_count()} cores ({model}), load {os.getloadavg()[0]:.1f} before;"
-        f" Python {platform.python_version()}, PostgreSQL {postgres}"
+        f" Python {platform.python_version()}"
     )
+
+
+def machine(conn: psycopg.Connection[Any]) -> str:
+    """One line about what the figures were measured on, the database included."""
+    return f"{host()}, PostgreSQL {conn.info.parameter_status('server_version')}"
 
 
 def print_complaints(server: Server) -> None:

@@ -57,17 +57,20 @@ def test_without_a_task_the_tasks_are_listed() -> None:
         done = dev(*arguments)
 
         assert done.returncode == 2
-        for task in ("demo", "test", "check", "gen", "bench"):
+        for task in ("demo", "test", "check", "gen", "bench", "fuzz"):
             assert f"\n  {task} " in done.stderr
 
 
-def test_bench_without_a_name_lists_the_benchmarks() -> None:
+@pytest.mark.parametrize(("task", "folder"), [("bench", "benchmarks"), ("fuzz", "tests/fuzz")])
+def test_a_task_with_programs_lists_them_when_it_gets_no_name(task: str, folder: str) -> None:
     """Each by its file and its first line; an unknown name fails."""
-    listed = dev("bench")
-    unknown = dev("bench", "no_such")
+    listed = dev(task)
+    unknown = dev(task, "no_such")
+    programs = [path.stem for path in ROOT.glob(f"{folder}/[!_]*.py")]
 
-    for path in ROOT.glob("benchmarks/[!_]*.py"):
-        assert path.stem in listed.stderr
+    assert programs
+    for name in programs:
+        assert f"\n  {name} " in listed.stderr
     assert (listed.returncode, unknown.returncode) == (0, 2)
 
 

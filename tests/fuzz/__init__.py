@@ -1,0 +1,1 @@
+"""Garbage for the parts that read what users write; `python3 dev.py fuzz NAME`."""
