@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from runkon_client.transport import AsyncTransport
     from runkon_client.values import (
         EventKind,
+        FanOutItem,
+        FanOutItemStatus,
         Gate,
         GateState,
+        PullRequest,
+        ReportedPullRequest,
         Run,
         RunEvent,
         Snapshot,
@@ -34,7 +38,7 @@ _T = TypeVar("_T", bound="RunEvent | Snapshot")
 
 
 class RunHandle:
-    """One run, to be followed, waited for, cancelled."""
+    """One run, to be followed, waited for, cancelled, resumed."""
 
     def __init__(self, transport: AsyncTransport, run_id: str) -> None:
         self.id = run_id
@@ -59,6 +63,31 @@ class RunHandle:
             )
         )
 
+    async def resume(
+        self, *, from_step: str = "", restart: bool = False, request_id: str = ""
+    ) -> Run:
+        """Take the run up again, in a new epoch: repeat the steps whose failure failed it.
+
+        Args:
+            from_step: id of a step; it and everything after it is repeated as well.
+            restart: repeat everything; the only way to take up a completed run.
+            request_id: default: a new one for every resume.
+
+        Raises:
+            PreconditionError: it is live or cancelled, or nothing can be repeated in this way.
+            NotFoundError: no such run, or no such step in it.
+            AlreadyExistsError: another live run holds its key.
+        """
+        return await self._transport.perform(
+            run_calls.resume_run(
+                self._namespace,
+                self.id,
+                from_step=from_step,
+                restart=restart,
+                request_id=request_id,
+            )
+        )
+
     async def wait(self, timeout: timedelta | None = None) -> Run:
         """The run once it has ended; without `timeout` it waits for ever.
 
@@ -79,6 +108,22 @@ class RunHandle:
             lambda token: run_calls.list_steps(
                 self._namespace, self.id, include_superseded=include_superseded, token=token
             )
+        )
+
+    async def get_step(self, step_id: str) -> Step:
+        """One step, with its texts whole.
+
+        Raises:
+            NotFoundError: no such step.
+        """
+        return await self._transport.perform(run_calls.get_step(self._namespace, step_id))
+
+    def items(
+        self, step_id: str, *, status: FanOutItemStatus | None = None
+    ) -> AsyncIterator[FanOutItem]:
+        """The items of a `foreach` step in the provider's order, fetched as they are taken."""
+        return self._transport.pages(
+            lambda token: run_calls.list_items(self._namespace, step_id, status=status, token=token)
         )
 
     def events(
@@ -205,6 +250,18 @@ class GateHandle:
         )
         return await self._transport.perform(
             gate_calls.resolve_gate(self._namespace, self._target, vote)
+        )
+
+    async def report_pull_request(
+        self, pull_request: PullRequest, *, request_id: str = ""
+    ) -> ReportedPullRequest:
+        """Tell a `pr_approval` or `pr_checks` gate how its pull request stands.
+
+        Raises:
+            PreconditionError: a gate of another type, rejected, timed out, or its run is over.
+        """
+        return await self._transport.perform(
+            gate_calls.report_pull_request(self._namespace, self._target, pull_request, request_id)
         )
 
 

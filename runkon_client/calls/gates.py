@@ -9,13 +9,14 @@ from runkon.v1 import gates_pb2
 from runkon_client.calls.call import Call, Page, encode_span, mint_request_id, reader
 from runkon_client.decode import decode_gate
 from runkon_client.errors import Code, NotFoundError
-from runkon_client.values import GateState
+from runkon_client.values import GateState, ReportedPullRequest, ReviewDecision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
     from runkon_client import values
+    from runkon_client.values import PullRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +111,62 @@ def resolve_gate(namespace: str, target: GateTarget, vote: Vote) -> Call[values.
         selections=vote.selections,
         on_behalf_of=vote.on_behalf_of,
     )
+    _aim(request, target)
+    return Call(
+        "/runkon.v1.GateService/ResolveGate",
+        request,
+        reader(gates_pb2.ResolveGateResponse, lambda answer: decode_gate(answer.gate)),
+    )
+
+
+def report_pull_request(
+    namespace: str, target: GateTarget, seen: PullRequest, request_id: str
+) -> Call[ReportedPullRequest]:
+    """ReportPullRequest."""
+    request = gates_pb2.ReportPullRequestRequest(
+        namespace=namespace,
+        request_id=request_id or mint_request_id(),
+        pull_request=_encode_pull_request(seen),
+    )
+    _aim(request, target)
+    return Call(
+        "/runkon.v1.GateService/ReportPullRequest",
+        request,
+        reader(
+            gates_pb2.ReportPullRequestResponse,
+            lambda answer: ReportedPullRequest(decode_gate(answer.gate), answer.pending_reason),
+        ),
+    )
+
+
+def _aim(
+    request: gates_pb2.ResolveGateRequest | gates_pb2.ReportPullRequestRequest,
+    target: GateTarget,
+) -> None:
     if target.gate_id:
         request.gate_id = target.gate_id
     else:
         request.run_gate.gate_name = target.gate_name
         request.run_gate.run_id = target.run_id
-    return Call(
-        "/runkon.v1.GateService/ResolveGate",
-        request,
-        reader(gates_pb2.ResolveGateResponse, lambda answer: decode_gate(answer.gate)),
+
+
+def _encode_pull_request(seen: PullRequest) -> gates_pb2.PullRequest:
+    decision = gates_pb2.REVIEW_DECISION_UNSPECIFIED
+    if seen.review_decision is not ReviewDecision.UNKNOWN:
+        decision = gates_pb2.ReviewDecision.Value(f"REVIEW_DECISION_{seen.review_decision.name}")
+    return gates_pb2.PullRequest(
+        head_commit=seen.head_commit,
+        author=seen.author,
+        approvals=[
+            gates_pb2.PullRequestApproval(reviewer=each.reviewer, commit=each.commit)
+            for each in seen.approvals
+        ],
+        review_decision=decision,
+        checks=[
+            gates_pb2.PullRequestCheck(
+                name=each.name, state=gates_pb2.CheckState.Value(f"CHECK_STATE_{each.state.name}")
+            )
+            for each in seen.checks
+        ],
+        url=seen.url,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypedDict
 from runkon.v1 import events_pb2, runs_pb2, types_pb2
 from runkon_client import values
 from runkon_client.calls.call import Call, Page, encode_span, mint_request_id, reader
-from runkon_client.decode import decode_run, decode_step
+from runkon_client.decode import decode_fan_out_item, decode_run, decode_step
 from runkon_client.decode_events import decode_event
 from runkon_client.errors import RunkonClientError, error_from_status
 
@@ -216,6 +216,28 @@ def cancel_run(
     )
 
 
+def resume_run(
+    namespace: str, run_id: str, *, from_step: str, restart: bool, request_id: str
+) -> Call[values.Run]:
+    """ResumeRun."""
+    if from_step and restart:
+        raise ValueError("a resume repeats either from a step on or everything")
+    mode = events_pb2.RESUME_MODE_NORMAL
+    if from_step or restart:
+        mode = events_pb2.RESUME_MODE_RESTART if restart else events_pb2.RESUME_MODE_FROM_STEP
+    return Call(
+        "/runkon.v1.RunService/ResumeRun",
+        runs_pb2.ResumeRunRequest(
+            namespace=namespace,
+            request_id=request_id or mint_request_id(),
+            run_id=run_id,
+            mode=mode,
+            from_step_id=from_step,
+        ),
+        reader(runs_pb2.ResumeRunResponse, lambda answer: decode_run(answer.run)),
+    )
+
+
 def await_run(namespace: str, run_id: str, wait_s: float) -> Call[Awaited]:
     """AwaitRun, for at most `wait_s`."""
     wait_s = max(0.0, min(wait_s, AWAIT_S))
@@ -246,6 +268,36 @@ def list_steps(
         reader(
             runs_pb2.ListStepsResponse,
             lambda answer: Page(tuple(map(decode_step, answer.steps)), answer.next_page_token),
+        ),
+    )
+
+
+def get_step(namespace: str, step_id: str) -> Call[values.Step]:
+    """GetStep."""
+    return Call(
+        "/runkon.v1.RunService/GetStep",
+        runs_pb2.GetStepRequest(namespace=namespace, step_id=step_id),
+        reader(runs_pb2.GetStepResponse, lambda answer: decode_step(answer.step)),
+    )
+
+
+def list_items(
+    namespace: str, step_id: str, *, status: values.FanOutItemStatus | None, token: str
+) -> Call[Page[values.FanOutItem]]:
+    """ListFanOutItems."""
+    wanted = types_pb2.FAN_OUT_ITEM_STATUS_UNSPECIFIED
+    if status is not None:
+        wanted = types_pb2.FanOutItemStatus.Value(f"FAN_OUT_ITEM_STATUS_{status.name}")
+    return Call(
+        "/runkon.v1.RunService/ListFanOutItems",
+        runs_pb2.ListFanOutItemsRequest(
+            namespace=namespace, step_id=step_id, status=wanted, page_token=token
+        ),
+        reader(
+            runs_pb2.ListFanOutItemsResponse,
+            lambda answer: Page(
+                tuple(map(decode_fan_out_item, answer.items)), answer.next_page_token
+            ),
         ),
     )
 

@@ -42,6 +42,7 @@ from runkon_client.values.gates import (
     PullRequest,
     PullRequestApproval,
     PullRequestCheck,
+    ReportedPullRequest,
     ReviewDecision,
 )
 from runkon_client.values.runs import (
@@ -121,6 +122,7 @@ __all__ = [
     "PullRequest",
     "PullRequestApproval",
     "PullRequestCheck",
+    "ReportedPullRequest",
     "ResumeMode",
     "ReviewDecision",
     "Run",

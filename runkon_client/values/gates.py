@@ -91,6 +91,14 @@ class PullRequest:
     url: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ReportedPullRequest:
+    """What a report came to: `pending_reason` says what is missing, and is empty if nothing is."""
+
+    gate: Gate
+    pending_reason: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateVote:
     """What one principal said; each has at most one vote per gate."""

@@ -14,7 +14,7 @@ import pytest
 from client.peers import RUN_ID, Drop, Peer, serve
 from google.rpc import error_details_pb2
 
-from runkon.v1 import gates_pb2, runs_pb2, types_pb2, workflows_pb2
+from runkon.v1 import events_pb2, gates_pb2, runs_pb2, types_pb2, workflows_pb2
 from runkon_client import (
     AlreadyExistsError,
     Client,
@@ -35,7 +35,18 @@ from runkon_client import (
 from runkon_client.calls.runs import AWAIT_S
 from runkon_client.channel import resolve_endpoint
 from runkon_client.errors import error_from_rpc
-from runkon_client.values import ConflictPolicy, GateState, GraphFormat, RunStatus
+from runkon_client.values import (
+    CheckState,
+    ConflictPolicy,
+    FanOutItemStatus,
+    GateState,
+    GraphFormat,
+    PullRequest,
+    PullRequestApproval,
+    PullRequestCheck,
+    ReviewDecision,
+    RunStatus,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +58,15 @@ RUN = types_pb2.Run(id=RUN_ID, status=types_pb2.RUN_STATUS_RUNNING, epoch=1)
 DONE = types_pb2.Run(id=RUN_ID, status=types_pb2.RUN_STATUS_COMPLETED, epoch=1)
 GATE = gates_pb2.Gate(id="g1", name="review", state=gates_pb2.GATE_STATE_PENDING)
 WORKFLOW = workflows_pb2.Workflow(name="deploy", version=3)
+
+PULL_REQUEST = PullRequest(
+    head_commit="c0ffee",
+    author="ada",
+    approvals=(PullRequestApproval(reviewer="zoe", commit="c0ffee"),),
+    review_decision=ReviewDecision.APPROVED,
+    checks=(PullRequestCheck(name="lint", state=CheckState.SKIPPED),),
+    url="https://forge.example/7",
+)
 
 PICTURES: dict[str, Callable[[Any], Any]] = {
     "workflow": lambda client: client.graph_workflow("deploy@3"),
@@ -134,6 +154,49 @@ OPERATIONS: dict[str, tuple[dict[str, list[Message]], Callable[[Any], Any]]] = {
             ]
         },
         lambda client: client.start_runs([RunSpec("a"), RunSpec("b", key="k")], request_id="batch"),
+    ),
+    "resume_run": (
+        {"ResumeRun": [runs_pb2.ResumeRunResponse(run=RUN)]},
+        lambda client: client.run(RUN_ID).resume(request_id="again"),
+    ),
+    "resume_run from a step": (
+        {"ResumeRun": [runs_pb2.ResumeRunResponse(run=RUN)]},
+        lambda client: client.run(RUN_ID).resume(from_step="s1", request_id="again"),
+    ),
+    "resume_run from the start": (
+        {"ResumeRun": [runs_pb2.ResumeRunResponse(run=RUN)]},
+        lambda client: client.run(RUN_ID).resume(restart=True, request_id="again"),
+    ),
+    "get_step": (
+        {"GetStep": [runs_pb2.GetStepResponse(step=types_pb2.Step(id="s1"))]},
+        lambda client: client.run(RUN_ID).get_step("s1"),
+    ),
+    "items": (
+        {
+            "ListFanOutItems": [
+                runs_pb2.ListFanOutItemsResponse(
+                    items=[types_pb2.FanOutItem(id="s1/0")], next_page_token="more"
+                ),
+                runs_pb2.ListFanOutItemsResponse(items=[types_pb2.FanOutItem(id="s1/1")]),
+            ]
+        },
+        lambda client: client.run(RUN_ID).items("s1", status=FanOutItemStatus.FAILED),
+    ),
+    "report_pull_request": (
+        {
+            "ReportPullRequest": [
+                gates_pb2.ReportPullRequestResponse(gate=GATE, pending_reason="1 of 2 approvals")
+            ]
+        },
+        lambda client: client.gate("g1").report_pull_request(PULL_REQUEST, request_id="seen"),
+    ),
+    "report_pull_request by run and name": (
+        {"ReportPullRequest": [gates_pb2.ReportPullRequestResponse(gate=GATE)]},
+        lambda client: (
+            client.run(RUN_ID)
+            .gate("checks")
+            .report_pull_request(PullRequest(head_commit="c0ffee"), request_id="seen")
+        ),
     ),
     "get_run by key": (
         {"GetRun": [runs_pb2.GetRunResponse(run=RUN)]},
@@ -300,6 +363,81 @@ async def test_a_start_says_what_it_was_told() -> None:
     assert (handle.id, handle.started, handle.replayed) == (RUN_ID, True, False)
     assert handle.run.status is RunStatus.RUNNING
     assert peer.metadata[0]["runkon-principal"] == "ada"
+
+
+@pytest.mark.parametrize(
+    ("operation", "mode", "step"),
+    [
+        ("resume_run", events_pb2.RESUME_MODE_NORMAL, ""),
+        ("resume_run from a step", events_pb2.RESUME_MODE_FROM_STEP, "s1"),
+        ("resume_run from the start", events_pb2.RESUME_MODE_RESTART, ""),
+    ],
+)
+async def test_a_resume_says_what_to_repeat(
+    operation: str, mode: events_pb2.ResumeMode.ValueType, step: str
+) -> None:
+    peer = Peer()
+    answers, resume = OPERATIONS[operation]
+    peer.will_answer("ResumeRun", *answers["ResumeRun"])
+
+    run = await drive("async", peer, resume)
+
+    assert peer.requests("ResumeRun") == [
+        runs_pb2.ResumeRunRequest(
+            namespace="team", request_id="again", run_id=RUN_ID, mode=mode, from_step_id=step
+        )
+    ]
+    assert run.status is RunStatus.RUNNING
+
+
+@both_stacks
+async def test_a_resume_repeats_a_part_or_everything(stack: str) -> None:
+    with pytest.raises(ValueError, match="either"):
+        await drive(
+            stack, Peer(), lambda client: client.run(RUN_ID).resume(from_step="s", restart=True)
+        )
+
+
+async def test_items_are_asked_for_by_step_and_state() -> None:
+    """Page after page, the filter on each."""
+    peer = Peer()
+    answers, operation = OPERATIONS["items"]
+    peer.will_answer("ListFanOutItems", *answers["ListFanOutItems"])
+
+    items = await drive("async", peer, operation)
+
+    first, second = peer.requests("ListFanOutItems")
+    assert [item.id for item in items] == ["s1/0", "s1/1"]
+    assert (first.step_id, first.page_token, second.page_token) == ("s1", "", "more")
+    assert first.status == second.status == types_pb2.FAN_OUT_ITEM_STATUS_FAILED
+
+
+async def test_a_report_of_a_pull_request_is_told_whole() -> None:
+    """Every part arrives in its field; the answer says what is missing."""
+    peer = Peer()
+    answers, operation = OPERATIONS["report_pull_request"]
+    peer.will_answer("ReportPullRequest", *answers["ReportPullRequest"])
+
+    reported = await drive("async", peer, operation)
+
+    assert peer.requests("ReportPullRequest") == [
+        gates_pb2.ReportPullRequestRequest(
+            namespace="team",
+            request_id="seen",
+            gate_id="g1",
+            pull_request=gates_pb2.PullRequest(
+                head_commit="c0ffee",
+                author="ada",
+                approvals=[gates_pb2.PullRequestApproval(reviewer="zoe", commit="c0ffee")],
+                review_decision=gates_pb2.REVIEW_DECISION_APPROVED,
+                checks=[
+                    gates_pb2.PullRequestCheck(name="lint", state=gates_pb2.CHECK_STATE_SKIPPED)
+                ],
+                url="https://forge.example/7",
+            ),
+        )
+    ]
+    assert (reported.gate.id, reported.pending_reason) == ("g1", "1 of 2 approvals")
 
 
 @pytest.mark.parametrize("subject", PICTURES)
