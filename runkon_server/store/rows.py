@@ -64,6 +64,15 @@ class RunRow:
     metrics: dict[str, Any] = field(default_factory=dict)
     current_step: tuple[str, int] | None = None
     """Name and innermost loop pass of the step where the run is; None before the first one."""
+    root_run_id: str | None = None
+    """The run at the top of the tree; None: this one."""
+    depth: int = 0
+    """Runs above this one."""
+    parent_step_id: str | None = None
+    fan_out_item_id: str | None = None
+    identity: str | None = None
+    """That of the call that started it: what its own calls use unless they name one."""
+    grace_s: float = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +133,43 @@ class StepRow:
     gate_approved_at: datetime | None = None
     gate_feedback: str | None = None
     gate_selections: Sequence[str] | None = None
+    child_epoch: int | None = None
+    child_end: str | None = None
+    """How the child ended in that epoch."""
+    blocked_on: dict[str, Any] | None = None
+    """The gate that the child waits for; empty once it waits no longer."""
+    fan_out_total: int | None = None
+    """Of a `foreach`, as are the next three; None before its items were collected."""
+    fan_out_completed: int | None = None
+    fan_out_failed: int | None = None
+    fan_out_skipped: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemRow:
+    """One row of `workflow_run_step_fan_out_items`, by its column names."""
+
+    workflow_run_id: str
+    step_run_id: str
+    id: str
+    """The step's id and the ordinal."""
+    ordinal: int
+    """Place in the provider's order, from 0."""
+    item_type: str
+    item_id: str
+    item_ref: str = ""
+    context: dict[str, str] = field(default_factory=dict)
+    blockers: Sequence[int] = ()
+    """Ordinals of the items that have to end before this one starts."""
+    status: str = "pending"
+    child_run_id: str | None = None
+    child_epoch: int | None = None
+    child_end: str | None = None
+    structured_output: str | None = None
+    error: str | None = None
+    blocked_on: dict[str, Any] | None = None
+    dispatched_at: datetime | None = None
+    completed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +212,9 @@ class GateRow:
     workflow_name: str = ""
     workflow_title: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    min_approvals: int = 1
+    approval_mode: str = "min_approvals"
+    """`min_approvals` or `review_decision`."""
     votes: Sequence[VoteRow] = ()
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    Double,
     Integer,
     MetaData,
     SmallInteger,
@@ -62,6 +63,7 @@ definitions: Final = Table(
     "definitions",
     metadata,
     *_text("namespace", "content_hash", "snapshot"),
+    *_json("output_schemas", "snippets"),
     *_instant("created_at"),
 )
 
@@ -70,9 +72,9 @@ runs: Final = Table(
     metadata,
     *_text("id", "namespace", "workflow_name", "status", "phase"),
     *_text("parent_run_id", "parent_workflow_run_id", "body_outcome", "owner_token"),
-    *_boolean("dry_run", "fail_fast", "dismissed", "force"),
+    *_boolean("dry_run", "fail_fast", "dismissed", "force", "parent_notified"),
     Column("priority", SmallInteger),
-    *_integer("iteration", "epoch", "infra_attempts"),
+    *_integer("iteration", "epoch", "infra_attempts", "descendants"),
     *_instant("created_at", "started_at", "ended_at", "lease_until", "ready_at"),
     *_json("blocked_on"),
     *_bigint("generation", "last_seq", "fact_seq", "applied_fact_seq"),
@@ -83,7 +85,10 @@ run_details: Final = Table(
     metadata,
     *_text("run_id", "namespace", "key", "content_hash", "workflow_title", "trigger", "started_by"),
     *_text("resume_mode", "cancel_reason", "body_error", "error", "result_summary"),
+    *_text("root_run_id", "parent_step_id", "fan_out_item_id", "identity"),
     *_bigint("workflow_version"),
+    *_integer("depth"),
+    Column("grace_s", Double),
     *_json("inputs", "labels", "metrics"),
     *_instant("scheduled_at"),
 )
@@ -103,13 +108,26 @@ steps: Final = Table(
     metadata,
     *_text("workflow_run_id", "id", "at", "path", "step_name", "step_key", "role", "status"),
     *_text("condition_expr", "child_run_id", "result_text", "context_out", "structured_output"),
-    *_text("output_file", "step_error", "error_code", "parallel_group_id"),
+    *_text("output_file", "step_error", "error_code", "parallel_group_id", "child_end"),
     *_text("gate_type", "gate_prompt", "gate_timeout", "gate_approved_by", "gate_feedback"),
     *_boolean("can_commit", "condition_met", "retryable", "fatal"),
-    *_integer("position", "iteration", "epoch", "superseded_epoch", "retry_count"),
+    *_integer("position", "iteration", "epoch", "superseded_epoch", "retry_count", "child_epoch"),
+    *_integer("fan_out_total", "fan_out_completed", "fan_out_failed", "fan_out_skipped"),
     Column("iterations", ARRAY(Integer)),
     *_instant("started_at", "ended_at", "gate_approved_at"),
     *_json("markers_out", "metrics", "gate_options", "gate_selections"),
+    *_json("child_results", "blocked_on"),
+)
+
+items: Final = Table(
+    "workflow_run_step_fan_out_items",
+    metadata,
+    *_text("workflow_run_id", "step_run_id", "id", "item_type", "item_id", "item_ref", "status"),
+    *_text("child_run_id", "child_end", "structured_output", "error"),
+    *_integer("ordinal", "child_epoch"),
+    Column("blockers", ARRAY(Integer)),
+    *_instant("dispatched_at", "completed_at"),
+    *_json("context", "blocked_on"),
 )
 
 run_events: Final = Table(
@@ -127,7 +145,8 @@ gates: Final = Table(
     metadata,
     *_text("run_id", "id", "namespace", "step_id", "name", "gate_type", "prompt", "on_timeout"),
     *_text("state", "resolved_by", "on_behalf_of", "feedback"),
-    *_integer("iteration", "approvers"),
+    *_text("approval_mode"),
+    *_integer("iteration", "approvers", "min_approvals"),
     *_boolean("exclude_starter"),
     *_json("options", "selections"),
     *_instant("opened_at", "deadline_at", "resolved_at"),

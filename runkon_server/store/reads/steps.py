@@ -10,9 +10,11 @@ from sqlalchemy import Integer, Text, bindparam, func, select, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from runkon_server.core.records import StepRecord
+from runkon_server.errors import StepNotFoundError
+from runkon_server.store.locking import run_of
 from runkon_server.store.reads.paging import PAGE_BYTES, fetch_page, paged, weight_of
 from runkon_server.store.rows import Page, StepRow
-from runkon_server.store.tables import steps
+from runkon_server.store.tables import runs, steps
 
 if TYPE_CHECKING:
     from sqlalchemy import Row, RowMapping, Select
@@ -28,6 +30,7 @@ _LEFT_OUT: Final = frozenset(
         "gate_prompt",
         "gate_feedback",
         "step_error",
+        "child_results",
     }
 )
 _ERROR_LENGTH: Final = 400
@@ -45,6 +48,30 @@ class StepCursor(NamedTuple):
 def cursor_of(step: StepRow) -> StepCursor:
     """Where the page behind this step begins."""
     return StepCursor(step.at, step.epoch, step.id)
+
+
+_STEP_BY_ID: Final = (
+    select(*(steps.c[name] for name in _COLUMNS))
+    .join(runs, runs.c.id == steps.c.workflow_run_id)
+    .where(
+        steps.c.workflow_run_id == bindparam("run_id"),
+        steps.c.id == bindparam("id"),
+        runs.c.namespace == bindparam("namespace"),
+    )
+)
+
+
+async def step_by_id(conn: AsyncConnection, *, namespace: str, step_id: str) -> StepRow:
+    """One step, texts whole; rows that a resume replaced are found as well.
+
+    Raises:
+        StepNotFoundError: the namespace has no such step.
+    """
+    wanted = {"namespace": namespace, "run_id": run_of(step_id), "id": step_id}
+    row = (await conn.execute(_STEP_BY_ID, wanted)).one_or_none()
+    if row is None:
+        raise StepNotFoundError(step_id)
+    return _step(row)
 
 
 async def list_steps(
