@@ -1,12 +1,15 @@
-"""Worker SDK: functions that execute the actions of runs.
+"""Worker SDK: functions that execute the steps of runs.
 
 worker = Worker()
 
 @worker.action("plan")
 async def plan(task: Task) -> ActionOutput:
-return ActionOutput(context="what later steps are told", markers=("has_plan",))
+    return ActionOutput(context="what later steps are told", markers=("has_plan",))
 
 worker.run_forever()
+
+Beside actions there are item providers (`@worker.items`), gate resolvers (`@worker.gate`) and
+scripts (`worker.scripts`).
 """
 
 from runkon_client.worker.actions import (
@@ -19,6 +22,9 @@ from runkon_client.worker.actions import (
     RetryableError,
     TaskCancelledError,
 )
+from runkon_client.worker.gates import Approved, GateAnswer, GateTask, Pending, Rejected
+from runkon_client.worker.items import Item, ItemsTask
+from runkon_client.worker.script_tasks import ScriptTask
 from runkon_client.worker.task import CancelReason, OutputSchema, PriorContext, Snippet, Task
 from runkon_client.worker.worker import Worker
 
@@ -28,11 +34,19 @@ __all__ = [
     "ActionOutput",
     "ActionResult",
     "Actions",
+    "Approved",
     "CancelReason",
     "FinalError",
+    "GateAnswer",
+    "GateTask",
+    "Item",
+    "ItemsTask",
     "OutputSchema",
+    "Pending",
     "PriorContext",
+    "Rejected",
     "RetryableError",
+    "ScriptTask",
     "Snippet",
     "Task",
     "TaskCancelledError",

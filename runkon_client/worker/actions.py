@@ -1,13 +1,17 @@
-"""Actions: the functions that a worker executes, by the name that `call` uses."""
+"""The functions that a worker executes: actions, item providers, gate resolvers, scripts."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
+    from runkon_client.worker.gates import GateResolver
+    from runkon_client.worker.items import ItemProvider
+    from runkon_client.worker.script_tasks import ScriptServer
     from runkon_client.worker.task import Task
 
 FALLBACK: Final = "*"
@@ -18,9 +22,11 @@ _NAME_BYTES_MAX: Final = 128
 class ActionOutput:
     """What an action came to; limits as in the contract's StepResult.
 
-    Every field is taken as it is; `result_text` is not searched for a FLOW_OUTPUT block yet.
-    `structured_output` is anything that JSON can hold, None for nothing. The metric keys of
-    `metadata` (`cost_usd`, `num_turns`, `duration_ms`, `input_tokens` …) are summed up per run.
+    Fields are taken as they are. Whoever has nothing but text to tell, such as the answer of an
+    agent, gives it as `raw_output` alone: the server reads markers, context and structured output
+    from its last FLOW_OUTPUT block. `structured_output` is anything that JSON can hold, None for
+    nothing. The metric keys of `metadata` (`cost_usd`, `num_turns`, `duration_ms`, `input_tokens`
+    …) are summed up per run.
     """
 
     markers: tuple[str, ...] = ()
@@ -29,6 +35,7 @@ class ActionOutput:
     structured_output: object = None
     output_file: str = ""
     metadata: Mapping[str, str | float] = field(default_factory=dict)
+    raw_output: str = ""
 
 
 ActionResult: TypeAlias = ActionOutput | Mapping[str, object] | str | None
@@ -40,6 +47,9 @@ taken as the step's. A text is the result text.
 
 Action: TypeAlias = "Callable[[Task], ActionResult | Awaitable[ActionResult]]"
 _A = TypeVar("_A", bound="Action")
+_I = TypeVar("_I", bound="ItemProvider")
+_G = TypeVar("_G", bound="GateResolver")
+_F = TypeVar("_F", bound="Callable[[Any], Any]")
 
 
 class ActionError(Exception):
@@ -68,60 +78,131 @@ class TaskCancelledError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class RegisteredAction:
+class Registered:
     """A function with how it is run: on the event loop, or in a thread."""
 
-    function: Action
+    function: Callable[[Any], Any]
     is_async: bool
 
 
 class Actions:
-    """A collection of actions, made by decorating functions.
+    """What a worker executes: a collection made by decorating functions.
 
-    A function gets the `Task`. `async def` runs on the worker's event loop and must not block it;
-    a plain `def` runs in a thread of a bounded pool.
+    Besides actions it holds item providers and gate resolvers. Each function gets its task. `async
+    def` runs on the worker's event loop and must not block it; a plain `def` runs in a thread of a
+    bounded pool.
     """
 
     def __init__(self) -> None:
-        self._by_name: dict[str, RegisteredAction] = {}
+        self._by_kind: dict[_Kind, dict[str, Registered]] = {kind: {} for kind in _Kind}
 
     def action(self, name: str) -> Callable[[_A], _A]:
         """Execute the calls of this name with the decorated function.
 
         Raises:
-            ValueError: the name is no identifier of at most 128 bytes, or it is taken.
+            ValueError: the name is empty, too long, or taken.
         """
-        if not name or len(name.encode()) > _NAME_BYTES_MAX or name == FALLBACK:
-            raise ValueError(f"{name!r} is no name for an action")
-        return lambda function: self._add(name, function)
+        return self._decorator(_Kind.ACTION, name)
 
     def fallback(self, function: _A) -> _A:
         """Execute every action that no connected worker names; the task says which it is."""
-        return self._add(FALLBACK, function)
+        return self._add(_Kind.ACTION, FALLBACK, function)
 
-    def include(self, others: Actions) -> None:
-        """Take over the actions of another collection.
+    def items(self, provider: str) -> Callable[[_I], _I]:
+        """Find the items of each `foreach` over this provider with the decorated function.
 
         Raises:
-            ValueError: both have an action of the same name.
+            ValueError: the name is empty, too long, or taken.
         """
-        for name, registered in others._by_name.items():
-            self._add(name, registered.function)
+        return self._decorator(_Kind.ITEMS, provider)
+
+    def gate(self, gate_type: str) -> Callable[[_G], _G]:
+        """Look after the gates of this type with the decorated function.
+
+        Raises:
+            ValueError: the name is empty, too long, or taken.
+        """
+        return self._decorator(_Kind.GATE, gate_type)
+
+    def scripts(self, function: ScriptServer) -> None:
+        """Execute scripts, all of them, with this function.
+
+        Raises:
+            ValueError: there is one already.
+        """
+        self._add(_Kind.SCRIPT, FALLBACK, function)
+
+    def include(self, others: Actions) -> None:
+        """Take over everything of another collection.
+
+        Raises:
+            ValueError: both have something of the same kind and name.
+        """
+        for kind, by_name in others._by_kind.items():
+            for name, registered in by_name.items():
+                self._add(kind, name, registered.function)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names in the order of their registration; `*` stands for the fallback."""
-        return tuple(self._by_name)
+        """The actions' names in the order of their registration; `*` stands for the fallback."""
+        return tuple(self._by_kind[_Kind.ACTION])
 
-    def find(self, name: str) -> RegisteredAction | None:
+    @property
+    def item_providers(self) -> tuple[str, ...]:
+        """The item providers' names in the order of their registration."""
+        return tuple(self._by_kind[_Kind.ITEMS])
+
+    @property
+    def gate_types(self) -> tuple[str, ...]:
+        """The types of gates that are looked after, in the order of their registration."""
+        return tuple(self._by_kind[_Kind.GATE])
+
+    @property
+    def has_scripts(self) -> bool:
+        """Whether scripts are executed."""
+        return bool(self._by_kind[_Kind.SCRIPT])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing at all."""
+        return not any(self._by_kind.values())
+
+    def find(self, name: str) -> Registered | None:
         """The action of this name, or else the fallback, or else None."""
-        return self._by_name.get(name) or self._by_name.get(FALLBACK)
+        by_name = self._by_kind[_Kind.ACTION]
+        return by_name.get(name) or by_name.get(FALLBACK)
 
-    def _add(self, name: str, function: _A) -> _A:
-        if name in self._by_name:
-            raise ValueError(f"there is an action {name!r} already")
+    def find_items(self, provider: str) -> Registered | None:
+        """The item provider of this name, or None."""
+        return self._by_kind[_Kind.ITEMS].get(provider)
+
+    def find_gate(self, gate_type: str) -> Registered | None:
+        """What looks after gates of this type, or None."""
+        return self._by_kind[_Kind.GATE].get(gate_type)
+
+    def find_scripts(self) -> Registered | None:
+        """What executes scripts, or None."""
+        return self._by_kind[_Kind.SCRIPT].get(FALLBACK)
+
+    def _decorator(self, kind: _Kind, name: str) -> Callable[[_F], _F]:
+        if not name or len(name.encode()) > _NAME_BYTES_MAX or name == FALLBACK:
+            raise ValueError(f"{name!r} is no name for {kind}")
+        return lambda function: self._add(kind, name, function)
+
+    def _add(self, kind: _Kind, name: str, function: _F) -> _F:
+        if name in self._by_kind[kind]:
+            raise ValueError(f"there is {kind} {name!r} already")
         is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004 - an object with an async __call__
         )
-        self._by_name[name] = RegisteredAction(function, is_async)
+        self._by_kind[kind][name] = Registered(function, is_async)
         return function
+
+
+class _Kind(StrEnum):
+    """What a function is registered for; the words of error texts."""
+
+    ACTION = "an action"
+    ITEMS = "an item provider"
+    GATE = "a gate type"
+    SCRIPT = "a function for scripts"

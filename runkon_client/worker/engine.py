@@ -17,22 +17,25 @@ from runkon_client.calls.runs import list_steps
 from runkon_client.errors import Code, error_from_rpc
 from runkon_client.retry import Backoff
 from runkon_client.values import StepRole, StepStatus
-from runkon_client.worker.actions import TaskCancelledError
+from runkon_client.worker.actions import ActionError, TaskCancelledError
+from runkon_client.worker.kinds import KINDS, UNKNOWN
 from runkon_client.worker.ledger import Ledger, Verdict
 from runkon_client.worker.outcomes import (
+    cut_text,
     report_cancelled,
     report_error,
     report_failure,
-    report_result,
 )
 from runkon_client.worker.session import WORK_PATH, Session, StreamSilentError
-from runkon_client.worker.task import CancelReason, PriorContext, Task, decode_cancel_reason
+from runkon_client.worker.task import CancelReason, PriorContext, decode_cancel_reason
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from runkon_client.transport import AsyncTransport
-    from runkon_client.worker.actions import ActionResult, Actions, RegisteredAction
+    from runkon_client.worker.actions import Actions, Registered
+    from runkon_client.worker.kinds import Kind
+    from runkon_client.worker.task import Task
 
 _log: Final = logging.getLogger("runkon_client.worker")
 _PROGRESS_EVERY_S: Final = 1.0  # the server records less
@@ -41,6 +44,7 @@ _SETTLE_S: Final = 5.0  # for acks and the stream's end, after the last task
 _ABANDON_S: Final = 1.0  # for coroutines to clean up
 _REFUSALS: Final = frozenset({Code.INVALID_ARGUMENT, Code.PERMISSION_DENIED, Code.UNAUTHENTICATED})
 _UNREPORTED: Final = frozenset({CancelReason.LEASE_LOST, CancelReason.WORKER_STOPPED})
+_LOGGED_BYTES: Final = 500  # of a failure's first line
 _WITHOUT_CONTEXT: Final = frozenset({StepRole.GATE, StepRole.REVIEWER})
 
 
@@ -163,14 +167,15 @@ class Engine:
             for execution in [*self._executions.values()]:
                 if execution.task.id == lease.task_id:
                     self._stop(execution, CancelReason.LEASE_LOST)
-        task = Task(lease, self)
-        registered = self._actions.find(lease.action)
-        if registered is None or lease.kind != workers_pb2.TASK_KIND_ACTION:
-            message = f"this worker has no action {lease.action!r}"
+        kind = KINDS.get(lease.kind, UNKNOWN)
+        task = kind.task(lease, self)
+        registered = kind.find(self._actions, lease)
+        if registered is None:
+            message = f"this worker has no {kind.name} {lease.action!r}"
             report = report_failure(lease.task_id, lease.token, message, retryable=True)
             self._ledger.end(lease.token, report)
             return
-        runner = self._loop.create_task(self._execute(task, lease.token, registered))
+        runner = self._loop.create_task(self._execute(task, lease.token, registered, kind))
         self._executions[lease.token] = _Execution(task, runner, is_async=registered.is_async)
         # A task that is cancelled before its first step runs nothing of itself, not even `finally`.
         runner.add_done_callback(partial(self._end, lease.token))
@@ -201,16 +206,13 @@ class Engine:
     # Tasks in hand.
 
     async def _execute(
-        self, task: Task, token: str, registered: RegisteredAction
+        self, task: Task, token: str, registered: Registered, kind: Kind
     ) -> workers_pb2.TaskReport:
         try:
             if registered.is_async:
-                returned = await cast("Awaitable[ActionResult]", registered.function(task))
+                returned = await registered.function(task)
             else:
-                returned = cast(
-                    "ActionResult",
-                    await self._loop.run_in_executor(self._pool, registered.function, task),
-                )
+                returned = await self._loop.run_in_executor(self._pool, registered.function, task)
         except TaskCancelledError as error:
             if task.cancelled:
                 return report_cancelled(task.id, token, str(error))
@@ -218,9 +220,9 @@ class Engine:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the report answers for it
             if task.cancelled:
                 return report_cancelled(task.id, token, f"{type(error).__name__}: {error}")
-            _log.warning("action %s failed, task %s", task.action, task.id, exc_info=error)
+            _log_failure(kind, task, error)
             return report_error(task.id, token, error)
-        return report_result(task.id, token, returned)
+        return kind.report(task.id, token, returned)
 
     def _end(self, token: str, runner: asyncio.Task[workers_pb2.TaskReport]) -> None:
         task = self._executions.pop(token).task
@@ -232,7 +234,7 @@ class Engine:
         elif task.cancelled:
             report = report_cancelled(task.id, token, "stopped")
         else:
-            message = "the action was cancelled from within"
+            message = "the work was cancelled from within"
             report = report_failure(task.id, token, message, retryable=True)
         self._ledger.end(token, report)
         self._wake()
@@ -295,3 +297,12 @@ class Engine:
             )
             for step in steps
         )
+
+
+def _log_failure(kind: Kind, task: Task, error: BaseException) -> None:
+    """One line for a failure that the function chose, a traceback for one that it did not."""
+    if isinstance(error, ActionError):
+        chosen = cut_text(error.message.strip().partition("\n")[0], _LOGGED_BYTES)
+        _log.warning("%s %s failed, task %s: %s", kind.name, task.action, task.id, chosen)
+    else:
+        _log.warning("%s %s failed, task %s", kind.name, task.action, task.id, exc_info=error)

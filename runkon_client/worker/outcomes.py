@@ -1,4 +1,4 @@
-"""What became of an action → the report that the server gets."""
+"""What became of a task → the report that the server gets."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from runkon.v1 import types_pb2, workers_pb2
+from runkon_client.calls.call import encode_span
 from runkon_client.worker.actions import ActionError, ActionOutput
+from runkon_client.worker.gates import Approved, Pending, Rejected
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runkon_client.worker.actions import ActionResult
+    from runkon_client.worker.gates import GateAnswer
+    from runkon_client.worker.items import Item, ItemsResult
 
 OUTPUT_INVALID: Final = "OUTPUT_INVALID"
 OUTPUT_LIMIT: Final = "OUTPUT_LIMIT"
@@ -22,14 +28,43 @@ _REPORT_BYTES_MAX: Final = 3 << 20  # with the frame around it below the 4 MiB o
 
 def report_result(task_id: str, token: str, returned: ActionResult) -> workers_pb2.TaskReport:
     """The report of an action that returned; a failure if what it returned cannot be sent."""
+
+    def encode() -> workers_pb2.TaskReport:
+        return workers_pb2.TaskReport(task_id=task_id, token=token, result=_encode(returned))
+
+    return _encoded(task_id, token, "the action's output", encode)
+
+
+def report_items(task_id: str, token: str, returned: ItemsResult) -> workers_pb2.TaskReport:
+    """The report of an item provider that returned."""
+
+    def encode() -> workers_pb2.TaskReport:
+        items = workers_pb2.ItemList(items=map(_encode_item, returned))
+        return workers_pb2.TaskReport(task_id=task_id, token=token, items=items)
+
+    return _encoded(task_id, token, "the item provider's output", encode)
+
+
+def report_answer(task_id: str, token: str, returned: GateAnswer) -> workers_pb2.TaskReport:
+    """The report of a gate resolver that returned."""
+
+    def encode() -> workers_pb2.TaskReport:
+        answer = _encode_answer(returned)
+        return workers_pb2.TaskReport(task_id=task_id, token=token, gate_answer=answer)
+
+    return _encoded(task_id, token, "the gate resolver's answer", encode)
+
+
+def _encoded(
+    task_id: str, token: str, what: str, encode: Callable[[], workers_pb2.TaskReport]
+) -> workers_pb2.TaskReport:
     try:
-        result = _encode(returned)
-    except (TypeError, ValueError, RecursionError) as error:
-        message = f"the action's output cannot be sent: {error}"
+        report = encode()
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        message = f"{what} cannot be sent: {error}"
         return report_failure(task_id, token, message, code=OUTPUT_INVALID, retryable=False)
-    report = workers_pb2.TaskReport(task_id=task_id, token=token, result=result)
     if report.ByteSize() > _REPORT_BYTES_MAX:
-        message = f"the action's output is {report.ByteSize()} bytes, over what a message can hold"
+        message = f"{what} is {report.ByteSize()} bytes, over what a message can hold"
         return report_failure(task_id, token, message, code=OUTPUT_LIMIT, retryable=False)
     return report
 
@@ -89,6 +124,7 @@ def _encode(returned: ActionResult) -> types_pb2.StepResult:
                 structured_output=_json(returned.structured_output),
                 output_file=returned.output_file,
                 metadata={key: str(value) for key, value in returned.metadata.items()},
+                raw_output=returned.raw_output,
             )
         case Mapping():
             return _encode_mapping(returned)
@@ -105,6 +141,35 @@ def _encode_mapping(returned: Mapping[str, object]) -> types_pb2.StepResult:
     return types_pb2.StepResult(
         markers=markers, context=context, structured_output=_json(dict(returned))
     )
+
+
+def _encode_item(item: Item) -> workers_pb2.Item:
+    return workers_pb2.Item(
+        item_id=item.id,
+        item_type=item.type,
+        item_ref=item.ref,
+        context=item.context,
+        depends_on=item.depends_on,
+    )
+
+
+def _encode_answer(answer: GateAnswer) -> workers_pb2.GateAnswer:
+    match answer:
+        case Approved():
+            approved = workers_pb2.GateApproved(
+                feedback=answer.feedback, selections=answer.selections
+            )
+            return workers_pb2.GateAnswer(approved=approved)
+        case Rejected():
+            reason = cut_text(answer.reason, _MESSAGE_BYTES_MAX) or "rejected without a reason"
+            return workers_pb2.GateAnswer(rejected=workers_pb2.GateRejected(reason=reason))
+        case Pending():
+            pending = workers_pb2.GatePending(
+                note=cut_text(answer.note, _PROGRESS_BYTES_MAX),
+                delay=None if answer.delay is None else encode_span(answer.delay),
+            )
+            return workers_pb2.GateAnswer(pending=pending)
+    raise TypeError(f"it is Approved, Rejected or Pending, not {answer!r}")
 
 
 def _json(value: object) -> str:

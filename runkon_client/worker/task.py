@@ -1,4 +1,4 @@
-"""A task: one attempt at one step, as its action sees it."""
+"""A task: one attempt at one step, as the function that executes it sees it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class CancelReason(StrEnum):
     TIMEOUT = "timeout"
     FAIL_FAST = "fail_fast"
     LEASE_LOST = "lease_lost"
+    GATE_CLOSED = "gate_closed"
+    """Someone else decided the gate, or its deadline is over."""
     WORKER_STOPPED = "worker_stopped"
     """The worker itself stops and its grace is over; another worker will take the task."""
 
@@ -98,7 +100,10 @@ class Task:
 
     @property
     def action(self) -> str:
-        """Name of the action, as the definition's `call` says."""
+        """Name of the action, as the definition's `call` says.
+
+        For other kinds of tasks the name of the script, the item provider or the type of the gate.
+        """
         return self._lease.action
 
     @property

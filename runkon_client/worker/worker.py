@@ -1,4 +1,4 @@
-"""The worker: takes tasks over one stream, executes actions, reports what came of them."""
+"""The worker: takes tasks over one stream, executes them, reports what came of them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,25 @@ from runkon_client.transport import AsyncTransport
 from runkon_client.worker.actions import Actions
 from runkon_client.worker.engine import Engine
 from runkon_client.worker.ledger import CREDIT_MAX
+from runkon_client.worker.script_tasks import serve_scripts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runkon_client.worker.actions import Action
+    from runkon_client.worker.gates import GateResolver
+    from runkon_client.worker.items import ItemProvider
+    from runkon_client.worker.scripts import ScriptRunner
 
 _CLOSE_S: Final = 2.0  # for the server to end a stream that the worker has closed
 
 _A = TypeVar("_A", bound="Action")
+_I = TypeVar("_I", bound="ItemProvider")
+_G = TypeVar("_G", bound="GateResolver")
 
 
 class Worker:
-    """Executes actions for runs, at most `concurrency` tasks at a time.
+    """Executes the work of runs, at most `concurrency` tasks at a time.
 
     Address, namespace and principal are found as those of `Client`; nothing is connected before
     `run`. It reconnects for ever: tasks in hand go on meanwhile, and their reports follow on the
@@ -69,6 +75,18 @@ class Worker:
         """Execute every action that no connected worker names: see `Actions`."""
         return self.actions.fallback(function)
 
+    def items(self, provider: str) -> Callable[[_I], _I]:
+        """Find the items of each `foreach` over this provider: see `Actions`."""
+        return self.actions.items(provider)
+
+    def gate(self, gate_type: str) -> Callable[[_G], _G]:
+        """Look after the gates of this type: see `Actions`."""
+        return self.actions.gate(gate_type)
+
+    def scripts(self, runner: ScriptRunner) -> None:
+        """Execute scripts, on this machine, with a runner of `runkon_client.worker.scripts`."""
+        self.actions.scripts(serve_scripts(runner))
+
     def stop(self) -> None:
         """Ask the worker to drain and end; from any thread, and more than once."""
         self._is_stopping = True
@@ -79,11 +97,11 @@ class Worker:
         """Work until `stop`.
 
         Raises:
-            ValueError: there are no actions.
+            ValueError: it has nothing to offer.
             RunkonClientError: the server refuses the worker; it is not tried again.
         """
-        if not self.actions.names:
-            raise ValueError("a worker needs at least one action")
+        if self.actions.is_empty:
+            raise ValueError("a worker needs something to offer: an action, for one")
         self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
         if self._is_stopping:
@@ -145,6 +163,9 @@ class Worker:
             namespace=self._endpoint.namespace,
             worker_id=self.worker_id,
             actions=self.actions.names,
+            item_providers=self.actions.item_providers,
+            gate_types=self.actions.gate_types,
+            scripts=self.actions.has_scripts,
             concurrency=self._concurrency,
             client=f"runkon-python/{version('runkon')}",
         )
