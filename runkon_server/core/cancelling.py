@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runkon_server.core import calls, gates, ids, parallel
+from runkon_server.core import calls, gates, ids, on_fail, parallel, scripts
 from runkon_server.core.decision import ClearTimer, SetTimer
-from runkon_server.core.model import CallOp, GateOp, OnFailOp, ParallelOp
+from runkon_server.core.model import CallOp, GateOp, OnFailOp, ParallelOp, ScriptOp
 
 if TYPE_CHECKING:
     from runkon_server.core.facts import CancelAsked
@@ -62,13 +62,15 @@ def _stop(tx: Scratch) -> None:
     match tx.state.leaf:
         case CallOp() as op:
             calls.stop(tx, op)
+        case ScriptOp() as op:
+            scripts.stop(tx, op)
         case OnFailOp() as op:
-            calls.stop_on_fail(tx, op)
+            on_fail.stop(tx, op)
         case ParallelOp() as op:
             parallel.stop(tx, op)
         case GateOp() as op:
             gates.close(tx, op)
-        case None:
+        case _:
             pass
 
 
@@ -79,8 +81,10 @@ def give_up(tx: Scratch, *, was_asked: bool) -> None:
     match tx.state.leaf:
         case CallOp() as op:
             calls.give_up(tx, op)
+        case ScriptOp() as op:
+            scripts.give_up(tx, op)
         case OnFailOp() as op:
-            calls.give_up_on_fail(tx, op)
+            on_fail.give_up(tx, op)
         case ParallelOp() as op:
             parallel.give_up(tx, op)
         case _:

@@ -6,7 +6,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from runkon_server.core import ids
-from runkon_server.core.plan import Block, CallNode, GateNode, Loop, ParallelNode, Plan
+from runkon_server.core.plan import (
+    Block,
+    CallNode,
+    GateNode,
+    Loop,
+    ParallelNode,
+    Plan,
+    ScriptNode,
+)
+from runkon_server.core.shell import read_shell
 from runkon_server.dsl.ast import (
     AgentRef,
     Always,
@@ -19,6 +28,7 @@ from runkon_server.dsl.ast import (
     Parallel,
     Policy,
     QualityGate,
+    Script,
     StepField,
     StepMarker,
     Unless,
@@ -31,7 +41,8 @@ if TYPE_CHECKING:
 
     from runkon_server.core.outputs_schema import Schema
     from runkon_server.core.plan import PlanNode
-    from runkon_server.dsl.ast import Definition, Node, ParallelCall
+    from runkon_server.dsl.ast import Definition, Node, OnFail, ParallelCall
+    from runkon_server.dsl.durations import Duration
 
 HUMAN_GATES: Final = frozenset({"human_approval", "human_review"})
 
@@ -100,6 +111,8 @@ def _node(node: Node, path: str, settings: _Settings) -> PlanNode:
     match node:
         case Call():
             return _call(node, path, settings)
+        case Script():
+            return _script(node, path, settings)
         case If() | Unless():
             return Block(
                 path=path,
@@ -126,27 +139,52 @@ def _node(node: Node, path: str, settings: _Settings) -> PlanNode:
 
 def _call(call: Call, path: str, settings: _Settings) -> CallNode:
     inner = settings.inside(call.output, call.with_)
-    on_fail = None
-    if isinstance(call.on_fail, AgentRef):
-        on_fail = replace(
-            _agent(call.on_fail, f"{path}.on_fail"),
-            output_schema=settings.output,
-            schema=settings.schema,
-            snippets=settings.snippets,
-        )
     return replace(
         _agent(call.agent, path),
         retries=call.retries,
-        retry_delay_s=None if call.retry_delay is None else call.retry_delay.seconds,
-        timeout_s=None if call.timeout is None else call.timeout.seconds,
+        retry_delay_s=_seconds(call.retry_delay),
+        timeout_s=_seconds(call.timeout),
         identity=call.as_identity,
         max_turns=call.max_turns,
         plugin_dirs=tuple(dict.fromkeys(call.plugin_dirs)),
         output_schema=inner.output,
         schema=inner.schema,
         snippets=inner.snippets,
-        on_fail=on_fail,
+        on_fail=_on_fail(call.on_fail, path, settings),
         tolerated=isinstance(call.on_fail, ContinueOnFail),
+    )
+
+
+def _on_fail(on_fail: OnFail | None, path: str, settings: _Settings) -> CallNode | None:
+    if not isinstance(on_fail, AgentRef):
+        return None
+    return replace(
+        _agent(on_fail, f"{path}.on_fail"),
+        output_schema=settings.output,
+        schema=settings.schema,
+        snippets=settings.snippets,
+    )
+
+
+def _seconds(duration: Duration | None) -> float | None:
+    return None if duration is None else duration.seconds
+
+
+def _script(script: Script, path: str, settings: _Settings) -> ScriptNode:
+    key = step_key(script)
+    return ScriptNode(
+        path=path,
+        name=script.name,
+        key=key,
+        columns={"path": path, "step_name": script.name, "step_key": key, "role": "script"},
+        command=read_shell(script.run),
+        environment=script.env,
+        retries=script.retries,
+        retry_delay_s=_seconds(script.retry_delay),
+        timeout_s=script.timeout_s,
+        identity=script.as_identity,
+        on_fail=_on_fail(script.on_fail, path, settings),
+        tolerated=isinstance(script.on_fail, ContinueOnFail),
     )
 
 
@@ -187,7 +225,7 @@ def _branch(call: ParallelCall, path: str, settings: _Settings) -> CallNode:
     return replace(
         _agent(call.agent, path),
         retries=call.retries or 0,
-        retry_delay_s=None if call.retry_delay is None else call.retry_delay.seconds,
+        retry_delay_s=_seconds(call.retry_delay),
         output_schema=inner.output,
         schema=inner.schema,
         snippets=inner.snippets,

@@ -8,14 +8,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runkon_server.core import calls, cancelling, gates, parallel
+from runkon_server.core import calls, cancelling, gates, on_fail, parallel, scripts
 from runkon_server.core.compiling import compile_plan
 from runkon_server.core.decision import Decision, RunEnded
 from runkon_server.core.explain import blocked_on, current_step, open_tasks, waits_only_for_gates
 from runkon_server.core.facts import CancelAsked, GateDecided, Reported, Started, TimerDue
 from runkon_server.core.gates import tally
 from runkon_server.core.ids import BODY
-from runkon_server.core.model import CallOp, Frame, GateOp, OnFailOp, ParallelOp, RunState, copy_of
+from runkon_server.core.model import (
+    CallOp,
+    Frame,
+    GateOp,
+    OnFailOp,
+    ParallelOp,
+    RunState,
+    ScriptOp,
+    copy_of,
+)
 from runkon_server.core.plan import Plan
 from runkon_server.core.restoring import restore
 from runkon_server.core.resuming import ResumeMode, ResumeRefusal, ResumeRefusedError
@@ -108,10 +117,12 @@ def _report(tx: Scratch, fact: Reported) -> bool:
     match tx.state.leaf:
         case CallOp() as op:
             return calls.report(tx, op, fact)
+        case ScriptOp() as op:
+            return scripts.report(tx, op, fact)
         case ParallelOp() as op:
             return parallel.report(tx, op, fact)
         case OnFailOp() as op:
-            return calls.report_on_fail(tx, op, fact)
+            return on_fail.report(tx, op, fact)
         case _:
             return False
 
@@ -120,6 +131,9 @@ def _timer(tx: Scratch, timer_id: str) -> bool:
     match tx.state.leaf:
         case CallOp() as op:
             if calls.pause_over(tx, op, timer_id) or calls.deadline(tx, op, timer_id):
+                return True
+        case ScriptOp() as op:
+            if scripts.pause_over(tx, op, timer_id) or scripts.deadline(tx, op, timer_id):
                 return True
         case ParallelOp() as op:
             if parallel.pause_over(tx, op, timer_id):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runkon_server.core import ids
 from runkon_server.core.gates import blocked_on_gate
-from runkon_server.core.model import CallOp, GateOp, OnFailOp, ParallelOp
+from runkon_server.core.model import CallOp, GateOp, OnFailOp, ParallelOp, ScriptOp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +57,7 @@ def _entry(waiting: _Waiting) -> dict[str, Any]:
 
 def _waiting(state: RunState) -> Iterator[_Waiting]:
     match state.leaf:
-        case CallOp() as op:
+        case CallOp() | ScriptOp() as op:
             iteration = op.row["iteration"]
             yield _Waiting(op.node.name, op.step_id, op.attempt, iteration, op.is_paused)
         case OnFailOp(step_id=step_id, row=row):

@@ -11,7 +11,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
-    from runkon_server.core.plan import Block, CallNode, GateNode, Loop, ParallelNode, Plan
+    from runkon_server.core.plan import (
+        Block,
+        CallNode,
+        ChildNode,
+        GateNode,
+        Loop,
+        ParallelNode,
+        Plan,
+        Repeatable,
+        ScriptNode,
+    )
 
 RunStatus: TypeAlias = Literal[
     "pending", "running", "waiting", "cancelling", "completed", "failed", "cancelled"
@@ -88,13 +98,45 @@ class CallOp(NamedTuple):
     """Of the attempt before the pause."""
 
 
-class OnFailOp(NamedTuple):
-    """The agent that runs after the last attempt at a call."""
+class ScriptOp(NamedTuple):
+    """An attempt at a script that is running, or the pause after one; all share a row."""
 
-    call: CallNode
+    node: ScriptNode
+    place: Place
+    step_id: str
+    attempt: int
+    row: dict[str, Any]
+    """The columns that the row was inserted with, but the number of the present attempt."""
+    is_paused: bool = False
+    error: str | None = None
+
+
+class ChildOp(NamedTuple):
+    """A child run whose end is awaited, or the pause after one that failed."""
+
+    node: ChildNode
+    place: Place
+    step_id: str
+    attempt: int
+    row: dict[str, Any]
+    is_paused: bool = False
+    error: str | None = None
+    child_run_id: str = ""
+    child_epoch: int = 1
+    blocked_on: dict[str, Any] | None = None
+    """The gate that the child waits for."""
+
+
+RepeatableOp: TypeAlias = CallOp | ScriptOp | ChildOp
+
+
+class OnFailOp(NamedTuple):
+    """The agent that runs after the last attempt at a step."""
+
+    node: Repeatable
     failed_step_id: str
     failure: str
-    """Why the call counts as failed, whatever becomes of the agent."""
+    """Why the step counts as failed, whatever becomes of the agent."""
     step_id: str
     row: dict[str, Any]
 
@@ -131,7 +173,7 @@ class GateOp(NamedTuple):
     options: Options | None
 
 
-Leaf: TypeAlias = CallOp | OnFailOp | ParallelOp | GateOp
+Leaf: TypeAlias = CallOp | ScriptOp | ChildOp | OnFailOp | ParallelOp | GateOp
 
 
 class Memory(NamedTuple):

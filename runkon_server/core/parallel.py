@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from runkon_server.core import ids, tasks
 from runkon_server.core.decision import ClearTimer, SetTimer
 from runkon_server.core.facts import Outcome
-from runkon_server.core.metrics import parse_metrics
-from runkon_server.core.model import Branch, Completion, ParallelOp, Place
-from runkon_server.core.outcomes import fail, forget, record_metrics, set_markers, succeed
+from runkon_server.core.model import Branch, ParallelOp, Place
+from runkon_server.core.outcomes import abort, fail, forget, set_markers, succeed
 from runkon_server.core.rows import CANCELLED_CODE, completion_of, new_row
 from runkon_server.core.scratch import InconsistentRowsError
 from runkon_server.core.variables import task_variables
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
     from runkon_server.core.records import StepRecord
     from runkon_server.core.scratch import Scratch
 
-_GIVEN_UP = "given up, because the run was cancelled"
-_NO_ERROR = ""
-"""Takes back what a row shows during a pause, since columns of steps never become null."""
 _AT_WIDTH = 5
 """Characters that a branch's number adds to `at`."""
 
@@ -69,6 +65,10 @@ def enter(tx: Scratch, node: ParallelNode, at: str, passes: Passes) -> None:
     if tx.is_known(ids.child_at(at, 0)):
         _adopt(tx, node, at, passes)
     elif tx.may_start():
+        for branch in node.branches:
+            if branch.output_schema is not None and branch.schema is None:
+                abort(tx, tasks.no_schema(branch))
+                return
         _begin(tx, node, at, passes)
 
 
@@ -158,6 +158,7 @@ def report(tx: Scratch, op: ParallelOp, fact: Reported) -> bool:
         return False
     if fact.task_id != _task(setup, op, number):
         return False
+    fact = tasks.interpreted(op.node.branches[number], fact)
     if fact.outcome is Outcome.COMPLETED:
         op = _complete(tx, op, number, fact)
     else:
@@ -167,10 +168,7 @@ def report(tx: Scratch, op: ParallelOp, fact: Reported) -> bool:
 
 
 def _complete(tx: Scratch, op: ParallelOp, number: int, fact: Reported) -> ParallelOp:
-    metrics = parse_metrics(fact.metadata) if fact.metadata else None
-    _end(tx, op, number, "step_completed", tasks.completed_columns(fact, metrics))
-    record_metrics(tx, metrics)
-    done = Completion(fact.context or "", fact.markers, fact.structured_output, fact.output_file)
+    done = tasks.complete(tx, *_row(tx.state.setup, op, number), fact)
     attempt = op.branches[number].attempt
     return _with(op, number, Branch("completed", attempt, done=done))
 
@@ -184,7 +182,7 @@ def _fail_attempt(tx: Scratch, op: ParallelOp, number: int, fact: Reported) -> P
     op = _with(op, number, Branch("paused", attempt, columns["step_error"]))
     step_id, row = _row(tx.state.setup, op, number)
     paused = {"step_error": columns["step_error"]}
-    delay_s = tasks.retry_delay_s(node, attempt, fact.jitter)
+    delay_s = tasks.retry_delay_s(node.retry_delay_s, attempt, fact.jitter)
     tx.step_event(
         "step_retrying", step_id, {**row, **paused}, attempt=attempt + 1, delay_s=delay_s or 0.0
     )
@@ -229,9 +227,7 @@ def _fail_branch(tx: Scratch, op: ParallelOp, number: int, columns: dict[str, An
 
 
 def _end(tx: Scratch, op: ParallelOp, number: int, kind: str, columns: dict[str, Any]) -> None:
-    step_id, row = _row(tx.state.setup, op, number)
-    tx.update_step(step_id, columns)
-    tx.step_event(kind, step_id, {**row, **columns})
+    tasks.end_row(tx, kind, *_row(tx.state.setup, op, number), columns)
 
 
 def _with(op: ParallelOp, number: int, branch: Branch) -> ParallelOp:
@@ -251,7 +247,7 @@ def pause_over(tx: Scratch, op: ParallelOp, timer_id: str) -> bool:
         return False
     if timer_id != _retry_timer(setup, op, number):
         return False
-    tx.state.leaf = _retry(tx, op, number, {"step_error": _NO_ERROR})
+    tx.state.leaf = _retry(tx, op, number, {"step_error": tasks.NO_ERROR})
     return True
 
 
@@ -280,7 +276,7 @@ def give_up(tx: Scratch, op: ParallelOp) -> None:
     for number in tuple(_in_state(op, "running")):
         task = _task(tx.state.setup, op, number)
         tasks.abandon(tx, task, tasks.RUN_CANCELLED)
-        op = _fail_branch(tx, op, number, tasks.failed_columns(tasks.given_up(task, _GIVEN_UP)))
+        op = _fail_branch(tx, op, number, tasks.failed_columns(tasks.given_up(task)))
     _settle(tx, op)
 
 

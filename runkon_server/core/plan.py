@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from runkon_server.core.outputs_schema import Schema
+    from runkon_server.core.shell import ShellText
     from runkon_server.dsl.ast import Condition, ForEach, Gate, Pairs, QualityGate, StepMarker
 
 
@@ -50,8 +51,7 @@ class ScriptNode:
     name: str
     key: str
     columns: dict[str, Any]
-    text: str
-    """Before substitution."""
+    command: ShellText
     environment: Pairs
     """Before substitution."""
     retries: int = 0
@@ -153,7 +153,7 @@ class QualityGateNode:
 Repeatable: TypeAlias = CallNode | ScriptNode | ChildNode
 """Steps that have attempts, and may have an on_fail agent."""
 
-PlanNode: TypeAlias = CallNode | Block | Loop | ParallelNode | GateNode
+PlanNode: TypeAlias = CallNode | ScriptNode | Block | Loop | ParallelNode | GateNode
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING
 from runkon_server.core import ids
 from runkon_server.core.decision import AbandonTask, CancelTask, Dispatch
 from runkon_server.core.facts import Outcome, Reported
+from runkon_server.core.metrics import parse_metrics
+from runkon_server.core.model import Completion
+from runkon_server.core.outcomes import record_metrics
+from runkon_server.core.outputs import interpret
+from runkon_server.core.plan import ChildNode
 from runkon_server.core.rows import CANCELLED_CODE
 from runkon_server.core.variables import prior_contexts, task_variables
 
@@ -14,12 +19,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from runkon_server.core.model import RunState
-    from runkon_server.core.plan import CallNode
+    from runkon_server.core.plan import CallNode, Repeatable
     from runkon_server.core.scratch import Scratch
 
 RUN_CANCELLED = "run_cancelled"
 TIMEOUT = "timeout"
 FAIL_FAST = "fail_fast"
+NO_ERROR = ""
+"""Takes back what a row shows during a pause, since columns of steps never become null."""
+GIVEN_UP = "given up, because the run was cancelled"
 _NO_MESSAGE = "failed without a message"
 _RETRY_DELAY_MAX_S = 300.0
 _JITTER = 0.2
@@ -83,20 +91,27 @@ def abandon(tx: Scratch, task: str, reason: str) -> None:
     tx.order(AbandonTask(task_id=task, reason=reason))
 
 
-def retry_delay_s(node: CallNode, attempt: int, jitter: float) -> float | None:
+def stop_late(tx: Scratch, task: str) -> None:
+    """The task's time is over: tell the worker and go on without it."""
+    if not tx.is_stopping():
+        ask_to_stop(tx, task, TIMEOUT)
+    abandon(tx, task, TIMEOUT)
+
+
+def retry_delay_s(first_s: float | None, attempt: int, jitter: float) -> float | None:
     """The pause after an attempt; doubles with each. None: the next one follows at once."""
-    if node.retry_delay_s is None:
+    if first_s is None:
         return None
     spread = 1 - _JITTER / 2 + _JITTER * jitter
-    return float(min(node.retry_delay_s * 2**attempt * spread, _RETRY_DELAY_MAX_S))
+    return float(min(first_s * 2**attempt * spread, _RETRY_DELAY_MAX_S))
 
 
-def given_up(task: str, error: str) -> Reported:
+def given_up(task: str) -> Reported:
     """What stands for the report of a task that was abandoned after a cancel."""
     return Reported(
         task_id=task,
         outcome=Outcome.CANCELLED,
-        error=error,
+        error=GIVEN_UP,
         error_code=CANCELLED_CODE,
         retryable=False,
     )
@@ -134,11 +149,46 @@ def completed_columns(report: Reported, metrics: dict[str, Any] | None) -> dict[
     return columns
 
 
-def on_fail_variables(state: RunState, call: CallNode, failure: str) -> dict[str, str]:
+def interpreted(node: CallNode, report: Reported) -> Reported:
+    """A report as it counts, see `outputs.interpret`."""
+    if report.outcome is not Outcome.COMPLETED:
+        return report
+    if report.raw_output is None and node.schema is None:
+        return report
+    return interpret(report, node.schema, is_script=False)
+
+
+def complete(tx: Scratch, step_id: str, row: dict[str, Any], report: Reported) -> Completion:
+    """End the row of a step that a worker completed; its metrics count for the run."""
+    metrics = parse_metrics(report.metadata) if report.metadata else None
+    end_row(tx, "step_completed", step_id, row, completed_columns(report, metrics))
+    record_metrics(tx, metrics)
+    return Completion(
+        report.context or "", report.markers, report.structured_output, report.output_file
+    )
+
+
+def end_row(
+    tx: Scratch, kind: str, step_id: str, row: dict[str, Any], columns: dict[str, Any]
+) -> None:
+    """Write the columns that end a row, and tell of it."""
+    tx.update_step(step_id, columns)
+    tx.step_event(kind, step_id, {**row, **columns})
+
+
+def no_schema(node: CallNode) -> str:
+    """Why a call cannot even be started."""
+    return (
+        f"step `{node.name}`: its output schema `{node.output_schema}` is not stored with the "
+        "workflow"
+    )
+
+
+def on_fail_variables(state: RunState, step: Repeatable, failure: str) -> dict[str, str]:
     """The variables of an on_fail agent, which alone is told what failed."""
     return {
         **task_variables(state),
-        "failed_step": call.name,
+        "failed_step": step.workflow if isinstance(step, ChildNode) else step.name,
         "failure_reason": failure,
-        "retry_count": str(call.retries),
+        "retry_count": str(step.retries),
     }

@@ -56,6 +56,18 @@ def task_variables(state: RunState) -> dict[str, str]:
     return values
 
 
+def text_variables(state: RunState) -> dict[str, str]:
+    """The variables for a text that the server expands now: those of a task and `prior_contexts`.
+
+    The latter is missing when it is too long.
+    """
+    values = task_variables(state)
+    contexts = prior_contexts(state.memory)
+    if contexts is not None:
+        values["prior_contexts"] = contexts
+    return values
+
+
 def prior_contexts(memory: Memory) -> str | None:
     """All context entries as a JSON array; None when they are too long to be sent along."""
     return None if memory.contexts is None else f"[{memory.contexts}]"

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runkon_server.core import calls, gates, parallel
+from runkon_server.core import calls, gates, parallel, scripts
 from runkon_server.core.ids import ALWAYS, child_at
 from runkon_server.core.model import Frame, ended
 from runkon_server.core.outcomes import abort
-from runkon_server.core.plan import Block, CallNode, GateNode, Loop, ParallelNode
+from runkon_server.core.plan import Block, CallNode, GateNode, Loop, ParallelNode, ScriptNode
 from runkon_server.core.rows import cut
 from runkon_server.core.summary import headline
 from runkon_server.dsl.ast import BoolInput
@@ -54,6 +54,8 @@ def _enter(tx: Scratch, node: PlanNode, at: str, passes: Passes) -> None:
     match node:
         case CallNode():
             calls.enter(tx, node, at, passes)
+        case ScriptNode():
+            scripts.enter(tx, node, at, passes)
         case ParallelNode():
             parallel.enter(tx, node, at, passes)
         case GateNode():

@@ -43,18 +43,26 @@ if TYPE_CHECKING:
     from runkon_server.core.decision import Order
     from runkon_server.core.facts import Fact
     from runkon_server.core.model import RunState
+    from runkon_server.core.outputs_schema import Schema
     from runkon_server.dsl.ast import Definition
 
 RUN = "01RUN"
 MARKER_SETS = ((), ("m",), ("m", "n"))
 OUTPUT = json.dumps({"options": {"p": "P", "q": "Q"}, "found": "it", "dry_run": "true"})
+RAW_OUTPUT = f'<<<FLOW_OUTPUT>>>{{"markers": ["n"], "x": {OUTPUT}}}<<<END_FLOW_OUTPUT>>>'
 
 
 class World:
     """One run, live, with everything that a store would have of it."""
 
-    def __init__(self, definition: Definition, inputs: dict[str, str], **columns: Any) -> None:
-        self.plan = compile_plan(definition)
+    def __init__(
+        self,
+        definition: Definition,
+        inputs: dict[str, str],
+        schemas: dict[str, Schema] | None = None,
+        **columns: Any,
+    ) -> None:
+        self.plan = compile_plan(definition, schemas)
         self.run: dict[str, Any] = {
             "run_id": RUN,
             "workflow_name": definition.name,
@@ -239,6 +247,7 @@ def _reports(task: str) -> list[Fact]:
         )
         for markers in MARKER_SETS
     ]
+    good.append(Reported(task_id=task, outcome=Outcome.COMPLETED, raw_output=RAW_OUTPUT))
     bad = [
         Reported(task_id=task, outcome=Outcome.FAILED, error="broken", jitter=0.25),
         Reported(task_id=task, outcome=Outcome.FAILED, error="never", retryable=False),

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 class Play:
-    """A run of a workflow with these contents, started unless it is told otherwise."""
+    """A run of a workflow with these contents, started unless it is told otherwise.
+
+    Further arguments are columns of the run's row, or `schemas` by name.
+    """
 
     def __init__(
         self, text: str, inputs: dict[str, str] | None = None, *, start: bool = True, **run: Any

@@ -24,6 +24,7 @@ from runkon_server.dsl.ast import (
     Parallel,
     ParallelCall,
     Policy,
+    Script,
     StepField,
     StepMarker,
     Unless,
@@ -79,8 +80,8 @@ class Programs:
         pick = self._chance.choice
         kind = pick(["leaf", "leaf", "leaf", "loop", "loop", "if", "unless", "do", "always"])
         if depth == 0 or kind == "leaf":
-            leaves: list[Callable[[], Node]] = [self._call] * 3 + [self._parallel, self._gate]
-            return pick(leaves)()
+            leaves: list[Callable[[], Node]] = [self._call] * 3
+            return pick([*leaves, self._parallel, self._gate, self._script])()
         body = tuple(self._node(depth - 1) for _ in range(pick([1, 1, 2])))
         match kind:
             case "loop":
@@ -103,6 +104,17 @@ class Programs:
             retry_delay=pick([None, PAUSE]),
             on_fail=pick(on_fails),
             timeout=pick([None, None, MINUTE]),
+        )
+
+    def _script(self) -> Script:
+        pick = self._chance.choice
+        return Script(
+            name=pick(AGENTS),
+            run=pick(["true", "echo {{flag}} '{{prior_context}}'", "echo {{found}}"]),
+            retries=pick([0, 1, 2]),
+            retry_delay=pick([None, PAUSE]),
+            on_fail=pick([None, None, ContinueOnFail(), agent(pick(AGENTS))]),
+            timeout_s=pick([None, None, 60]),
         )
 
     def _stubborn_call(self) -> Call:

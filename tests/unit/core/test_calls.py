@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from runkon_server.core.outputs_schema import schema_of
 from support.plays import Play
 
 
@@ -128,10 +129,11 @@ def test_060_061_do_block_settings_reach_calls() -> None:
     """The inner output wins; snippets go from the outermost block to the call's own."""
     play = Play(
         'do { output = x with = ["1"]'
-        ' do { with = ["2"] call a { output = y with = ["3"] } call b } }'
+        ' do { with = ["2"] call a { output = y with = ["3"] } call b } }',
+        schemas={"x": schema_of("x", {"fields": {}}), "y": schema_of("y", {"fields": {}})},
     )
     a = play.task("a")
-    play.complete("a")
+    play.complete("a", structured_output="{}")
     b = play.task("b")
 
     assert (a.output_schema, a.snippets) == ("y", ("1", "2", "3"))
@@ -140,7 +142,11 @@ def test_060_061_do_block_settings_reach_calls() -> None:
 
 def test_do_block_settings_reach_on_fail_agents_without_the_calls_own() -> None:
     """It is a call of its own in the same block."""
-    play = Play('do { output = x with = ["1"] call a { output = y with = ["2"] on_fail = fix } }')
+    schemas = {name: schema_of(name, {"fields": {}}) for name in ("x", "y")}
+    play = Play(
+        'do { output = x with = ["1"] call a { output = y with = ["2"] on_fail = fix } }',
+        schemas=schemas,
+    )
     play.fail("a")
 
     assert (play.task("fix").output_schema, play.task("fix").snippets) == ("x", ("1",))
@@ -243,3 +249,53 @@ def test_options_of_a_call_reach_the_worker() -> None:
     assert task.plugin_dirs == ("p", "q")
     assert task.dry_run
     assert task.inputs["dry_run"] == "true"
+
+
+def test_062_call_whose_schema_is_not_stored_has_no_row() -> None:
+    """The run fails before anything starts, and says which schema it is."""
+    play = Play("call a { output = x retries = 2 on_fail = continue } call b")
+    block = Play("parallel { call a call b { output = y } }")
+
+    assert play.world.steps == block.world.steps == {}
+    assert play.error == ("step `a`: its output schema `x` is not stored with the workflow")
+    assert "`y`" in (block.error or "")
+
+
+def test_145_output_that_breaks_the_schema_is_tried_again() -> None:
+    """In a call, a branch and an on_fail agent alike; the next attempt is told why."""
+    schemas = {"x": schema_of("x", {"fields": {"n": "number"}})}
+    call = Play("call a { output = x retries = 1 }", schemas=schemas)
+    call.complete("a", structured_output='{"n":"1"}')
+    branch = Play("parallel { call a { output = x retries = 1 } }", schemas=schemas)
+    branch.complete("a", raw_output="nothing")
+
+    assert "`n`: a number is wanted" in (call.task("a").retry_error or "")
+    assert call.statuses("a") == ["failed", "running"]
+    assert call.rows("a")[0]["error_code"] == "OUTPUT_INVALID"
+    assert "there is no output" in (branch.task("a").retry_error or "")
+
+    call.complete("a", structured_output='{"n": 1}')
+    assert call.status == "completed"
+    assert call.rows("a")[1]["structured_output"] == '{"n":1}'
+
+
+def test_output_of_an_agent_is_interpreted_by_the_server() -> None:
+    """Its text becomes markers and context; the text itself is kept."""
+    play = Play("call a call b")
+    raw = 'Well: <<<FLOW_OUTPUT>>> {"markers": ["m"], "context": "c"} <<<END_FLOW_OUTPUT>>>'
+    play.complete("a", raw_output=raw)
+
+    assert play.row("a")["markers_out"] == ("m",)
+    assert play.row("a")["result_text"] == raw
+    assert play.task("b").inputs["prior_context"] == "c"
+
+
+def test_output_of_an_on_fail_agent_is_interpreted_too() -> None:
+    """It inherits the schema of the block around the call."""
+    schemas = {"x": schema_of("x", {"fields": {"n": "number"}})}
+    play = Play("do { output = x call a { on_fail = fix } }", schemas=schemas)
+    play.fail("a")
+    play.complete("fix", raw_output="nothing")
+
+    assert play.row("fix")["error_code"] == "OUTPUT_INVALID"
+    assert play.status == "failed"

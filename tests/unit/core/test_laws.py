@@ -41,7 +41,8 @@ SOMETIMES: Final = (
     "retry due", "deadline due", "gate approved", "gate rejected", "gate timed_out",
     "cancel before start", "cancel in body", "cancel in always", "fail_fast", "run_waiting",
     "step_retrying", "step_skipped", "step_timed_out", "loop", "stuck", "idle loop",
-    "on_fail agent", "paused branch", "crash between record and apply", "long history",
+    "on_fail agent", "paused branch", "script", "script again", "script that cannot start",
+    "crash between record and apply", "long history",
 )  # fmt: skip
 
 
@@ -181,6 +182,12 @@ class History:
         self.seen["loop"] += any(step["iteration"] > 0 for step in world.steps.values())
         self.seen["stuck"] += "is stuck" in error
         self.seen["idle loop"] += "did nothing" in error
+        scripts = [step for step in world.steps.values() if step["role"] == "script"]
+        self.seen["script"] += len(scripts) > 0
+        self.seen["script again"] += any(step["retry_count"] for step in scripts)
+        self.seen["script that cannot start"] += any(
+            step.get("error_code") == "SCRIPT_INVALID" for step in scripts
+        )
         self.seen["on_fail agent"] += any(
             step["at"].endswith(".f") for step in world.steps.values()
         )

@@ -6,6 +6,7 @@ from itertools import permutations
 
 import pytest
 
+from runkon_server.core.outputs_schema import schema_of
 from support.plays import Play
 
 
@@ -207,7 +208,8 @@ def test_do_block_settings_reach_branches() -> None:
     """Outermost snippets first; the branch's own output wins over the block's."""
     play = Play(
         'do { output = o with = ["1"] parallel { with = ["2"] call a { with = ["3"] }'
-        " call b { output = p } } }"
+        " call b { output = p } } }",
+        schemas={name: schema_of(name, {"fields": {}}) for name in ("o", "p")},
     )
 
     assert (play.task("a").output_schema, play.task("a").snippets) == ("o", ("1", "2", "3"))

@@ -17,13 +17,12 @@ from support.workflows import accepted
     "text",
     [
         "call workflow other",
-        'script s { run = "true" }',
         "call a gate quality_gate { source = a threshold = 70 }",
         "foreach f { over = list max_parallel = 1 workflow = w }",
         "gate pr_checks {}",
         "gate custom {}",
         "call a do { if a.m { call workflow other } }",
-        'always { script s { run = "true" } }',
+        "always { call workflow other }",
     ],
 )
 def test_what_is_not_run_yet_is_refused(text: str) -> None:
