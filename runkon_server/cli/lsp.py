@@ -1,0 +1,52 @@
+"""`runkon lsp`: the language server for editors."""
+
+from __future__ import annotations
+
+import click
+
+_EXTRA = frozenset({"pygls", "lsprotocol", "cattrs", "attrs"})
+
+
+@click.command(epilog="Exit codes: 0 the editor ended it; 1 the editor went away; 2 wrong usage.")
+@click.option(
+    "--tcp",
+    metavar="HOST:PORT",
+    help="Listen there for one editor, instead of using standard input and output. Whoever can"
+    " connect can read the workflows, so let it be 127.0.0.1.",
+)
+@click.option(
+    "--docs-url",
+    envvar="RUNKON_DOCS_URL",
+    show_envvar=True,
+    metavar="URL",
+    help="Where the pages about diagnostics are, {code} standing for the code; editors link to it.",
+)
+def lsp(tcp: str | None, docs_url: str | None) -> None:
+    """Serve editors: diagnostics, completion, hover, definitions, formatting.
+
+    Editors start it themselves and speak the Language Server Protocol with it, as is told in
+    docs/editors. It reads the workflow files (`*.wf`) of the folders that are open, asks no server
+    and runs nothing.
+    """
+    try:
+        from runkon_server.cli.lsp_server.server import make_server
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        raise click.UsageError(
+            f"the language server needs `{error.name}`: pip install 'runkon[lsp]'"
+        ) from None
+
+    server = make_server(docs_url)
+    if tcp is None:
+        server.start_io()
+    else:
+        server.start_tcp(*_address(tcp))
+    raise click.exceptions.Exit(server.exit_code)
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:  # noqa: PLR2004 - the last port
+        raise click.BadParameter("write HOST:PORT", param_hint="--tcp")
+    return host.strip("[]"), int(port)
