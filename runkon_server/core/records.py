@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runkon_server.core.bubbling import ChildResults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +32,6 @@ class RunRecord:
     resume_mode: str | None = None
     """How the present epoch was opened: `normal`, `from_step` or `restart`; None: the first."""
     metrics: dict[str, Any] = field(default_factory=dict)
-    blocked_on: dict[str, Any] | None = None
     depth: int = 0
     """Runs above this one."""
     root_run_id: str | None = None
@@ -59,6 +61,20 @@ class StepRecord:
     condition_expr: str | None = None
     condition_met: bool | None = None
     parallel_group_id: str | None = None
+    child_run_id: str | None = None
+    child_epoch: int | None = None
+    child_end: str | None = None
+    """How the child ended in that epoch; None while it runs, or if it is no longer awaited."""
+    child_results: ChildResults | None = None
+    """Of a child that completed; `StepWrite` has it as plain JSON."""
+    blocked_on: dict[str, Any] | None = None
+    """Of `call workflow` the gate that the child waits for, empty: none. Of a gate that workers
+    look at `{"polls": N}`, the looks handed out, with a `note` during the pause after a look."""
+    fan_out_total: int | None = None
+    """None: the items are not collected yet."""
+    fan_out_completed: int | None = None
+    fan_out_failed: int | None = None
+    fan_out_skipped: int | None = None
     result_text: str | None = None
     context_out: str | None = None
     markers_out: tuple[str, ...] | None = None

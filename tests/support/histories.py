@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, assert_never
 
 from runkon_server.core import ids
+from runkon_server.core.bubbling import load_results
 from runkon_server.core.decision import (
     AbandonTask,
     CancelChild,
@@ -93,7 +94,7 @@ class World:
     def rows(self) -> RunRows:
         """What the store would give for a restore; steps in no useful order."""
         known = {name: value for name, value in self.run.items() if name in _RUN_COLUMNS}
-        steps = tuple(StepRecord(**row) for row in reversed(self.steps.values()))
+        steps = tuple(_record(row) for row in reversed(self.steps.values()))
         items = tuple(ItemRecord(**row) for row in reversed(self.items.values()))
         return RunRows(run=RunRecord(**known), steps=steps, items=items)
 
@@ -227,6 +228,13 @@ class World:
 def epoch_of(child: StartChild | ResumeChild) -> int:
     """The epoch in which a child run runs."""
     return child.child_epoch if isinstance(child, ResumeChild) else 1
+
+
+def _record(row: dict[str, Any]) -> StepRecord:
+    results = row.get("child_results")
+    return StepRecord(
+        **{**row, "child_results": None if results is None else load_results(results)}
+    )
 
 
 def _block_of(identity: str) -> str:
