@@ -21,6 +21,7 @@ from runkon_server import errors
 from runkon_server.runtime.entries import Batch
 from runkon_server.store import database
 from runkon_server.store.locking import Wants, lock
+from runkon_server.store.pipeline import Pipeline
 from runkon_server.store.writing import Stamp, Writes, write
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Committer:
 
     async def run_lane(self) -> None:
         """One connection's loop; run as many as transactions should be in flight."""
-        conn: psycopg.AsyncConnection[Any] | None = None
+        conn: Pipeline | None = None
         try:
             while True:
                 entries = await self._take()
@@ -148,9 +149,7 @@ class Committer:
         if self._queue:
             self._signal.set()
 
-    async def _commit_all(
-        self, conn: psycopg.AsyncConnection[Any] | None, entries: list[Entry]
-    ) -> psycopg.AsyncConnection[Any] | None:
+    async def _commit_all(self, conn: Pipeline | None, entries: list[Entry]) -> Pipeline | None:
         """Commit entries whatever happens to the connection; give back a live one (or None)."""
         pending = [entries]
         attempts = 0
@@ -172,7 +171,7 @@ class Committer:
                 await conn.close()
                 conn = None
             except Exception as error:  # noqa: BLE001 - told to the entry it is due to, and logged
-                if database.is_connection_loss(error) or conn.broken or conn.closed:
+                if database.is_connection_loss(error) or conn.is_lost:
                     await conn.close()
                     conn = None
                     pending.append(part)
@@ -191,12 +190,10 @@ class Committer:
                 self._tell(batch, part)
         return conn
 
-    async def _roll_back(
-        self, conn: psycopg.AsyncConnection[Any]
-    ) -> psycopg.AsyncConnection[Any] | None:
+    async def _roll_back(self, conn: Pipeline) -> Pipeline | None:
         """The connection without its transaction; None if it broke just now."""
         try:
-            await conn.rollback()
+            await conn.run([("ROLLBACK", ())])
         except psycopg.Error:
             await conn.close()
             return None
@@ -221,7 +218,7 @@ class Committer:
         known = database.is_retryable(error) or isinstance(error, errors.RunkonError)
         entry.failed(errors.ConflictError() if known else error)
 
-    async def _commit(self, conn: psycopg.AsyncConnection[Any], entries: Sequence[Entry]) -> Batch:
+    async def _commit(self, conn: Pipeline, entries: Sequence[Entry]) -> Batch:
         started = self._ambient.boottime_s()
         wants = Wants()
         for entry in entries:
@@ -237,7 +234,7 @@ class Committer:
         try:
             await write(conn, batch.writes, touched, stamp, notice=self._notice(batch))
         except psycopg.Error as error:
-            if not (database.is_connection_loss(error) or conn.broken or conn.closed):
+            if not (database.is_connection_loss(error) or conn.is_lost):
                 raise
             if not await self._was_committed(locked.xid):
                 raise
@@ -272,7 +269,7 @@ class Committer:
             await self._ambient.sleep(0.05)
         raise OutcomeUnknown
 
-    async def _connect(self, waiting: Sequence[Entry]) -> psycopg.AsyncConnection[Any] | None:
+    async def _connect(self, waiting: Sequence[Entry]) -> Pipeline | None:
         """Connect, for as long as it takes; callers are told after a while, actors wait.
 
         Returns:
@@ -281,7 +278,9 @@ class Committer:
         attempt = 0
         while attempt < CONNECTS_WHILE_CLOSING_MAX or not self._closing:
             try:
-                conn = await database.connect_committer(self._config.dsn, self._config.lease_ttl_s)
+                conn = Pipeline(
+                    await database.connect_committer(self._config.dsn, self._config.lease_ttl_s)
+                )
             except psycopg.Error as error:
                 attempt += 1
                 log.warning("database.unreachable", attempt=attempt, error=str(error).strip())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    import psycopg
+    from runkon_server.store.pipeline import Pipeline, Statement
 
 TERMINAL: Final = frozenset({"completed", "failed", "cancelled"})
 RUN_ID_LENGTH: Final = 26
@@ -164,25 +164,25 @@ class Locked:
 # would see nothing and answer twice.
 CLAIM_REQUESTS = """
 INSERT INTO requests (namespace, request_id, method, digest, response)
-SELECT u.* FROM json_to_recordset(%s::json)
+SELECT u.* FROM json_to_recordset($1::json)
     AS u(namespace text, request_id text, method text, digest text, response jsonb)
 ORDER BY 1, 2 ON CONFLICT DO NOTHING RETURNING namespace, request_id"""
 
 STORED_REQUESTS = """
 SELECT q.namespace, q.request_id, q.digest, q.response
-FROM unnest(%b::text[], %b::text[]) AS u(n, r)
+FROM unnest($1::text[], $2::text[]) AS u(n, r)
 JOIN requests q ON q.namespace = u.n AND q.request_id = u.r"""
 
 CLAIM_KEYS = """
 INSERT INTO run_keys AS k (namespace, key, run_id)
-SELECT u.n, u.k, u.r FROM unnest(%b::text[], %b::text[], %b::text[]) AS u(n, k, r) ORDER BY 1, 2
+SELECT u.n, u.k, u.r FROM unnest($1::text[], $2::text[], $3::text[]) AS u(n, k, r) ORDER BY 1, 2
 ON CONFLICT (namespace, key) DO UPDATE SET run_id = k.run_id"""
 
 # A statement of its own: the claim may have waited for a call that made the holder, and its own
 # snapshot is older than that.
 KEY_HOLDERS = """
 SELECT k.namespace, k.key, k.run_id, r.status
-FROM unnest(%b::text[], %b::text[]) AS u(n, k)
+FROM unnest($1::text[], $2::text[]) AS u(n, k)
 JOIN run_keys k ON k.namespace = u.n AND k.key = u.k
 LEFT JOIN workflow_runs r ON r.id = k.run_id"""
 
@@ -190,84 +190,89 @@ LOCK_RUNS = """
 SELECT r.id, r.namespace, r.status, r.owner_token, r.generation, r.last_seq, r.fact_seq,
        r.applied_fact_seq, r.epoch, d.started_by
 FROM workflow_runs r JOIN run_details d ON d.run_id = r.id
-WHERE r.id = ANY(%b::text[]) ORDER BY r.id FOR NO KEY UPDATE OF r"""
+WHERE r.id = ANY($1::text[]) ORDER BY r.id FOR NO KEY UPDATE OF r"""
 
 LOCK_TASKS = """
 SELECT t.id, t.state, t.token, t.digest, t.delivery
-FROM unnest(%b::text[], %b::text[]) AS u(r, i) JOIN tasks t ON t.run_id = u.r AND t.id = u.i
+FROM unnest($1::text[], $2::text[]) AS u(r, i) JOIN tasks t ON t.run_id = u.r AND t.id = u.i
 ORDER BY t.run_id, t.id FOR NO KEY UPDATE OF t"""
 
 LOCK_GATES = """
 SELECT g.id, g.step_id, g.name, g.gate_type, g.prompt, g.options, g.approvers, g.exclude_starter,
        g.state, g.iteration, g.resolved_by, g.feedback, g.selections,
        coalesce(g.deadline_at <= clock_timestamp(), false)
-FROM unnest(%b::text[], %b::text[]) AS u(r, i) JOIN gates g ON g.run_id = u.r AND g.id = u.i
+FROM unnest($1::text[], $2::text[]) AS u(r, i) JOIN gates g ON g.run_id = u.r AND g.id = u.i
 ORDER BY g.run_id, g.id FOR NO KEY UPDATE OF g"""
 
 VOTES = """
 SELECT v.gate_id, v.principal, v.decision, v.feedback, v.selections
-FROM unnest(%b::text[], %b::text[]) AS u(r, i)
+FROM unnest($1::text[], $2::text[]) AS u(r, i)
 JOIN gate_votes v ON v.run_id = u.r AND v.gate_id = u.i
 ORDER BY v.run_id, v.gate_id, v.n"""
 
 TIMERS = """
 SELECT t.id, t.due_at <= clock_timestamp()
-FROM unnest(%b::text[], %b::text[]) AS u(r, i) JOIN timers t ON t.run_id = u.r AND t.id = u.i"""
+FROM unnest($1::text[], $2::text[]) AS u(r, i) JOIN timers t ON t.run_id = u.r AND t.id = u.i"""
 
 INSTANT = "SELECT clock_timestamp(), pg_current_xact_id()::text"
 
 
-async def lock(conn: psycopg.AsyncConnection[Any], wants: Wants) -> Locked:
-    """Begin a transaction and lock what `wants` names; the caller commits or rolls back.
+async def lock(pipeline: Pipeline, wants: Wants) -> Locked:
+    """Begin a transaction and lock what `wants` names; the caller commits or rolls back."""
+    asked = _statements(wants)
+    answers = await pipeline.run([("BEGIN", ()), *asked.values(), (INSTANT, ())])
+    rows = dict(zip(asked, answers[1:], strict=False))
+    ((now, xid),) = answers[-1]
+    return Locked(
+        now=now,
+        xid=xid,
+        claimed={(n, r) for n, r in rows.get("claimed", ())},
+        requests={(n, r): StoredRequest(d, v) for n, r, d, v in rows.get("requests", ())},
+        keys={(n, k): (run, status) for n, k, run, status in rows.get("keys", ())},
+        runs={row[0]: LockedRun(*row) for row in rows.get("runs", ())},
+        tasks={row[0]: LockedTask(*row) for row in rows.get("tasks", ())},
+        gates=_gates(rows.get("gates", ()), rows.get("votes", ())),
+        timers=dict(rows.get("timers", ())),
+    )
 
-    Args:
-        conn: in autocommit mode, with no transaction open.
-    """
+
+def _statements(wants: Wants) -> dict[str, Statement]:
+    """What is asked, by the name of its answer, in the order in which locks are taken."""
+    asked: dict[str, Statement] = {}
+    if wants.requests:
+        asked["claimed"] = (CLAIM_REQUESTS, (_request_rows(wants),))
+        asked["requests"] = (STORED_REQUESTS, _columns(wants.requests))
+    if wants.run_keys:
+        triples = [(n, k, r) for (n, k), r in wants.run_keys.items()]
+        asked["claimed_keys"] = (CLAIM_KEYS, _columns(triples))
+        asked["keys"] = (KEY_HOLDERS, _columns(wants.run_keys))
+    if wants.runs:
+        asked["runs"] = (LOCK_RUNS, (sorted(wants.runs),))
+    if wants.tasks:
+        asked["tasks"] = (LOCK_TASKS, _with_runs(wants.tasks))
+    if wants.gates:
+        asked["gates"] = (LOCK_GATES, _with_runs(wants.gates))
+        asked["votes"] = (VOTES, _with_runs(wants.gates))
+    if wants.timers:
+        asked["timers"] = (TIMERS, _with_runs(wants.timers))
+    return asked
+
+
+def _request_rows(wants: Wants) -> str:
     from runkon_server.store.writing import to_json  # noqa: PLC0415 - the two halves meet here
 
-    async with conn.pipeline() as pipeline:
-        await conn.execute("BEGIN")
-        claimed = stored = keys = votes = tasks = gates = timers = runs = None
-        if wants.requests:
-            rows = [
-                {
-                    "namespace": r.namespace,
-                    "request_id": r.request_id,
-                    "method": r.method,
-                    "digest": r.digest,
-                    "response": r.response,
-                }
-                for r in wants.requests.values()
-            ]
-            claimed = await conn.execute(CLAIM_REQUESTS, (to_json(rows),), prepare=True)
-            stored = await conn.execute(STORED_REQUESTS, _columns(wants.requests), prepare=True)
-        if wants.run_keys:
-            pairs = [(n, k, r) for (n, k), r in wants.run_keys.items()]
-            await conn.execute(CLAIM_KEYS, _columns(pairs), prepare=True)
-            keys = await conn.execute(KEY_HOLDERS, _columns(wants.run_keys), prepare=True)
-        if wants.runs:
-            runs = await conn.execute(LOCK_RUNS, (sorted(wants.runs),), prepare=True)
-        if wants.tasks:
-            tasks = await conn.execute(LOCK_TASKS, _with_runs(wants.tasks), prepare=True)
-        if wants.gates:
-            gates = await conn.execute(LOCK_GATES, _with_runs(wants.gates), prepare=True)
-            votes = await conn.execute(VOTES, _with_runs(wants.gates), prepare=True)
-        if wants.timers:
-            timers = await conn.execute(TIMERS, _with_runs(wants.timers), prepare=True)
-        instant = await conn.execute(INSTANT, prepare=True)
-        await pipeline.sync()
-        ((now, xid),) = await _rows(instant)
-        return Locked(
-            now=now,
-            xid=xid,
-            claimed={(n, r) for n, r in await _rows(claimed)},
-            requests={(n, r): StoredRequest(d, v) for n, r, d, v in await _rows(stored)},
-            keys={(n, k): (run, status) for n, k, run, status in await _rows(keys)},
-            runs={row[0]: LockedRun(*row) for row in await _rows(runs)},
-            tasks={row[0]: LockedTask(*row) for row in await _rows(tasks)},
-            gates=_gates(await _rows(gates), await _rows(votes)),
-            timers=dict(await _rows(timers)),
-        )
+    return to_json(
+        [
+            {
+                "namespace": request.namespace,
+                "request_id": request.request_id,
+                "method": request.method,
+                "digest": request.digest,
+                "response": request.response,
+            }
+            for request in wants.requests.values()
+        ]
+    )
 
 
 def _gates(
@@ -286,7 +291,3 @@ def _with_runs(ids: set[str]) -> tuple[list[str], list[str]]:
 
 def _columns(rows: Iterable[tuple[str, ...]]) -> tuple[list[str], ...]:
     return tuple(list(column) for column in zip(*sorted(rows), strict=True))
-
-
-async def _rows(cursor: psycopg.AsyncCursor[Any] | None) -> list[tuple[Any, ...]]:
-    return [] if cursor is None else await cursor.fetchall()

@@ -7,9 +7,10 @@ ADR-0006). Times are the batch's instant, stamped by the rules of `core.decision
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from runkon_server.store.locking import run_of
 
@@ -17,16 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    import psycopg
-
     from runkon_server.core.decision import StepWrite
     from runkon_server.store.locking import LockedRun
+    from runkon_server.store.pipeline import Parameter, Pipeline
 
-_ENCODER: Final = json.JSONEncoder(
-    ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False
-)
-to_json: Final = _ENCODER.encode
-"""JSON text of plain values; tuples become arrays. NaN and infinity raise ValueError."""
+
+def to_json(value: object) -> str:
+    """JSON text of plain values; tuples become arrays, NaN and infinity null."""
+    return orjson.dumps(value).decode()
 
 
 @dataclass(slots=True)
@@ -107,7 +106,7 @@ SELECT u.workflow_run_id, u.id, u.at, coalesce(u.path, ''), u.step_name, u.step_
     CASE WHEN u.status NOT IN ('pending','skipped') THEN p.now END,
     CASE WHEN u.status IN ('completed','failed','skipped','timed_out') THEN p.now END,
     CASE WHEN u.gate_approved_by IS NOT NULL THEN p.now END
-FROM (SELECT %s::timestamptz AS now) p, json_to_recordset(%s::json) AS u({_STEP_COLUMNS})"""
+FROM (SELECT $1::timestamptz AS now) p, json_to_recordset($2::json) AS u({_STEP_COLUMNS})"""
 
 # Columns of a step only ever go from unset to set, so "absent" can mean "as it was".
 UPDATE_STEPS = f"""
@@ -135,7 +134,7 @@ UPDATE workflow_run_steps s SET
                             ELSE s.gate_approved_at END,
     gate_feedback = coalesce(u.gate_feedback, s.gate_feedback),
     gate_selections = coalesce(u.gate_selections, s.gate_selections)
-FROM (SELECT %s::timestamptz AS now) p, json_to_recordset(%s::json) AS u({_STEP_COLUMNS})
+FROM (SELECT $1::timestamptz AS now) p, json_to_recordset($2::json) AS u({_STEP_COLUMNS})
 WHERE s.workflow_run_id = u.workflow_run_id AND s.id = u.id"""
 
 INSERT_RUNS = """
@@ -150,7 +149,7 @@ SELECT u.id, u.namespace, u.workflow_name, u.status, u.phase, u.parent_run_id, u
     CASE WHEN u.owner_token IS NOT NULL THEN p.now + make_interval(secs => p.ttl) END,
     u.generation, u.last_seq, u.fact_seq, u.applied_fact_seq,
     p.now + make_interval(secs => u.ready_in_s)
-FROM (SELECT %s::timestamptz AS now, %s::float8 AS ttl) p, json_to_recordset(%s::json) AS u(
+FROM (SELECT $1::timestamptz AS now, $2::float8 AS ttl) p, json_to_recordset($3::json) AS u(
     id text, namespace text, workflow_name text, status text, phase text, parent_run_id text,
     dry_run boolean, fail_fast boolean, priority smallint, body_outcome text, blocked_on jsonb,
     owner_token text, generation bigint, last_seq bigint, fact_seq bigint,
@@ -163,7 +162,7 @@ INSERT INTO run_details (run_id, namespace, key, workflow_version, content_hash,
 SELECT u.run_id, u.namespace, u.key, u.workflow_version, u.content_hash, u.workflow_title,
     u.trigger, u.started_by, u.inputs, u.labels, p.now + make_interval(secs => u.delay_s),
     u.cancel_reason, u.body_error, u.error, u.result_summary, coalesce(u.metrics, '{}')
-FROM (SELECT %s::timestamptz AS now) p, json_to_recordset(%s::json) AS u(
+FROM (SELECT $1::timestamptz AS now) p, json_to_recordset($2::json) AS u(
     run_id text, namespace text, key text, workflow_version bigint, content_hash text,
     workflow_title text, trigger text, started_by text, inputs jsonb, labels jsonb,
     delay_s float8, cancel_reason text, body_error text, error text, result_summary text,
@@ -193,8 +192,8 @@ UPDATE workflow_runs r SET
                                                 WHERE t.run_id = r.id)
                             WHEN 'never' THEN NULL ELSE r.ready_at END,
     infra_attempts = CASE WHEN u.progress THEN 0 ELSE r.infra_attempts END
-FROM (SELECT %s::timestamptz AS now, %s::float8 AS ttl, %s::text AS token) p,
-    json_to_recordset(%s::json) AS u(
+FROM (SELECT $1::timestamptz AS now, $2::float8 AS ttl, $3::text AS token) p,
+    json_to_recordset($4::json) AS u(
     id text, status text, phase text, body_outcome text, force boolean, iteration integer,
     set_blocked boolean, blocked_on jsonb, lease text, generation bigint, last_seq bigint,
     fact_seq bigint, applied_fact_seq bigint, ready text, progress boolean)
@@ -207,7 +206,7 @@ UPDATE run_details d SET
     error = coalesce(u.error, d.error),
     result_summary = coalesce(u.result_summary, d.result_summary),
     metrics = coalesce(u.metrics, d.metrics)
-FROM json_to_recordset(%s::json) AS u(run_id text, cancel_reason text, body_error text,
+FROM json_to_recordset($1::json) AS u(run_id text, cancel_reason text, body_error text,
     error text, result_summary text, metrics jsonb)
 WHERE d.run_id = u.run_id"""
 
@@ -216,17 +215,17 @@ WHERE d.run_id = u.run_id"""
 INSERT_EVENTS = """
 INSERT INTO run_events (run_id, seq, epoch, kind, at, generation, payload)
 SELECT u.r, u.s, u.e, u.k, p.now, u.g, u.p::text
-FROM (SELECT %s::timestamptz AS now) p, json_to_recordset(%s::json)
+FROM (SELECT $1::timestamptz AS now) p, json_to_recordset($2::json)
     AS u(r text, s bigint, e integer, k text, g bigint, p json)"""
 
 INSERT_FACTS = """
 INSERT INTO facts (run_id, fact_seq, kind, payload, recorded_at)
 SELECT u.run_id, u.fact_seq, u.kind, u.payload, p.now
-FROM (SELECT %s::timestamptz AS now) p, json_to_recordset(%s::json)
+FROM (SELECT $1::timestamptz AS now) p, json_to_recordset($2::json)
     AS u(run_id text, fact_seq bigint, kind text, payload text)"""
 
 DELETE_FACTS = """
-DELETE FROM facts f USING json_to_recordset(%s::json) AS u(run_id text, upto bigint)
+DELETE FROM facts f USING json_to_recordset($1::json) AS u(run_id text, upto bigint)
 WHERE f.run_id = u.run_id AND f.fact_seq <= u.upto"""
 
 INSERT_TASKS = """
@@ -236,7 +235,7 @@ SELECT u.run_id, u.id, u.namespace, u.step_id, 'action', u.action, u.priority,
     CASE WHEN u.token IS NULL THEN 'queued' ELSE 'leased' END, u.token, u.worker_id,
     CASE WHEN u.token IS NOT NULL THEN p.now + make_interval(secs => p.ttl) END, p.now,
     p.now + make_interval(secs => u.timeout_s), u.payload
-FROM (SELECT %s::timestamptz AS now, %s::float8 AS ttl) p, json_to_recordset(%s::json) AS u(
+FROM (SELECT $1::timestamptz AS now, $2::float8 AS ttl) p, json_to_recordset($3::json) AS u(
     run_id text, id text, namespace text, step_id text, action text, priority smallint,
     token text, worker_id text, timeout_s float8, payload text)"""
 
@@ -244,24 +243,24 @@ FROM (SELECT %s::timestamptz AS now, %s::float8 AS ttl) p, json_to_recordset(%s:
 # and a filter would tempt the planner to read the whole index instead of probing by key.
 END_TASKS = """
 UPDATE tasks t SET state = u.state, digest = coalesce(u.digest, t.digest), lease_until = NULL
-FROM json_to_recordset(%s::json) AS u(run_id text, id text, state text, digest text)
+FROM json_to_recordset($1::json) AS u(run_id text, id text, state text, digest text)
 WHERE t.run_id = u.run_id AND t.id = u.id"""
 
 CANCEL_TASKS = """
 UPDATE tasks t SET cancel_requested_at = coalesce(t.cancel_requested_at, p.now),
     cancel_reason = coalesce(t.cancel_reason, u.reason)
-FROM (SELECT %s::timestamptz AS now) p, json_to_recordset(%s::json)
+FROM (SELECT $1::timestamptz AS now) p, json_to_recordset($2::json)
     AS u(run_id text, id text, reason text)
 WHERE t.run_id = u.run_id AND t.id = u.id"""
 
 INSERT_TIMERS = """
 INSERT INTO timers (run_id, id, kind, step_id, attempt, due_at)
 SELECT u.run_id, u.id, u.kind, u.step_id, u.attempt, p.now + make_interval(secs => u.delay_s)
-FROM (SELECT %s::timestamptz AS now) p, json_to_recordset(%s::json)
+FROM (SELECT $1::timestamptz AS now) p, json_to_recordset($2::json)
     AS u(run_id text, id text, kind text, step_id text, attempt integer, delay_s float8)"""
 
 DELETE_TIMERS = """
-DELETE FROM timers t USING unnest(%b::text[], %b::text[]) AS u(r, i)
+DELETE FROM timers t USING unnest($1::text[], $2::text[]) AS u(r, i)
 WHERE t.run_id = u.r AND t.id = u.i"""
 
 INSERT_GATES = """
@@ -270,7 +269,7 @@ INSERT INTO gates (run_id, id, namespace, step_id, name, gate_type, iteration, p
 SELECT u.run_id, u.id, u.namespace, u.step_id, u.name, u.gate_type, u.iteration, u.prompt,
     u.options, u.approvers, u.exclude_starter, u.on_timeout, p.now,
     p.now + make_interval(secs => u.timeout_s)
-FROM (SELECT %s::timestamptz AS now) p, json_to_recordset(%s::json) AS u(
+FROM (SELECT $1::timestamptz AS now) p, json_to_recordset($2::json) AS u(
     run_id text, id text, namespace text, step_id text, name text, gate_type text,
     iteration integer, prompt text, options jsonb, approvers integer, exclude_starter boolean,
     on_timeout text, timeout_s float8)"""
@@ -278,7 +277,7 @@ FROM (SELECT %s::timestamptz AS now) p, json_to_recordset(%s::json) AS u(
 END_GATES = """
 UPDATE gates g SET state = u.state, resolved_at = p.now, resolved_by = u.resolved_by,
     on_behalf_of = u.on_behalf_of, feedback = u.feedback, selections = u.selections
-FROM (SELECT %s::timestamptz AS now) p, json_to_recordset(%s::json) AS u(
+FROM (SELECT $1::timestamptz AS now) p, json_to_recordset($2::json) AS u(
     run_id text, id text, state text, resolved_by text, on_behalf_of text, feedback text,
     selections jsonb)
 WHERE g.run_id = u.run_id AND g.id = u.id"""
@@ -288,30 +287,30 @@ INSERT INTO gate_votes (run_id, gate_id, principal, n, decision, feedback, selec
     on_behalf_of, at)
 SELECT u.run_id, u.gate_id, u.principal, u.n, u.decision, u.feedback, u.selections,
     u.on_behalf_of, p.now
-FROM (SELECT %s::timestamptz AS now) p, json_to_recordset(%s::json) AS u(
+FROM (SELECT $1::timestamptz AS now) p, json_to_recordset($2::json) AS u(
     run_id text, gate_id text, principal text, n integer, decision text, feedback text,
     selections jsonb, on_behalf_of text)"""
 
 INSERT_DEFINITIONS = """
 INSERT INTO definitions (namespace, content_hash, snapshot)
-SELECT u.n, u.h, u.s FROM json_to_recordset(%s::json) AS u(n text, h text, s text)
+SELECT u.n, u.h, u.s FROM json_to_recordset($1::json) AS u(n text, h text, s text)
 ORDER BY 1, 2 ON CONFLICT DO NOTHING"""
 
 MOVE_KEYS = """
 UPDATE run_keys k SET run_id = u.run_id
-FROM json_to_recordset(%s::json) AS u(namespace text, key text, run_id text)
+FROM json_to_recordset($1::json) AS u(namespace text, key text, run_id text)
 WHERE k.namespace = u.namespace AND k.key = u.key"""
 
 STORE_RESPONSES = """
 UPDATE requests q SET response = u.response
-FROM json_to_recordset(%s::json) AS u(namespace text, request_id text, response jsonb)
+FROM json_to_recordset($1::json) AS u(namespace text, request_id text, response jsonb)
 WHERE q.namespace = u.namespace AND q.request_id = u.request_id"""
 
 RELEASE_REQUESTS = """
-DELETE FROM requests q USING unnest(%b::text[], %b::text[]) AS u(n, r)
+DELETE FROM requests q USING unnest($1::text[], $2::text[]) AS u(n, r)
 WHERE q.namespace = u.n AND q.request_id = u.r"""
 
-NOTIFY = "SELECT pg_notify('runkon', %s)"
+NOTIFY = "SELECT pg_notify('runkon', $1)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +337,7 @@ def run_update(run: LockedRun) -> dict[str, Any]:
 
 
 async def write(
-    conn: psycopg.AsyncConnection[Any],
+    pipeline: Pipeline,
     writes: Writes,
     touched: Iterable[LockedRun],
     stamp: Stamp,
@@ -359,7 +358,7 @@ async def write(
     new, steps, moved = writes.new_runs, writes.step_inserts, writes.step_updates
     timers = writes.cleared_timers
     # Inserts come before updates of the same table: one batch may open and end the same row.
-    statements: list[tuple[str, object, tuple[Any, ...]]] = [
+    statements: list[tuple[str, object, tuple[Parameter, ...]]] = [
         (INSERT_DEFINITIONS, writes.definitions, (_definitions(writes.definitions),)),
         (INSERT_RUNS, new, (now, lease, to_json([n.run for n in new]))),
         (INSERT_DETAILS, new, (now, to_json([n.details for n in new]))),
@@ -382,14 +381,10 @@ async def write(
         (STORE_RESPONSES, writes.responses, (to_json(writes.responses),)),
         (RELEASE_REQUESTS, writes.released_requests, _released(writes.released_requests)),
     ]
-    async with conn.pipeline() as pipeline:
-        for statement, rows, parameters in statements:
-            if rows:
-                await conn.execute(statement, parameters, prepare=True)
-        if notice is not None:
-            await conn.execute(NOTIFY, (notice,), prepare=True)
-        await conn.execute("COMMIT")
-        await pipeline.sync()
+    chosen = [(statement, parameters) for statement, rows, parameters in statements if rows]
+    if notice is not None:
+        chosen.append((NOTIFY, (notice,)))
+    await pipeline.run([*chosen, ("COMMIT", ())])
 
 
 def _definitions(definitions: dict[tuple[str, str], str]) -> str:

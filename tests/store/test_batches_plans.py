@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Final
 
 import psycopg
@@ -63,14 +64,8 @@ def committer(database: str, request: pytest.FixtureRequest) -> Iterator[psycopg
 
 def plans_of(conn: psycopg.Connection, statement: str) -> list[dict[str, object]]:
     """All nodes of the statement's generic plan."""
-    numbered, count = statement, 0
-    for mark in ("%s", "%b"):
-        while mark in numbered:
-            numbered = numbered.replace(mark, "$#", 1)
-    while "$#" in numbered:
-        count += 1
-        numbered = numbered.replace("$#", f"${count}", 1)
-    conn.execute(f"PREPARE p AS {numbered}".encode())
+    count = len(set(re.findall(r"\$\d+", statement)))
+    conn.execute(f"PREPARE p AS {statement}".encode())
     nulls = ", ".join(["NULL"] * count)
     row = conn.execute(f"EXPLAIN (FORMAT JSON) EXECUTE p({nulls})".encode()).fetchone()
     conn.execute("DEALLOCATE p")
