@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import heapq
 import unicodedata
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from runkon_server.dsl import limits
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 _EXCERPT_WIDTH: Final = 100
 _WORD_MAX: Final = 40
 _SIMILARITY: Final = 0.6
+_COMPARED: Final = 8
+"""How many candidates with enough letters in common are compared letter by letter."""
 _MORE: Final = frozenset({TOO_MANY_PROBLEMS.id, MORE_WARNINGS.id})
 
 
@@ -105,26 +109,37 @@ def first_problems(found: Sequence[Diagnostic]) -> tuple[Diagnostic, ...]:
 def nearest(word: str, candidates: Iterable[str]) -> str | None:
     """The candidate a mistyped word most likely stands for, if any is near.
 
-    Costs microseconds per candidate: ask for few words, or against few candidates.
+    Costs a third of a microsecond per candidate and a tenth of a millisecond on top: against
+    thousands of candidates, ask for few words.
     """
     if len(word) > _WORD_MAX:
         return None
     lowered = word.lower().replace("-", "_")
+    letters = _letters(lowered)
+    promising = []
+    for candidate in candidates:
+        others = _letters(candidate)
+        common = min(
+            len(lowered) - (letters & ~others).bit_count(),
+            len(candidate) - (others & ~letters).bit_count(),
+        )
+        if (most := 2 * common / (len(lowered) + len(candidate) or 1)) >= _SIMILARITY:
+            promising.append((most, candidate))
     near = [
         (difflib.SequenceMatcher(None, candidate, lowered).ratio(), candidate)
-        for candidate in candidates
-        if _may_resemble(candidate, lowered)
+        for _, candidate in heapq.nlargest(_COMPARED, promising)
     ]
     ratio, candidate = max(near, default=(0.0, ""))
     return candidate if ratio >= _SIMILARITY else None
 
 
-def _may_resemble(candidate: str, word: str) -> bool:
-    """Whether the letters in common, in whatever order, would be enough; rules most out quickly."""
-    enough = _SIMILARITY * (len(candidate) + len(word)) / 2
-    if min(len(candidate), len(word)) < enough:
-        return False
-    return sum(min(word.count(char), candidate.count(char)) for char in set(word)) >= enough
+@lru_cache(maxsize=8_192)
+def _letters(word: str) -> int:
+    """The letters of a word as bits; two letters may share one, which hides a difference."""
+    bits = 0
+    for char in word:
+        bits |= 1 << (ord(char) & 63)
+    return bits
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str | None:

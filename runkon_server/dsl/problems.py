@@ -36,6 +36,12 @@ class Problems:
         """Whether another warning would be kept; if not, it need not be worked out."""
         return len(self._warnings) < limits.PROBLEMS
 
+    def wants(self, start: int) -> bool:
+        """Whether an error at this offset would be kept; if not, hints need not be worked out."""
+        if self._unreadable_from is not None and start >= self._unreadable_from:
+            return False
+        return start not in self._error_offsets
+
     def report(
         self,
         code: Code,
@@ -51,13 +57,11 @@ class Problems:
         Raises:
             StopReading: there are too many errors; warnings beyond the limit are left out.
         """
-        if self._unreadable_from is not None and start >= self._unreadable_from:
+        if not self.wants(start):
             return
         found = diagnostic(
             code, self.source.span(start, end), message, hint=hint, expected=expected
         )
-        if start in self._error_offsets:
-            return
         if code.severity is Severity.WARNING:
             self._warn(found)
             return

@@ -72,10 +72,15 @@ def step_key(node: KeyedNode) -> str:
 
 def walk(nodes: Sequence[Node]) -> Iterator[Node]:
     """Every node of a list and of the bodies below it, in source order, containers first."""
-    for node in nodes:
-        yield node
-        if isinstance(node, CONTAINERS):
-            yield from walk(node.body)
+    open_bodies = [iter(nodes)]  # no recursion: each node would pass through every level above it
+    while open_bodies:
+        for node in open_bodies[-1]:
+            yield node
+            if isinstance(node, CONTAINERS):
+                open_bodies.append(iter(node.body))
+                break
+        else:
+            open_bodies.pop()
 
 
 def all_nodes(definition: Definition) -> Iterator[Node]:

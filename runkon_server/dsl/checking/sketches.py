@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from runkon_server.dsl import codes
@@ -64,6 +65,8 @@ _EXPLAINED_BY_ABSENCE: Final = frozenset(
         codes.UNKNOWN_PLACEHOLDER,
     )
 )
+_NAME: Final = re.compile(r"[\w-]+")
+_STEP: Final = re.compile(r"(?<=/)[\w-]++|(?<![\w/-])[\w-]++(?!\s*+\.)")
 _ON_STEPS: Final = frozenset(
     each.id
     for each in (
@@ -84,6 +87,7 @@ def check_sketch(result: ParseResult, world: World) -> tuple[Diagnostic, ...]:
     heads = sorted(set(_heads(result.sketch)))
     broken = {bisect_right(heads, each.span.offset) for each in errors}
     text = result.source.text
+    words = _Words(text)
     is_whole = all(each.code in _INSIDE_OPTIONS for each in errors)
     return tuple(
         each
@@ -92,7 +96,7 @@ def check_sketch(result: ParseResult, world: World) -> tuple[Diagnostic, ...]:
         and (
             is_whole
             or each.code not in _EXPLAINED_BY_ABSENCE
-            or (each.code in _ON_STEPS and _is_nowhere(_step_at(each, text), text))
+            or (each.code in _ON_STEPS and words.lack(_step_at(each, text)))
         )
     )
 
@@ -101,10 +105,21 @@ def _step_at(found: Diagnostic, text: str) -> str:
     return text[found.span.offset : found.span.end].strip('"').partition(".")[0].rstrip()
 
 
-def _is_nowhere(step: str, text: str) -> bool:
-    """Whether no step of that name can be in the text: the word stands in conditions only."""
-    word = re.escape(step)
-    return re.search(rf"(?<=/){word}(?![\w-])|(?<![\w/-]){word}(?![\w-]|\s*\.)", text) is None
+class _Words:
+    """The words of a text that can be steps: those that do not stand in conditions only."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(_STEP.findall(self._text))
+
+    def lack(self, step: str) -> bool:
+        """Whether no step of that name can be in the text."""
+        if _NAME.fullmatch(step):
+            return step not in self._known
+        return step not in self._text
 
 
 def _heads(definition: Definition) -> Iterator[int]:

@@ -161,4 +161,4 @@ class _Walk:
         if self._suggestions_left == 0:
             return None
         self._suggestions_left -= 1
-        return nearest(word, sorted(candidates))
+        return nearest(word, candidates)

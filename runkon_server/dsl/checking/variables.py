@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from runkon_server.dsl.ast import Definition, Node
     from runkon_server.dsl.diagnostics import Diagnostic
 
+_SUGGESTIONS = 50
+"""Names without a value that are compared with the inputs; only so many, because it costs time."""
 _INPUTS = "inputs."
 _ITEM = "item."
 
@@ -36,12 +38,14 @@ def check_variables(definition: Definition) -> Iterator[Diagnostic]:
     """
     declared = {each.name for each in definition.inputs}
     may_be_exported = False
+    suggestions_left = _SUGGESTIONS
     for node in all_nodes(definition):
         for name in dict.fromkeys(_names(node)):
             if _is_known(name, declared, node):
                 continue
             bare = name.removeprefix(_INPUTS)
-            near = nearest(bare, sorted(declared))
+            near = nearest(bare, declared) if suggestions_left > 0 else None
+            suggestions_left -= 1
             if not may_be_exported or near is not None or bare != name:
                 yield diagnostic(
                     codes.UNKNOWN_PLACEHOLDER,

@@ -238,7 +238,7 @@ class Options:
         if missing:
             self._report_missing(construct, span, missing)
         for key, pair in self._pairs.items():
-            if key in known:
+            if key in known or not self._problems.wants(pair.start):
                 continue
             code = codes.WITHOUT_EFFECT if also is not None and key in KEYS[also] else unknown
             if code.severity is Severity.WARNING and not self._problems.wants_warnings:
@@ -253,7 +253,7 @@ class Options:
         """Report missing options; a misspelt one is reported where it stands."""
         unknown = ((key, pair) for key, pair in self._pairs.items() if key not in KEYS[construct])
         for key, pair in islice(unknown, _SUSPECTS):
-            if (meant := nearest(key, missing)) is not None:
+            if self._problems.wants(pair.start) and (meant := nearest(key, missing)) is not None:
                 self._problems.report(
                     codes.MISSING_OPTION,
                     pair.start,
