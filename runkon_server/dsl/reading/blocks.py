@@ -58,7 +58,7 @@ def read_open_body(
             cursor.unclosed(opened_at, f"`{construct}`")
             return options, tuple(nodes)
         else:
-            recover_node(cursor, construct, NODE_READERS, read_body)
+            recover_node(cursor, construct, readers, read_body)
     cursor.advance()
     return options, tuple(nodes)
 

@@ -240,7 +240,14 @@ class Cursor:
         """Step over `{`; after a problem, tell whether a block follows nevertheless."""
         if self.accept("{"):
             return True
-        self.expected("{", hint=f"{what} needs a block, even if it is empty: `{{ }}`")
+        hint = f"{what} needs a block, even if it is empty: `{{ }}`"
+        if self.starts_line():
+            # Where it belongs, so that the token here is free to have a problem of its own.
+            message = f"expected `{{`, found {self.found()}"
+            at = self.previous_end
+            self.problems.report(codes.EXPECTED, at, at, message, hint=hint, expected=("{",))
+        else:
+            self.expected("{", hint=hint)
         if self._brace_ahead():
             return True
         if self._braces_spare is None:

@@ -92,7 +92,8 @@ def _read_unknown_step(
         if cursor.kind == "{":
             read_body(cursor, "unless")
         return
-    keyword = nearest(word, sorted(NODE_KEYWORDS))
+    is_told = cursor.problems.wants(cursor.start)
+    keyword = nearest(word, readers) if is_told else None
     hint = None if keyword is None else f"did you mean `{keyword}`?"
     cursor.report(codes.UNKNOWN_STEP, f"there is no step `{word}`", hint=hint)
     if keyword is not None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from runkon_server.dsl import codes
 from runkon_server.dsl.ast import Definition, Trigger
-from runkon_server.dsl.diagnostics import nearest
+from runkon_server.dsl.diagnostics import did_you_mean
 from runkon_server.dsl.problems import StopReading
 from runkon_server.dsl.reading.blocks import NODE_READERS, read_always_body, read_open_body
 from runkon_server.dsl.reading.inputs import Inputs, read_inputs
@@ -65,9 +65,9 @@ class WorkflowReader:
         cursor = self._cursor
         if cursor.accept("workflow"):
             return
-        hint = "a file holds one `workflow name { … }`"
-        cursor.expected("workflow", hint=hint)
-        if nearest(cursor.text, ["workflow"]) is None:
+        meant = did_you_mean(cursor.text, ["workflow"])
+        cursor.expected("workflow", hint=meant or "a file holds one `workflow name { … }`")
+        if meant is None:
             raise StopReading
         cursor.advance()
 
