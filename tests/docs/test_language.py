@@ -21,7 +21,7 @@ from runkon_server.dsl.unsupported import refuse_unsupported
 from support.live_api import live_api
 from support.postgres import cloned
 from support.wf_examples import blocks, outcome_of
-from support.wf_plays import play
+from support.wf_plays import Stage, play
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,11 +41,11 @@ COUNTS: Final = {
     "call.md": (13, 13),
     "conditions.md": (4, 4),
     "do.md": (3, 3),
-    "foreach.md": (11, 0),
+    "foreach.md": (11, 9),
     "gates.md": (20, 20),
     "loops.md": (5, 5),
     "parallel.md": (7, 7),
-    "placeholders.md": (4, 2),
+    "placeholders.md": (4, 3),
     "results.md": (5, 5),
     "script.md": (4, 4),
     "snapshot.md": (1, 0),
@@ -87,6 +87,16 @@ def below(name: str, texts: dict[str, str]) -> list[str]:
     return list(found)
 
 
+def beside(kind: str) -> dict[str, str]:
+    """The schemas or snippets that the reference shows, by name."""
+    found = {}
+    for block in blocks(LANGUAGE / "results.md"):
+        for word in block.words:
+            if word.startswith(f"{kind}="):
+                found[word.removeprefix(f"{kind}=")] = block.text
+    return found
+
+
 def refused_in(text: str) -> list[str]:
     """What the server does not run yet of a workflow, in its own words."""
     return [each.message for each in refuse_unsupported(definition_of(text))]
@@ -125,7 +135,9 @@ async def served(postgres_server: str, template_database: str) -> AsyncIterator[
 
 
 @pytest.mark.parametrize(("page", "block"), every(runnable=True))
-async def test_an_example_runs_as_its_page_says(page: str, block: Block, served: LiveApi) -> None:
+async def test_an_example_runs_as_its_page_says(
+    page: str, block: Block, served: LiveApi, tmp_path: Path
+) -> None:
     """Played to its end: status, rows and error. What the server refuses yet is only checked."""
     texts = workflows_of(page)
     definition = definition_of(block.text)
@@ -135,13 +147,14 @@ async def test_an_example_runs_as_its_page_says(page: str, block: Block, served:
     refused = [each for text in (block.text, *called) for each in refused_in(text)]
     if refused:
         pytest.skip(f"checked, not played: {refused[0]}")
-    found = await play(
-        served.address,
-        f"example-{next(_numbers)}",
-        block.text,
-        stored=called,
-        dry_run="dry" in block.words,
+    stage = Stage(
+        address=served.address,
+        namespace=f"example-{next(_numbers)}",
+        folder=tmp_path,
+        schemas=beside("schema"),
+        snippets=beside("snippet"),
     )
+    found = await play(stage, block.text, stored=called, dry_run="dry" in block.words)
 
     assert found.run.status.value == said.status, found.run.error
     assert said.error in found.run.error

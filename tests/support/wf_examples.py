@@ -7,7 +7,8 @@ server, `wf file=child.wf` gives a block a name. Comments in a text say what the
   `// reports {"confidence": 80}`, `// says "two findings"`, `// hangs`, `// fails for good`,
   `// sam cancels the run`;
 * behind `gate`: `// ann approves, then bob approves`, `// ann rejects with "not now"`,
-  `// ann selects squash`, `// nobody answers`;
+  `// ann selects squash`, `// nobody answers`; on the forge `// two approvals`, `// checks pass`;
+* behind `foreach`: `// finds A-1 and B-2`, the items of its provider;
 * behind an input: `// given "A-1"`.
 
 A paragraph below the block says how the run ends: `Outcome: **completed**. Steps: ...`.
@@ -33,14 +34,17 @@ _OUTCOME: Final = re.compile(
 )
 _STEP: Final = re.compile(r"`([^`]+)`(?: (failed|skipped|timed out))?")
 _REMARK: Final = re.compile(
-    r'^ *(?:[^"/]|"[^"]*")*?\b(?P<word>call|script|gate) +'
+    r'^ *(?:[^"/]|"[^"]*")*?\b(?P<word>call|script|gate|foreach) +'
     r'(?:"(?P<quoted>[^"]*)"|(?P<name>[\w-]+))(?P<rest>.*?)//[ ]*(?P<remark>.*)$'
 )
 _GIVEN: Final = re.compile(r'^ *(?P<name>[\w-]+)\b.*//[ ]*given "(?P<value>[^"]*)"$')
 _NAME: Final = re.compile(r'\bname = "?([\w-]+)')
+_OVER: Final = re.compile(r'\bover = "?([\w-]+)')
+_FINDS: Final = "finds "
 _DEED: Final = re.compile(
     r"(?P<verb>reports|fails for good|fails|works|hangs|says|cancels)(?: (?P<what>.+))?"
 )
+_FORGE: Final = {"two approvals": "approved", "checks pass": "green"}
 _VOTE: Final = re.compile(
     r"(?P<who>\w+) (?P<verb>approves|rejects|selects)"
     r"(?: (?P<what>[\w-]+))?(?: with \"(?P<words>.*)\")?"
@@ -94,6 +98,8 @@ class Vote:
     approves: bool
     selection: str = ""
     words: str = ""
+    forge: str = ""
+    """How the pull request stands, if it is the forge that speaks: `approved` or `green`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +110,8 @@ class Script:
     """By action; the last one goes on for ever."""
     votes: dict[str, tuple[Vote, ...]]
     """By the gate's name."""
+    items: dict[str, tuple[str, ...]]
+    """By provider."""
     inputs: dict[str, str]
 
 
@@ -149,25 +157,29 @@ def script_of(text: str) -> Script:
     Raises:
         ValueError: an action has two different remarks.
     """
-    deeds: dict[str, tuple[Deed, ...]] = {}
-    votes: dict[str, tuple[Vote, ...]] = {}
-    inputs: dict[str, str] = {}
+    script = Script(deeds={}, votes={}, items={}, inputs={})
     lines = text.splitlines()
     for number, line in enumerate(lines):
         if given := _GIVEN.match(line):
-            inputs[given["name"]] = given["value"]
-        remark = _REMARK.match(line)
-        if remark is None:
-            continue
-        name = remark["quoted"] or remark["name"]
-        said = remark["remark"].split(", then ")
-        if remark["word"] == "gate":
-            votes[_gate_name(lines[number:]) or name] = tuple(_votes(said))
-        elif _DEED.search(said[0]):
-            if name in deeds:
-                raise ValueError(f"two remarks on {name}")
-            deeds[name] = tuple(_deed(part) for part in said)
-    return Script(deeds=deeds, votes=votes, inputs=inputs)
+            script.inputs[given["name"]] = given["value"]
+        if remark := _REMARK.match(line):
+            _note(script, remark, lines[number:])
+    return script
+
+
+def _note(script: Script, remark: re.Match[str], lines: list[str]) -> None:
+    name = remark["quoted"] or remark["name"]
+    said = remark["remark"].split(", then ")
+    if remark["word"] == "gate":
+        script.votes[_found(_NAME, lines) or name] = tuple(_votes(said))
+    elif remark["word"] == "foreach":
+        provider = _found(_OVER, lines)
+        if provider is not None and said[0].startswith(_FINDS):
+            script.items[provider] = tuple(said[0].removeprefix(_FINDS).split(" and "))
+    elif _DEED.search(said[0]):
+        if name in script.deeds:
+            raise ValueError(f"two remarks on {name}")
+        script.deeds[name] = tuple(_deed(part) for part in said)
 
 
 def _deed(said: str) -> Deed:
@@ -182,17 +194,19 @@ def _deed(said: str) -> Deed:
     return Deed(markers=tuple(what.split(" and ")))
 
 
-def _gate_name(lines: list[str]) -> str | None:
-    """The name that a gate is given, whose text begins with the first line."""
+def _found(option: re.Pattern[str], lines: list[str]) -> str | None:
+    """The value of an option of the construct that begins in the first line."""
     end = next((at for at, line in enumerate(lines) if "}" in line), 0)
-    named = _NAME.search(" ".join(lines[: end + 1]))
-    return named[1] if named else None
+    found = option.search(" ".join(lines[: end + 1]))
+    return None if found is None else found[1]
 
 
 def _votes(said: list[str]) -> Iterator[Vote]:
     for part in said:
         found = _VOTE.fullmatch(part)
-        if found is not None:
+        if part in _FORGE:
+            yield Vote(who="", approves=True, forge=_FORGE[part])
+        elif found is not None:
             yield Vote(
                 who=found["who"],
                 approves=found["verb"] != "rejects",
