@@ -13,6 +13,7 @@ from runkon_server.core.plan import (
     Loop,
     ParallelNode,
     Plan,
+    QualityGateNode,
     ScriptNode,
 )
 from runkon_server.core.shell import read_shell
@@ -129,10 +130,10 @@ def _node(node: Node, path: str, settings: _Settings) -> PlanNode:
             return Block(path=path, children=_nodes(node.body, path, settings))
         case Parallel():
             return _parallel(node, path, settings)
-        case Gate(gate_type=gate_type) if gate_type in HUMAN_GATES:
-            return _gate(node, path)
         case Gate():
-            raise ValueError(f"{path}: gates of type `{node.gate_type}` are not run yet")
+            return _gate(node, path)
+        case QualityGate():
+            return _quality_gate(node, path)
         case _:
             raise ValueError(f"{path}: `{type(node).__name__}` is not run yet")
 
@@ -243,7 +244,19 @@ def _gate(gate: Gate, path: str) -> GateNode:
     }
     if gate.prompt is not None:
         columns["gate_prompt"] = gate.prompt
-    return GateNode(path=path, gate=gate, columns=columns)
+    is_polled = gate.gate_type not in HUMAN_GATES
+    return GateNode(path=path, gate=gate, columns=columns, is_polled=is_polled)
+
+
+def _quality_gate(gate: QualityGate, path: str) -> QualityGateNode:
+    columns = {
+        "path": path,
+        "step_name": gate.name,
+        "step_key": step_key(gate),
+        "role": "gate",
+        "gate_type": "quality_gate",
+    }
+    return QualityGateNode(path=path, gate=gate, columns=columns)
 
 
 def _fits(number: int, path: str) -> None:

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runkon_server.core import calls, cancelling, gates, on_fail, parallel, scripts
+from runkon_server.core import calls, cancelling, gates, on_fail, parallel, polling, scripts
 from runkon_server.core.compiling import compile_plan
 from runkon_server.core.decision import Decision, RunEnded
 from runkon_server.core.explain import blocked_on, current_step, open_tasks, waits_only_for_gates
-from runkon_server.core.facts import CancelAsked, GateDecided, Reported, Started, TimerDue
+from runkon_server.core.facts import (
+    CancelAsked,
+    GateDecided,
+    GatePolled,
+    Reported,
+    Started,
+    TimerDue,
+)
 from runkon_server.core.gates import tally
 from runkon_server.core.ids import BODY
 from runkon_server.core.model import (
@@ -26,6 +33,7 @@ from runkon_server.core.model import (
     copy_of,
 )
 from runkon_server.core.plan import Plan
+from runkon_server.core.pull_requests import judge
 from runkon_server.core.restoring import restore
 from runkon_server.core.resuming import ResumeMode, ResumeRefusal, ResumeRefusedError
 from runkon_server.core.scratch import Scratch
@@ -45,6 +53,7 @@ __all__ = [
     "blocked_on",
     "compile_plan",
     "current_step",
+    "judge",
     "open_tasks",
     "restore",
     "summarize",
@@ -86,6 +95,9 @@ def _apply(tx: Scratch, fact: Fact) -> bool:
         case GateDecided():
             op = tx.state.leaf
             return isinstance(op, GateOp) and gates.decide(tx, op, fact)
+        case GatePolled():
+            op = tx.state.leaf
+            return isinstance(op, GateOp) and gates.polled(tx, op, fact)
         case TimerDue():
             return _timer(tx, fact.timer_id)
         case CancelAsked():
@@ -123,6 +135,8 @@ def _report(tx: Scratch, fact: Reported) -> bool:
             return parallel.report(tx, op, fact)
         case OnFailOp() as op:
             return on_fail.report(tx, op, fact)
+        case GateOp() as op:
+            return gates.report(tx, op, fact)
         case _:
             return False
 
@@ -137,6 +151,9 @@ def _timer(tx: Scratch, timer_id: str) -> bool:
                 return True
         case ParallelOp() as op:
             if parallel.pause_over(tx, op, timer_id):
+                return True
+        case GateOp() as op:
+            if polling.pause_over(tx, op, timer_id):
                 return True
         case _:
             pass

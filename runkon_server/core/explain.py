@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from runkon_server.core import ids
+from runkon_server.core import ids, polling
 from runkon_server.core.gates import blocked_on_gate
 from runkon_server.core.model import CallOp, GateOp, OnFailOp, ParallelOp, ScriptOp
 
@@ -81,6 +81,8 @@ def _branches(state: RunState, op: ParallelOp) -> Iterator[_Waiting]:
 
 def open_tasks(state: RunState) -> tuple[str, ...]:
     """Ids of the tasks whose reports are awaited."""
+    if isinstance(state.leaf, GateOp):
+        return (polling.task_of(state.leaf),) if polling.is_looking(state.leaf) else ()
     return tuple(
         ids.task_id(each.step_id, each.attempt) for each in _waiting(state) if not each.is_paused
     )

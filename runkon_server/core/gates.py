@@ -1,15 +1,16 @@
-"""Gates that people decide: opened, tallied, decided, closed, adopted."""
+"""Gates that are decided from outside: opened, tallied, decided, closed, adopted."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from runkon_server.core import ids
+from runkon_server.core import ids, polling, tasks
 from runkon_server.core.decision import ClearTimer, CloseGate, OpenGate, SetTimer
-from runkon_server.core.facts import GateDecided, GateDecision
+from runkon_server.core.facts import GateDecided, GateDecision, Outcome
 from runkon_server.core.model import GateOp, Place
 from runkon_server.core.outcomes import abort
+from runkon_server.core.outputs_json import INVALID as OUTPUT_INVALID
 from runkon_server.core.rows import CANCELLED_CODE, cut, new_row, option_list, step_payload
 from runkon_server.core.variables import is_storable, output_fields
 from runkon_server.dsl.ast import Policy, StepField
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from runkon_server.core.facts import GatePolled, Reported
     from runkon_server.core.model import Options, Passes
     from runkon_server.core.plan import GateNode
     from runkon_server.core.records import StepRecord
     from runkon_server.core.scratch import Scratch
 
+PR_APPROVAL: Final = "pr_approval"
 _AUTO_APPROVED: Final = "approved by itself: this is a dry run"
 
 
@@ -93,7 +96,7 @@ def _options(tx: Scratch, node: GateNode) -> Options | str | None:
         return source
     of = f"gate `{node.gate.name}`: its options come from"
     output = tx.state.outputs.get(source.step)
-    if output is None:
+    if not output:
         return f"{of} `{source.step}`, which has no structured output"
     found = (output_fields(output) or {}).get(source.field)
     if not isinstance(found, dict):
@@ -107,7 +110,6 @@ def _options(tx: Scratch, node: GateNode) -> Options | str | None:
 
 def _await(tx: Scratch, op: GateOp) -> None:
     gate, row, state = op.node.gate, op.row, tx.state
-    state.leaf = op
     tx.insert_step(op.step_id, row)
     payload = step_payload(op.step_id, row)
     tx.event("gate_waiting", {"gate": _gate_payload(op, "pending"), **payload})
@@ -124,6 +126,8 @@ def _await(tx: Scratch, op: GateOp) -> None:
             timeout_s=gate.timeout_s,
             on_timeout=gate.on_timeout.value,
             iteration=row["iteration"],
+            min_approvals=gate.min_approvals,
+            approval_mode=gate.approval_mode.value,
         )
     )
     tx.order(
@@ -134,6 +138,7 @@ def _await(tx: Scratch, op: GateOp) -> None:
             step_id=op.step_id,
         )
     )
+    state.leaf = polling.look(tx, op) if op.node.is_polled else op
     if state.cancel is None:
         blocked_on = blocked_on_gate(op)
         tx.set_status("waiting")
@@ -145,13 +150,16 @@ def _await(tx: Scratch, op: GateOp) -> None:
 def blocked_on_gate(op: GateOp) -> dict[str, Any]:
     """The run's `blocked_on` while it stands at a gate."""
     gate = op.node.gate
-    return {
+    blocked_on: dict[str, Any] = {
         "type": gate.gate_type,
         "gate_id": op.step_id,
         "gate_name": gate.name,
         "prompt": gate.prompt,
         "options": option_list(op.options),
     }
+    if gate.gate_type == PR_APPROVAL:
+        blocked_on["approvals_needed"] = gate.min_approvals
+    return blocked_on
 
 
 def _gate_payload(op: GateOp, gate_state: str) -> dict[str, Any]:
@@ -171,6 +179,11 @@ def _gate_payload(op: GateOp, gate_state: str) -> dict[str, Any]:
     }
     if gate.prompt is not None:
         payload["prompt"] = cut(gate.prompt)
+    if gate.gate_type == PR_APPROVAL:
+        payload |= {
+            "min_approvals": gate.min_approvals,
+            "approval_mode": gate.approval_mode.value,
+        }
     return payload
 
 
@@ -200,6 +213,7 @@ def decide(tx: Scratch, op: GateOp, fact: GateDecided) -> bool:
             status = "failed" if gate.on_timeout is Policy.FAIL else "timed_out"
             error = f"gate `{gate.name}` timed out after {gate.timeout_s} s"
             columns |= {"status": status, "step_error": error}
+    polling.end(tx, op, fact.poll_id, polling.GATE_CLOSED)
     _end(tx, op, columns)
     if fact.decision is not GateDecision.TIMED_OUT:
         tx.order(ClearTimer(timer_id=ids.gate_timer(op.step_id)))
@@ -214,9 +228,13 @@ def _end(tx: Scratch, op: GateOp, columns: dict[str, Any]) -> None:
     tx.update_step(op.step_id, columns)
     tx.step_event(f"step_{columns['status']}", op.step_id, {**op.row, **columns})
     if state.status == "waiting":
-        tx.set_status("running")
-        tx.run["blocked_on"] = None
-        tx.event("run_unblocked", {})
+        _unblock(tx)
+
+
+def _unblock(tx: Scratch) -> None:
+    tx.set_status("running")
+    tx.run["blocked_on"] = None
+    tx.event("run_unblocked", {})
 
 
 def _set_feedback(tx: Scratch, feedback: str | None, selections: tuple[str, ...] | None) -> None:
@@ -225,13 +243,41 @@ def _set_feedback(tx: Scratch, feedback: str | None, selections: tuple[str, ...]
         tx.state.memory = tx.state.memory._replace(gate_feedback=told)
 
 
-def close(tx: Scratch, op: GateOp) -> None:
-    """The run was cancelled: nobody is asked any more."""
+def report(tx: Scratch, op: GateOp, fact: Reported) -> bool:
+    """A look at the gate went wrong; whether it was the one under way."""
+    if not polling.is_looking(op) or fact.task_id != polling.task_of(op):
+        return False
+    if fact.outcome is Outcome.CANCELLED or (fact.outcome is Outcome.FAILED and fact.retryable):
+        polling.pause(tx, op, None, fact.error)
+        return True
+    error = fact.error or "the worker that looked at it gave no answer"
     columns = {
         "status": "failed",
-        "step_error": f"gate `{op.node.gate.name}` was closed, because the run was cancelled",
-        "error_code": CANCELLED_CODE,
+        "step_error": f"gate `{op.node.gate.name}`: {error}",
+        "error_code": fact.error_code or OUTPUT_INVALID,
     }
+    _close(tx, op, columns)
+    if tx.state.status == "waiting":
+        _unblock(tx)
+    return True
+
+
+def polled(tx: Scratch, op: GateOp, fact: GatePolled) -> bool:
+    """A look did not decide; whether it was the one under way."""
+    if not polling.is_looking(op) or fact.task_id != polling.task_of(op):
+        return False
+    polling.pause(tx, op, fact.delay_s, fact.note)
+    return True
+
+
+def close(tx: Scratch, op: GateOp) -> None:
+    """The run was cancelled: nobody is asked any more."""
+    polling.end(tx, op, None, tasks.RUN_CANCELLED)
+    error = f"gate `{op.node.gate.name}` was closed, because the run was cancelled"
+    _close(tx, op, {"status": "failed", "step_error": error, "error_code": CANCELLED_CODE})
+
+
+def _close(tx: Scratch, op: GateOp, columns: dict[str, Any]) -> None:
     tx.state.leaf = None
     tx.update_step(op.step_id, columns)
     row = {**op.row, **columns}
@@ -253,7 +299,8 @@ def _adopt(tx: Scratch, node: GateNode, at: str, passes: Passes, record: StepRec
             row["role"] = record.role
             if record.gate_options is not None:
                 row["gate_options"] = record.gate_options
-            tx.state.leaf = GateOp(node, record.id, row, record.gate_options)
+            op = GateOp(node, record.id, row, record.gate_options)
+            tx.state.leaf = polling.adopted(op, record)
             tx.state.status = "waiting"  # unless the run turns out to be cancelled
         case "completed":
             _set_feedback(tx, record.gate_feedback, record.gate_selections)

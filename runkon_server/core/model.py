@@ -171,6 +171,10 @@ class GateOp(NamedTuple):
     step_id: str
     row: dict[str, Any]
     options: Options | None
+    looks: int = 0
+    """Looks that workers were asked for."""
+    is_paused: bool = False
+    """Whether the next look is still to come."""
 
 
 Leaf: TypeAlias = CallOp | ScriptOp | ChildOp | OnFailOp | ParallelOp | GateOp
@@ -225,7 +229,7 @@ class RunState:
     results: dict[str, frozenset[str]] = field(default_factory=dict)
     """Markers of watched step keys; a key without markers is left out."""
     outputs: dict[str, str] = field(default_factory=dict)
-    """Structured outputs that gates take their options from."""
+    """Structured outputs that gates look at, by step key; empty: a result without one."""
     memory: Memory = NOTHING_TOLD
     position: int = 0
     starts: int = 0

@@ -22,7 +22,7 @@ def succeed(tx: Scratch, key: str, passes: Passes, done: Completion) -> None:
     if key in plan.watched:
         set_markers(tx, key, frozenset(done.markers))
     if key in plan.option_sources:
-        _set_output(tx, key, done.structured_output)
+        _set_output(tx, key, done.structured_output or "")
     iteration = passes[-1] if passes else 0
     state.memory = remember(state.memory, state.setup.reserved, key, iteration, done)
 
@@ -30,7 +30,8 @@ def succeed(tx: Scratch, key: str, passes: Passes, done: Completion) -> None:
 def forget(tx: Scratch, key: str) -> None:
     """A step did not complete: an older result of its key counts no more."""
     set_markers(tx, key, frozenset())
-    _set_output(tx, key, None)
+    if key in tx.state.setup.plan.option_sources:
+        _set_output(tx, key, "")
 
 
 def fail(tx: Scratch, error: str, culprits: Iterable[str] = ()) -> None:
@@ -78,12 +79,7 @@ def record_metrics(tx: Scratch, metrics: dict[str, Any] | None) -> None:
     tx.run["metrics"] = tx.state.metrics
 
 
-def _set_output(tx: Scratch, key: str, output: str | None) -> None:
+def _set_output(tx: Scratch, key: str, output: str) -> None:
     state = tx.state
-    if state.outputs.get(key) == output:
-        return
-    outputs = dict(state.outputs)
-    outputs.pop(key, None)
-    if output is not None:
-        outputs[key] = output
-    state.outputs = outputs
+    if state.outputs.get(key) != output:
+        state.outputs = {**state.outputs, key: output}

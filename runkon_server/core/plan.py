@@ -153,7 +153,9 @@ class QualityGateNode:
 Repeatable: TypeAlias = CallNode | ScriptNode | ChildNode
 """Steps that have attempts, and may have an on_fail agent."""
 
-PlanNode: TypeAlias = CallNode | ScriptNode | Block | Loop | ParallelNode | GateNode
+PlanNode: TypeAlias = (
+    CallNode | ScriptNode | Block | Loop | ParallelNode | GateNode | QualityGateNode
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

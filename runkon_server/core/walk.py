@@ -8,11 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runkon_server.core import calls, gates, parallel, scripts
+from runkon_server.core import calls, gates, parallel, quality, scripts
 from runkon_server.core.ids import ALWAYS, child_at
 from runkon_server.core.model import Frame, ended
 from runkon_server.core.outcomes import abort
-from runkon_server.core.plan import Block, CallNode, GateNode, Loop, ParallelNode, ScriptNode
+from runkon_server.core.plan import (
+    Block,
+    CallNode,
+    GateNode,
+    Loop,
+    ParallelNode,
+    QualityGateNode,
+    ScriptNode,
+)
 from runkon_server.core.rows import cut
 from runkon_server.core.summary import headline
 from runkon_server.dsl.ast import BoolInput
@@ -60,6 +68,8 @@ def _enter(tx: Scratch, node: PlanNode, at: str, passes: Passes) -> None:
             parallel.enter(tx, node, at, passes)
         case GateNode():
             gates.enter(tx, node, at, passes)
+        case QualityGateNode():
+            quality.enter(tx, node, at, passes)
         case Loop():
             _begin_pass(tx, node, at, passes, 0)
         case Block():

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from runkon_server.core.decision import Event
 
-INTERNAL: Final = frozenset({"retryable", "fatal"})
+INTERNAL: Final = frozenset({"retryable", "fatal", "blocked_on", "child_results"})
 """Columns of a step that events need not show."""
 _STATUS_BY_EVENT: Final = {
     "run_started": "running",

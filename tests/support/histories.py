@@ -49,7 +49,9 @@ if TYPE_CHECKING:
 
 RUN = "01RUN"
 MARKER_SETS = ((), ("m",), ("m", "n"))
-OUTPUT = json.dumps({"options": {"p": "P", "q": "Q"}, "found": "it", "dry_run": "true"})
+OUTPUT = json.dumps(
+    {"options": {"p": "P", "q": "Q"}, "found": "it", "dry_run": "true", "confidence": 70}
+)
 RAW_OUTPUT = f'<<<FLOW_OUTPUT>>>{{"markers": ["n"], "x": {OUTPUT}}}<<<END_FLOW_OUTPUT>>>'
 
 
@@ -213,10 +215,10 @@ class World:
         if self.state.status == "pending":
             return [Started(), *cancels]
         facts: list[Fact] = []
-        for task in self.tasks:
-            facts += _reports(task)
+        for task in self.tasks.values():
+            facts += _looks(task.task_id) if task.kind == "gate" else _reports(task.task_id)
         for gate in self.gates.values():
-            facts += _decisions(gate)
+            facts += _decisions(gate, self.tasks)
         facts += [
             TimerDue(timer_id=timer.timer_id)
             for timer in self.timers.values()
@@ -264,10 +266,26 @@ def _reports(task: str) -> list[Fact]:
     return [*good, *bad]
 
 
-def _decisions(gate: OpenGate) -> list[Fact]:
+def _looks(task: str) -> list[Fact]:
+    return [
+        GatePolled(task_id=task),
+        GatePolled(task_id=task, delay_s=5, note="not yet"),
+        Reported(task_id=task, outcome=Outcome.FAILED, error="no answer"),
+        Reported(task_id=task, outcome=Outcome.CANCELLED),
+        Reported(task_id=task, outcome=Outcome.FAILED, error="no gate", retryable=False),
+    ]
+
+
+def _decisions(gate: OpenGate, tasks: dict[str, Dispatch]) -> list[Fact]:
     name = gate.gate_id
+    looks: list[Fact] = [
+        GateDecided(gate_id=name, decision=GateDecision.APPROVED, decided_by="bot", poll_id=task)
+        for task, order in tasks.items()
+        if order.step_id == name
+    ]
     chosen = tuple(key for key, _ in (gate.options or ())[:1])
     return [
+        *looks,
         GateDecided(gate_id=name, decision=GateDecision.APPROVED, decided_by="ann"),
         GateDecided(
             gate_id=name, decision=GateDecision.APPROVED, feedback="more", selections=chosen

@@ -24,6 +24,7 @@ from runkon_server.dsl.ast import (
     Parallel,
     ParallelCall,
     Policy,
+    QualityGate,
     Script,
     StepField,
     StepMarker,
@@ -81,7 +82,8 @@ class Programs:
         kind = pick(["leaf", "leaf", "leaf", "loop", "loop", "if", "unless", "do", "always"])
         if depth == 0 or kind == "leaf":
             leaves: list[Callable[[], Node]] = [self._call] * 3
-            return pick([*leaves, self._parallel, self._gate, self._script])()
+            rarer = [self._parallel, self._gate, self._script, self._quality_gate]
+            return pick([*leaves, *rarer])()
         body = tuple(self._node(depth - 1) for _ in range(pick([1, 1, 2])))
         match kind:
             case "loop":
@@ -149,10 +151,19 @@ class Programs:
         field = StepField(step="a", field="options")
         return Gate(
             name="ok",
-            gate_type=pick(["human_review", "human_approval"]),
+            gate_type=pick(["human_review", "human_approval", "custom", "pr_approval"]),
             prompt=pick([None, "well?"]),
             on_timeout=pick(list(Policy)),
             options=pick([None, (("x", "X"), ("y", "Y")), field]),
+        )
+
+    def _quality_gate(self) -> QualityGate:
+        pick = self._chance.choice
+        return QualityGate(
+            name="good",
+            source=pick(AGENTS),
+            threshold=pick([0, 50]),
+            on_fail=pick([Policy.CONTINUE, Policy.FAIL]),
         )
 
     def _loop(self, body: tuple[Node, ...]) -> Node:

@@ -20,6 +20,7 @@ from runkon_server.core.facts import (
     CancelAsked,
     GateDecided,
     GateDecision,
+    GatePolled,
     Outcome,
     Reported,
     TimerDue,
@@ -42,6 +43,8 @@ SOMETIMES: Final = (
     "cancel before start", "cancel in body", "cancel in always", "fail_fast", "run_waiting",
     "step_retrying", "step_skipped", "step_timed_out", "loop", "stuck", "idle loop",
     "on_fail agent", "paused branch", "script", "script again", "script that cannot start",
+    "poll due", "poll again", "decided by a look", "gate without an answer", "quality gate passed",
+    "quality gate failed",
     "crash between record and apply", "long history",
 )  # fmt: skip
 
@@ -142,6 +145,7 @@ class History:
         for identity in (*world.steps, *world.tasks, *world.gates, "", "x" * 99):
             facts.append(Reported(task_id=f"{identity}#9", outcome=Outcome.COMPLETED))
             facts.append(GateDecided(gate_id=f"{identity}/", decision=GateDecision.APPROVED))
+            facts.append(GatePolled(task_id=f"{identity}#9"))
         for fact in facts:
             assert advance(state, fact).state is state
 
@@ -165,6 +169,7 @@ class History:
                 self.seen["force"] += fact.force
             case GateDecided():
                 self.seen[f"gate {fact.decision}"] += 1
+                self.seen["decided by a look"] += fact.poll_id is not None
             case TimerDue():
                 kind = world.timers[fact.timer_id].kind
                 where = f"grace over in {world.state.phase}"
@@ -182,6 +187,15 @@ class History:
         self.seen["loop"] += any(step["iteration"] > 0 for step in world.steps.values())
         self.seen["stuck"] += "is stuck" in error
         self.seen["idle loop"] += "did nothing" in error
+        self.seen["poll again"] += any(
+            (step.get("blocked_on") or {}).get("polls", 0) > 1 for step in world.steps.values()
+        )
+        for step in world.steps.values():
+            if step.get("gate_type") == "quality_gate":
+                has_failed = step["status"] == "failed"
+                self.seen["quality gate failed" if has_failed else "quality gate passed"] += 1
+            elif step.get("gate_type"):
+                self.seen["gate without an answer"] += "no gate" in step.get("step_error", "")
         scripts = [step for step in world.steps.values() if step["role"] == "script"]
         self.seen["script"] += len(scripts) > 0
         self.seen["script again"] += any(step["retry_count"] for step in scripts)

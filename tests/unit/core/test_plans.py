@@ -17,10 +17,7 @@ from support.workflows import accepted
     "text",
     [
         "call workflow other",
-        "call a gate quality_gate { source = a threshold = 70 }",
         "foreach f { over = list max_parallel = 1 workflow = w }",
-        "gate pr_checks {}",
-        "gate custom {}",
         "call a do { if a.m { call workflow other } }",
         "always { call workflow other }",
     ],
