@@ -8,6 +8,7 @@ from runkon_server.dsl import codes
 from runkon_server.dsl.ast import Parallel
 from runkon_server.dsl.checking.children import check_children
 from runkon_server.dsl.checking.composition import check_composition
+from runkon_server.dsl.checking.idle import check_idle
 from runkon_server.dsl.checking.loops import check_loops
 from runkon_server.dsl.checking.material import check_material
 from runkon_server.dsl.checking.providers import check_providers
@@ -47,6 +48,7 @@ def check(definition: Definition, world: World = NOWHERE_IN_PARTICULAR) -> tuple
             *check_material(definition, world),
             *check_scripts(definition, world.scripts),
             *check_loops(definition, library),
+            *check_idle(definition),
             *check_variables(definition),
             *_check_targets(definition, world.targets),
             *_check_inputs(definition),

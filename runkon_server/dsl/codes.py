@@ -2,7 +2,7 @@
 
 A code is stable: it is never renumbered and never given a second meaning. The hundreds tell the
 family: 1 characters, 2 grammar, 3 options and values, 4 limits, 5 meaning (501…531 are the checks
-V01…V31 of the language's specification), 6 what this server does not run.
+V01…V31 of the language's specification), 6 what this server does not run, 7 snapshots.
 """
 
 from __future__ import annotations
@@ -166,10 +166,15 @@ UNKNOWN_SNIPPET: Final = _meaning("WF561", "prompt snippet is not there")
 UNKNOWN_SCHEMA: Final = _meaning("WF562", "output schema is not there")
 BAD_SCHEMA: Final = _meaning("WF563", "output schema cannot be used")
 UNKNOWN_IDENTITY: Final = _warning("WF564", "nobody knows the identity to run as")
+IDLE_OPTION: Final = _warning("WF565", "option changes nothing where it stands")
 
 UNSUPPORTED: Final = _add(
     Group.UNSUPPORTED, Severity.ERROR, "WF601", "not served by this version of the server"
 )
+
+SNAPSHOT_UNREADABLE: Final = _syntax("WF701", "snapshot cannot be read")
+OLDER_FORM: Final = _warning("WF702", "snapshot has the form of an older version")
+IGNORED_FIELD: Final = _warning("WF703", "field of a snapshot is not known and has no effect")
 
 CODES: Final[Mapping[str, Code]] = MappingProxyType(_table)
 """Every code by its id, in the order of the ids within each family."""

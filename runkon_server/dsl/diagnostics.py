@@ -45,15 +45,16 @@ class Diagnostic:
     def render(self, source: Source) -> str:
         """Position, message, the line with carets below the place, and the hint.
 
-        No line break at the end. Characters that could upset a terminal are shown as `?`.
+        No line break at the end. Characters that could upset a terminal are shown as `?`. What has
+        no place in the source is shown without one.
         """
-        head = (
-            f"{_printable(source.label)}:{self.span.line}:{self.span.column}: "
-            f"{self.severity} {self.code}: {_printable(self.message)}"
-        )
-        text, carets = _excerpt(source, self.span)
-        gutter = f"{self.span.line:>5} | "
-        lines = [head, f"{gutter}{text}", f"{' ' * (len(gutter) - 2)}| {carets}"]
+        line, column = self.span.line, self.span.column
+        place = f"{_printable(source.label)}:{line}:{column}" if line else _printable(source.label)
+        lines = [f"{place}: {self.severity} {self.code}: {_printable(self.message)}"]
+        gutter = f"{line:>5} | "
+        if line:
+            text, carets = _excerpt(source, self.span)
+            lines += [f"{gutter}{text}", f"{' ' * (len(gutter) - 2)}| {carets}"]
         if self.hint is not None:
             lines.append(f"{' ' * (len(gutter) - 2)}= {_printable(self.hint)}")
         return "\n".join(lines)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from runkon_server.dsl import codes
 from runkon_server.dsl.check import World
 from runkon_server.dsl.diagnostics import diagnostic
+from runkon_server.dsl.source import NOWHERE
 from runkon_server.dsl.validate import judge
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ def validate_set(
     one that cannot be read nothing is concluded at its callers.
 
     Args:
-        results: what was read, by label; the label of a file is its path.
+        results: what was read, by label; the label of a file is its path. Snapshots may be among
+            them.
         world: what is known about where they will run; its loader is asked for all others.
         is_strict: take warnings for errors.
     """
@@ -71,7 +73,7 @@ def _stem(label: str) -> str:
 
 def _about_names(label: str, result: ParseResult, first: Mapping[str, str]) -> Iterator[Diagnostic]:
     definition = result.definition
-    if definition is None:
+    if definition is None or definition.span == NOWHERE:  # a snapshot is a copy, of any name
         return
     name, stem = definition.name, _stem(label)
     if first[name] != label:

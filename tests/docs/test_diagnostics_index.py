@@ -1,8 +1,9 @@
 """The index of diagnostics: a page for every code, whose example gives it and whose fix does not.
 
-A page has a block marked `wrong` (of `wf`, or a Python expression for texts too long to print), one
-marked `output` with what `runkon check` says about it, and one marked `fixed`. Other blocks with
-`file=` lie beside them; the file `known.toml` is what `runkon check --known` reads.
+A page has a block marked `wrong` (of `wf`, a Python expression for texts too long to print, or the
+JSON of a snapshot), one marked `output` with what `runkon check` says about it, and one marked
+`fixed`. Other blocks with `file=` lie beside them; the file `known.toml` is what `runkon check
+--known` reads.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from runkon_server.dsl.check import World
 from runkon_server.dsl.codes import CODES
 from runkon_server.dsl.format import format_text
 from runkon_server.dsl.parser import parse
+from runkon_server.dsl.snapshots.explaining import read_snapshot
 from runkon_server.dsl.validate_set import validate_set
 from support.wf_examples import blocks
 
@@ -100,7 +102,7 @@ class Page:
             Path(file).write_text(each.text, encoding="utf-8")
             Path(file).chmod(0o755 if "executable" in each.words else 0o644)
         read = {each: parse(content, each) for each, content in files.items()}
-        read[label] = parse(text, label)
+        read[label] = (read_snapshot if block.language == "json" else parse)(text, label)
         return validate_set(read, world(is_set=bool(files)))[label]
 
 
@@ -187,10 +189,11 @@ def test_the_fixed_example_gives_nothing(code: str) -> None:
     """Neither this code nor another, and it is in the canonical layout."""
     page = Page(code)
     found = [each.code for each in page.judged("fixed").diagnostics]
-    fixed = page.marked("fixed").text
+    fixed = page.marked("fixed")
 
     assert [each for each in found if each != UNSERVED or code == UNSERVED] == []
-    assert format_text(fixed, "fixed.wf").text == fixed
+    if fixed.language == "wf":
+        assert format_text(fixed.text, "fixed.wf").text == fixed.text
 
 
 @pytest.mark.parametrize("code", CODES)

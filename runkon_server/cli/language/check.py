@@ -12,6 +12,7 @@ import click
 from runkon_server.cli.language.documents import json_of, sarif_of
 from runkon_server.cli.language.excerpts import show
 from runkon_server.cli.language.files import (
+    SNAPSHOT_SUFFIX,
     STDIN,
     Refusals,
     UnreadableError,
@@ -24,6 +25,7 @@ from runkon_server.cli.language.surroundings import Neighbours, ScriptFolders
 from runkon_server.dsl.check import World
 from runkon_server.dsl.codes import Severity
 from runkon_server.dsl.parser import parse
+from runkon_server.dsl.snapshots.explaining import read_snapshot
 from runkon_server.dsl.validate_set import validate_set
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog=explain(clean="no errors", found="errors"),
+    epilog=explain(clean="no errors", found="errors", server=True),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
@@ -81,7 +83,8 @@ def check(
     """Check workflow files, and say what is wrong with them.
 
     A folder means all `.wf` files in it and below; - is standard input; without a PATH it is the
-    working directory. All are checked as one set: they may call each other.
+    working directory. All are checked as one set: they may call each other. A file *.json is
+    read as the snapshot of a definition, as a run keeps it.
     """
     if scripts and no_scripts:
         raise click.UsageError("--scripts says where to look; it does not go with --no-scripts")
@@ -112,7 +115,11 @@ def check(
 def read_all(files: Sequence[str], refusals: Refusals) -> dict[str, ParseResult]:
     """What each file says, by its label; what cannot be read is left out."""
     texts = {label_of(path): refusals.read(path) for path in files}
-    return {label: parse(text, label) for label, text in texts.items() if text is not None}
+    return {label: _read(text, label) for label, text in texts.items() if text is not None}
+
+
+def _read(text: str, label: str) -> ParseResult:
+    return read_snapshot(text, label) if label.endswith(SNAPSHOT_SUFFIX) else parse(text, label)
 
 
 def neighbours_of(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 STDIN: Final = "-"
 STDIN_LABEL: Final = "<stdin>"
 SUFFIX: Final = ".wf"
+SNAPSHOT_SUFFIX: Final = ".json"
 _NOT_ENTERED: Final = frozenset(
     {".git", ".hg", ".svn", ".tox", ".venv", "__pycache__", "node_modules", "venv"}
 )

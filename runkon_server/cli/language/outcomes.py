@@ -17,12 +17,18 @@ class Outcome(IntEnum):
     UNREADABLE = 2
 
 
-EPILOG: Final = "Exit codes: 0 {clean}, 1 {found}, 2 wrong usage, or a file cannot be {used}."
+_CODES: Final = "Exit codes: 0 {clean}, 1 {found}, 2 wrong usage, or a file cannot be {used}"
+_OF_THE_CLIENT: Final = "; with --server also 4 refused by the server, 5 no server answered"
 
 
-def explain(*, clean: str, found: str, used: str = "read") -> str:
-    """The exit codes of a command, for its help."""
-    return EPILOG.format(clean=clean, found=found, used=used)
+def explain(*, clean: str, found: str, used: str = "read", server: bool = False) -> str:
+    """The exit codes of a command, for its help.
+
+    Args:
+        server: whether it asks one, by way of the client.
+    """
+    text = _CODES.format(clean=clean, found=found, used=used)
+    return f"{text}{_OF_THE_CLIENT if server else ''}."
 
 
 def choose_colour(context: click.Context) -> None:

@@ -12,6 +12,7 @@ from runkon_server.dsl.codes import CODES, Group, Severity
 from runkon_server.dsl.diagnostics import Diagnostic, diagnostic, did_you_mean, one_of, strict
 from runkon_server.dsl.parser import parse
 from runkon_server.dsl.snapshot import dump, load
+from runkon_server.dsl.snapshots.explaining import read_snapshot
 from runkon_server.dsl.source import Source
 from runkon_server.dsl.validate_set import validate_set
 from support.workflows import accepted, read, wrap
@@ -20,6 +21,11 @@ from support.worlds import WORLD
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+SNAPSHOT: Final = (
+    '@{"name": "w", "description": "", "trigger": "manual", "inputs": [], "always": [],'
+    ' "source_path": "w.wf",'
+    ' "body": [{"type": "call", "agent": {"kind": "name", "value": "build"}, %s}]}'
+)
 FILES: Final[dict[str, str]] = {
     "WF101": "workflow w @$ { }",
     "WF102": 'workflow w { call x { as = @"me } }',
@@ -29,6 +35,9 @@ FILES: Final[dict[str, str]] = {
     "WF519": "@workflow w { meta { targets = [moon] } }",
     "WF559": "@workflow twice { call build }",
     "WF560": "@workflow v { call build }",
+    "WF701": '@{"name": "w"}',
+    "WF702": SNAPSHOT % '"bot_name": "robot"',
+    "WF703": SNAPSHOT % '"colour": "red"',
     "WF402": "@" + " " * (limits.SOURCE_BYTES + 1),
 }
 CONTENTS: Final[dict[str, str]] = {
@@ -115,6 +124,7 @@ CONTENTS: Final[dict[str, str]] = {
     "WF556": "do { max_iterations = 2 stuck_after = 1 call x } while x.m @call y",
     "WF557": '@script s { run = "make {{targt}}" }',
     "WF558": '@gate human_review { prompt = "Ship {{version}}?" }',
+    "WF565": "@call build { retry_delay = 5 }",
     "WF561": "@call build { with = [hous-style] }",
     "WF562": "@call build { output = verdct }",
     "WF563": "parallel { @call build { output = broken } }",
@@ -125,7 +135,8 @@ EXAMPLES: Final = FILES | {code: wrap(text) for code, text in CONTENTS.items()}
 
 def everything(text: str) -> Iterable[Diagnostic]:
     """What the parser, the checker and the server have to say about a file that is not alone."""
-    files = {"other.wf": parse("workflow twice { }", "other.wf"), "w.wf": parse(text, "w.wf")}
+    read = read_snapshot if text.startswith('{"') else parse
+    files = {"other.wf": parse("workflow twice { }", "other.wf"), "w.wf": read(text, "w.wf")}
     return validate_set(files, WORLD)["w.wf"].diagnostics
 
 
@@ -219,7 +230,10 @@ def test_a_problem_without_a_place_can_be_shown() -> None:
     definition = load(dump(accepted("inputs { dry_run }")))
     (problem,) = check(definition)
 
-    assert problem.render(Source("", "w.wf")).startswith("w.wf:0:0: warning WF552")
+    head, *rest = problem.render(Source("", "w.wf")).split("\n")
+
+    assert head.startswith("w.wf: warning WF552: `dry_run` is")
+    assert rest == ["      = give the input another name"]
 
 
 def test_a_position_counts_code_points_and_only_line_feeds() -> None:
