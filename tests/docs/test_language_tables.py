@@ -18,7 +18,7 @@ from runkon_server.dsl.parser import parse
 from runkon_server.dsl.queries import all_nodes
 from runkon_server.dsl.reserved import ENGINE_VARIABLES
 from runkon_server.dsl.snapshot import dump
-from runkon_server.dsl.tokens import KEYWORDS
+from runkon_server.dsl.tokens import INPUT_MODIFIERS, KEYWORDS
 from support.wf_examples import blocks
 
 if TYPE_CHECKING:
@@ -119,6 +119,15 @@ def test_a_table_of_options_says_what_the_parser_says(construct: str) -> None:
 
     assert list(said) == list(expected)
     assert said == expected
+
+
+def test_every_option_and_every_modifier_has_a_section() -> None:
+    """Some heading has its name."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in LANGUAGE.glob("*.md"))
+    words = {word for heading in HEADING.findall(text) for word in heading.split()}
+    options = {key for keys in KEYS.values() for key in keys}
+
+    assert (options | INPUT_MODIFIERS) - words == set()
 
 
 def test_every_choice_of_an_option_is_in_its_row() -> None:
