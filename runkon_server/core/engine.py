@@ -35,7 +35,7 @@ from runkon_server.core.model import (
 from runkon_server.core.plan import Plan
 from runkon_server.core.pull_requests import judge
 from runkon_server.core.restoring import restore
-from runkon_server.core.resuming import ResumeMode, ResumeRefusal, ResumeRefusedError
+from runkon_server.core.resuming import ResumeMode, ResumeRefusal, ResumeRefusedError, resume
 from runkon_server.core.scratch import Scratch
 from runkon_server.core.summary import summarize
 from runkon_server.core.walk import settle
@@ -56,6 +56,7 @@ __all__ = [
     "judge",
     "open_tasks",
     "restore",
+    "resume",
     "summarize",
     "tally",
     "waits_only_for_gates",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Repeatable,
         ScriptNode,
     )
+    from runkon_server.core.records import ItemRecord, StepRecord
 
 RunStatus: TypeAlias = Literal[
     "pending", "running", "waiting", "cancelling", "completed", "failed", "cancelled"
@@ -153,6 +154,8 @@ class Branch(NamedTuple):
     done: Completion | None = None
     was_stopped: bool = False
     """It failed because it was told to stop: not what the block failed of."""
+    earlier_epoch: int | None = None
+    """It failed in this epoch, which was tolerated then; None: whatever it is, it is of now."""
 
 
 class ParallelOp(NamedTuple):
@@ -193,6 +196,37 @@ class Memory(NamedTuple):
 
 
 NOTHING_TOLD: Final = Memory()
+
+
+class Carried(NamedTuple):
+    """A failed foreach or child run of the epoch before, whose finished part need not be redone."""
+
+    record: StepRecord
+    items: tuple[ItemRecord, ...] = ()
+    """By ordinal."""
+
+
+class Memo:
+    """Steps of earlier epochs that stand and that the walk has not come to yet.
+
+    Equal to another one if the same steps are still ahead.
+    """
+
+    __slots__ = ("groups", "index")
+
+    def __init__(self, groups: tuple[tuple[StepRecord, ...], ...], index: int = 0) -> None:
+        self.groups = groups
+        """In program order; the attempts at one place are one group, in their order."""
+        self.index = index
+        """Of the first group ahead; there is one."""
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the same is ahead."""
+        if not isinstance(other, Memo):
+            return NotImplemented
+        return self.groups[self.index :] == other.groups[other.index :]
+
+    __hash__ = None  # type: ignore[assignment] # equal by what is ahead, which changes
 
 
 class Counts(NamedTuple):
@@ -236,6 +270,10 @@ class RunState:
     """Steps so far that something outside was awaited for."""
     counts: Counts = NO_ROWS
     metrics: dict[str, Any] = field(default_factory=dict)
+    memo: Memo | None = None
+    """What is left of earlier epochs; None in the first epoch, and after the body."""
+    carry: dict[str, Carried] = field(default_factory=dict)
+    """By place: what a normal resume takes over when the step starts again."""
 
     @property
     def is_terminal(self) -> bool:
@@ -263,6 +301,8 @@ def copy_of(state: RunState) -> RunState:
         state.starts,
         state.counts,
         state.metrics,
+        state.memo,
+        state.carry,
     )
 
 

@@ -15,11 +15,10 @@ from runkon_server.core.facts import Outcome
 from runkon_server.core.model import Branch, ParallelOp, Place
 from runkon_server.core.outcomes import abort, fail, forget, set_markers, succeed
 from runkon_server.core.rows import CANCELLED_CODE, completion_of, new_row
-from runkon_server.core.scratch import InconsistentRowsError
 from runkon_server.core.variables import task_variables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from runkon_server.core.facts import Reported
@@ -62,7 +61,7 @@ def is_doomed(op: ParallelOp) -> bool:
 
 def enter(tx: Scratch, node: ParallelNode, at: str, passes: Passes) -> None:
     """Begin a block, or take it from its rows."""
-    if tx.is_known(ids.child_at(at, 0)):
+    if _is_known(tx, node, at):
         _adopt(tx, node, at, passes)
     elif tx.may_start():
         for branch in node.branches:
@@ -72,19 +71,38 @@ def enter(tx: Scratch, node: ParallelNode, at: str, passes: Passes) -> None:
         _begin(tx, node, at, passes)
 
 
+def _is_known(tx: Scratch, node: ParallelNode, at: str) -> bool:
+    """Whether some branch has a row; only a resume may leave a block with rows for some."""
+    if tx.is_known(ids.child_at(at, 0)):
+        return True
+    has_memo = tx.state.memo is not None
+    return has_memo and any(
+        tx.is_known(ids.child_at(at, number)) for number in range(1, len(node.branches))
+    )
+
+
 def _begin(tx: Scratch, node: ParallelNode, at: str, passes: Passes) -> None:
     state = tx.state
-    branches = tuple(Branch("running" if _is_wanted(tx, c) else "skipped") for c in node.branches)
+    branches = tuple(_new_branch(tx, call) for call in node.branches)
     op = ParallelOp(node, Place(at, passes, state.position), branches)
-    state.position += len(branches)
-    for number in range(len(branches)):
-        _insert(tx, op, number)
-    variables = task_variables(state)
-    for number, branch in enumerate(branches):
-        if branch.state == "running":
-            _dispatch(tx, op, number, variables=variables)
+    _start(tx, op, range(len(branches)))
     _settle(tx, op)
     state.starts += _is_awaited(op)
+
+
+def _start(tx: Scratch, op: ParallelOp, numbers: Sequence[int]) -> None:
+    """Insert the rows of these branches, in order, then hand out those that are wanted."""
+    tx.state.position = op.place.position + numbers[-1] + 1
+    for number in numbers:
+        _insert(tx, op, number)
+    variables = task_variables(tx.state)
+    for number in numbers:
+        if op.branches[number].state == "running":
+            _dispatch(tx, op, number, variables=variables)
+
+
+def _new_branch(tx: Scratch, call: CallNode) -> Branch:
+    return Branch("running" if _is_wanted(tx, call) else "skipped")
 
 
 def _is_wanted(tx: Scratch, node: CallNode) -> bool:
@@ -131,6 +149,11 @@ def _dispatch(
     step_id, row = _row(tx.state.setup, op, number)
     node = op.node.branches[number]
     tasks.dispatch(tx, node, step_id, row, retry_error=retry_error, variables=variables)
+
+
+def _step_id(setup: Setup, op: ParallelOp, number: int) -> str:
+    epoch = op.branches[number].earlier_epoch or setup.epoch
+    return ids.step_id(setup.run_id, ids.child_at(op.place.at, number), epoch, 0)
 
 
 def _task(setup: Setup, op: ParallelOp, number: int) -> str:
@@ -298,7 +321,7 @@ def _settle(tx: Scratch, op: ParallelOp) -> None:
     if node.name is not None and node.name in tx.state.setup.plan.watched:
         set_markers(tx, node.name, frozenset(merged))
     if counts.good < node.min_success:
-        culprits = [_row(tx.state.setup, op, number)[0] for number in _in_state(op, "failed")]
+        culprits = [_step_id(tx.state.setup, op, number) for number in _in_state(op, "failed")]
         fail(tx, _failure(op, counts), culprits)
 
 
@@ -314,22 +337,35 @@ def _failure(op: ParallelOp, counts: Tally) -> str:
 
 
 def _adopt(tx: Scratch, node: ParallelNode, at: str, passes: Passes) -> None:
-    branches = []
-    position = 0
-    for number in range(len(node.branches)):
-        records = tx.take(ids.child_at(at, number))
-        if records is None:
-            raise InconsistentRowsError(f"parallel block at {at}: branch {number} has no row")
-        (record,) = records
-        branches.append(_branch_of(record))
-        position = record.position - number
-    op = ParallelOp(node, Place(at, passes, position), tuple(branches))
+    """Take a block from its rows; branches that a resume repeats have none, and start."""
+    epoch = tx.state.setup.epoch
+    found = [tx.take(ids.child_at(at, number)) for number in range(len(node.branches))]
+    missing = [number for number, records in enumerate(found) if records is None]
+    if missing and not tx.may_start():
+        return
+    position = tx.state.position if missing else _position(found, epoch)
+    branches = tuple(
+        _new_branch(tx, node.branches[number]) if records is None else _branch_of(records[0], epoch)
+        for number, records in enumerate(found)
+    )
+    op = ParallelOp(node, Place(at, passes, position), branches)
+    if missing:
+        _start(tx, op, missing)
     tx.state.starts += _is_awaited(op)
     _settle(tx, op)
 
 
-def _branch_of(record: StepRecord) -> Branch:
+def _position(found: list[Sequence[StepRecord] | None], epoch: int) -> int:
+    """That of the first branch, by the rows of this epoch if there are any."""
+    records = [(number, each[0]) for number, each in enumerate(found) if each is not None]
+    own = [(number, record) for number, record in records if record.epoch == epoch] or records
+    number, record = own[-1]
+    return record.position - number
+
+
+def _branch_of(record: StepRecord, epoch: int) -> Branch:
     attempt = record.retry_count
+    earlier = None if record.epoch == epoch else record.epoch
     match record.status:
         case "skipped":
             return Branch("skipped")
@@ -341,4 +377,10 @@ def _branch_of(record: StepRecord) -> Branch:
             return Branch("paused", attempt, record.step_error)
         case _:
             was_stopped = record.error_code == CANCELLED_CODE
-            return Branch("failed", attempt, record.step_error, was_stopped=was_stopped)
+            return Branch(
+                "failed",
+                attempt,
+                record.step_error,
+                was_stopped=was_stopped,
+                earlier_epoch=earlier,
+            )

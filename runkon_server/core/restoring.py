@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, cast
 
 from runkon_server.core.ids import BODY
-from runkon_server.core.model import Frame, RunState, Setup, ended
+from runkon_server.core.model import Carried, Frame, Memo, RunState, Setup, ended
 from runkon_server.core.scratch import InconsistentRowsError, Scratch
 from runkon_server.core.summary import counted
 from runkon_server.core.variables import fixed_variables, reserved_names
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 
     from runkon_server.core.model import RunStatus
     from runkon_server.core.plan import Plan
-    from runkon_server.core.records import RunRecord, RunRows, StepRecord
+    from runkon_server.core.records import ItemRecord, RunRecord, RunRows, StepRecord
 
-_TERMINAL = frozenset({"completed", "failed", "cancelled"})
+_CARRIED_ROLES = frozenset({"workflow", "foreach"})
+TERMINAL = frozenset({"completed", "failed", "cancelled"})
 
 
 def restore(plan: Plan, rows: RunRows) -> RunState:
@@ -31,8 +33,8 @@ def restore(plan: Plan, rows: RunRows) -> RunState:
         InconsistentRowsError: the rows do not go together.
     """
     run = rows.run
-    setup = _setup(plan, run)
-    if run.status in _TERMINAL:
+    setup = setup_of(plan, run)
+    if run.status in TERMINAL:
         return ended(setup, cast("RunStatus", run.status))
     standing = [record for record in rows.steps if record.superseded_epoch is None]
     metrics = dict(run.metrics)
@@ -46,13 +48,42 @@ def restore(plan: Plan, rows: RunRows) -> RunState:
         counts=counted(standing),
         metrics=metrics,
     )
-    places = _by_place(standing)
+    places = by_place(standing)
+    state.carry = _carry(rows, places)
     state = _walk(Scratch(state, places), run)
     if state.phase != run.phase:
         raise InconsistentRowsError(f"run {run.run_id}: its {run.phase} section has no open step")
-    if places:
-        raise InconsistentRowsError(f"run {run.run_id}: no way leads to {min(places)}")
+    lost = [at for at, (first, *_) in places.items() if first.epoch == run.epoch]
+    if lost:
+        raise InconsistentRowsError(f"run {run.run_id}: no way leads to {min(lost)}")
+    if places and state.phase == "body":
+        state.memo = memo_of(places)
     return state
+
+
+def memo_of(places: dict[str, list[StepRecord]]) -> Memo | None:
+    """What a resumed run has ahead of it; None: nothing."""
+    groups = tuple(tuple(places[at]) for at in sorted(places))
+    return Memo(groups) if groups else None
+
+
+def carried(rows: RunRows, epoch: int) -> dict[str, Carried]:
+    """By place: the failed children that the epoch, a normal resume, started again or will."""
+    items: dict[str, list[ItemRecord]] = {}
+    for item in rows.items:
+        items.setdefault(item.step_run_id, []).append(item)
+    found: dict[str, Carried] = {}
+    for step in rows.steps:
+        if step.superseded_epoch == epoch and step.fatal and step.role in _CARRIED_ROLES:
+            own = sorted(items.get(step.id, ()), key=attrgetter("ordinal"))
+            found[step.at] = Carried(step, tuple(own))
+    return found
+
+
+def _carry(rows: RunRows, places: dict[str, list[StepRecord]]) -> dict[str, Carried]:
+    if rows.run.resume_mode != "normal":
+        return {}
+    return {at: each for at, each in carried(rows, rows.run.epoch).items() if at not in places}
 
 
 def _walk(tx: Scratch, run: RunRecord) -> RunState:
@@ -68,7 +99,8 @@ def _walk(tx: Scratch, run: RunRecord) -> RunState:
     return state
 
 
-def _setup(plan: Plan, run: RunRecord) -> Setup:
+def setup_of(plan: Plan, run: RunRecord) -> Setup:
+    """What stays the same in the epoch that the run's row names."""
     return Setup(
         plan=plan,
         run_id=run.run_id,
@@ -83,7 +115,8 @@ def _setup(plan: Plan, run: RunRecord) -> Setup:
     )
 
 
-def _by_place(records: Iterable[StepRecord]) -> dict[str, list[StepRecord]]:
+def by_place(records: Iterable[StepRecord]) -> dict[str, list[StepRecord]]:
+    """Rows by place, in the order of their attempts."""
     places: dict[str, list[StepRecord]] = {}
     for record in records:
         found = places.get(record.at)

@@ -6,17 +6,18 @@ so everything that would be emitted is dropped.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 from runkon_server.core.decision import Decision, Event, StepWrite
-from runkon_server.core.model import Counts
+from runkon_server.core.model import Counts, Memo
 from runkon_server.core.rows import ENDED, step_payload
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from runkon_server.core.decision import Order
-    from runkon_server.core.model import RunState, RunStatus
+    from runkon_server.core.model import Carried, RunState, RunStatus
     from runkon_server.core.records import StepRecord
 
 
@@ -43,12 +44,62 @@ class Scratch:
         return self._known is not None
 
     def is_known(self, at: str) -> bool:
-        """Whether there are rows at a place."""
-        return self._known is not None and at in self._known
+        """Whether there are standing rows at a place that the walk has not come to yet."""
+        if self._known is not None:
+            return at in self._known
+        memo = self.state.memo
+        if memo is None:
+            return False
+        groups = memo.groups
+        index = bisect_left(groups, at, memo.index, key=_place)
+        return index < len(groups) and groups[index][0].at == at
 
     def take(self, at: str) -> Sequence[StepRecord] | None:
-        """The standing rows at a place, by attempt, once; None: the step has not been started."""
-        return None if self._known is None else self._known.pop(at, None)
+        """The standing rows at a place, by attempt, once; None: the step has not been started.
+
+        In a resumed run these are rows of earlier epochs. The walk goes in program order, so those
+        that it passes by are not reached in this epoch: they are superseded.
+        """
+        if self._known is not None:
+            return self._known.pop(at, None)
+        memo = self.state.memo
+        return None if memo is None else self._recall(memo, at)
+
+    def _recall(self, memo: Memo, at: str) -> Sequence[StepRecord] | None:
+        groups, index, found = memo.groups, memo.index, None
+        while index < len(groups) and groups[index][0].at < at:
+            self.supersede(groups[index])
+            index += 1
+        if index < len(groups) and groups[index][0].at == at:
+            found = groups[index]
+            index += 1
+        self.state.memo = Memo(groups, index) if index < len(groups) else None
+        return found
+
+    def forget_memo(self, *, superseding: bool) -> None:
+        """The body is over: what lies ahead of it will not be reached in this epoch."""
+        memo = self.state.memo
+        if memo is not None and superseding:
+            for group in memo.groups[memo.index :]:
+                self.supersede(group)
+        self.state.memo = None
+        self.state.carry = {}
+
+    def supersede(self, records: Iterable[StepRecord]) -> None:
+        """These rows count no more from this epoch on."""
+        epoch = self.state.setup.epoch
+        for record in records:
+            self.update_step(record.id, {"superseded_epoch": epoch})
+            self.state.counts = without(self.state.counts, record.status)
+
+    def carried(self, at: str) -> Carried | None:
+        """What a step that starts again takes over from the epoch before, once."""
+        found = self.state.carry.get(at)
+        if found is not None:
+            self.state.carry = {
+                place: carried for place, carried in self.state.carry.items() if place != at
+            }
+        return found
 
     def may_start(self) -> bool:
         """Whether new work is allowed; if not, the rest of the section is given up.
@@ -129,3 +180,19 @@ class Scratch:
             skipped + (status == "skipped"),
             timed_out + (status == "timed_out"),
         )
+
+
+def without(counts: Counts, status: str) -> Counts:
+    """The counts without one row of a status."""
+    total, completed, failed, skipped, timed_out = counts
+    return Counts(
+        total - 1,
+        completed - (status == "completed"),
+        failed - (status == "failed"),
+        skipped - (status == "skipped"),
+        timed_out - (status == "timed_out"),
+    )
+
+
+def _place(group: Sequence[StepRecord]) -> str:
+    return group[0].at

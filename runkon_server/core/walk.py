@@ -140,6 +140,8 @@ def _end_section(tx: Scratch) -> None:
         _finish(tx)
         return
     state.outcome = _body_outcome(state)
+    if state.memo is not None or state.carry:
+        tx.forget_memo(superseding=state.outcome == "completed")
     state.ok = True
     state.phase = "always"
     tx.run |= {"phase": "always", "body_outcome": state.outcome, "body_error": state.error}

@@ -11,10 +11,13 @@ if TYPE_CHECKING:
 
     from runkon_server.core.decision import Event
 
-INTERNAL: Final = frozenset({"retryable", "fatal", "blocked_on", "child_results"})
+INTERNAL: Final = frozenset(
+    {"retryable", "fatal", "blocked_on", "child_results", "superseded_epoch"}
+)
 """Columns of a step that events need not show."""
 _STATUS_BY_EVENT: Final = {
     "run_started": "running",
+    "run_resumed": "running",
     "run_waiting": "waiting",
     "run_unblocked": "running",
     "run_cancel_requested": "cancelling",

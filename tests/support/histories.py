@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, assert_never
 
 from runkon_server.core import ids
@@ -23,7 +24,15 @@ from runkon_server.core.decision import (
     SetTimer,
     StartChild,
 )
-from runkon_server.core.engine import advance, blocked_on, compile_plan, open_tasks, restore
+from runkon_server.core.engine import (
+    ResumeMode,
+    advance,
+    blocked_on,
+    compile_plan,
+    open_tasks,
+    restore,
+    resume,
+)
 from runkon_server.core.facts import (
     CancelAsked,
     ChildEnded,
@@ -88,6 +97,10 @@ class World:
         self.orders: Counter[tuple[str, str]] = Counter()
         self.applied: list[Fact] = []
         self.was_forced_in_body = False
+        self.resumed: ResumeMode | None = None
+        """How the present epoch was opened."""
+        self.finished_before: set[str] = set()
+        """Places of the steps that had completed before that."""
         self.starts_after_body_cancel: list[str] = []
         self.starts_after_doom: list[str] = []
         self.state: RunState = restore(self.plan, self.rows())
@@ -186,6 +199,7 @@ class World:
                     identity += " by force"
             case RunEnded(status=identity):
                 assert identity == self.run["status"]
+                identity += f" in epoch {self.run.get('epoch', 1)}"
             case _:
                 assert_never(order)
         self.orders[type(order).__name__, identity] += 1
@@ -199,6 +213,25 @@ class World:
             for task, reason in self.asked.items()
         ):
             self.starts_after_doom.append(order.step_id)
+
+    def resume(self, mode: ResumeMode, step_id: str | None = None) -> Decision:
+        """Take the run up again; a refusal changes nothing."""
+        before = self.state
+        decision = resume(self.plan, self.rows(), mode, step_id)
+        self.finished_before = {
+            step["at"] for step in self.standing() if step["status"] == "completed"
+        }
+        self.resumed = mode
+        self.was_forced_in_body = False
+        self._store(decision)
+        for order in decision.orders:
+            self._carry_out(order, before)
+        self.state, self.last = decision.state, decision
+        return decision
+
+    def standing(self) -> list[dict[str, Any]]:
+        """Rows of steps that no resume has superseded."""
+        return [step for step in self.steps.values() if step.get("superseded_epoch") is None]
 
     def crash(self) -> None:
         """Lose the state; go on from the rows."""
@@ -240,8 +273,9 @@ def _record(row: dict[str, Any]) -> StepRecord:
 
 
 def _block_of(identity: str) -> str:
-    """The parallel block that a step would belong to, with the pass it is in."""
-    return identity.split("/")[1].rpartition(".")[0]
+    """The parallel block that a step would belong to, with the pass and the epoch it is in."""
+    _, at, epoch, *_ = identity.split("/")
+    return f"{at.rpartition('.')[0]}/{epoch}"
 
 
 def _reports(task: str) -> list[Fact]:
@@ -312,13 +346,32 @@ def check_laws(world: World) -> None:
     assert max(world.orders.values(), default=1) == 1
     assert not world.starts_after_body_cancel
     assert not world.starts_after_doom
-    attempts = Counter((step["at"], step["retry_count"]) for step in world.steps.values())
+    attempts = Counter((step["at"], step["retry_count"]) for step in world.standing())
     assert max(attempts.values(), default=1) == 1
+    _check_epoch(world)
     if state.is_terminal:
         _check_end(world)
     else:
         assert blocked_on(state)
         assert (state.status == "waiting") == (world.run.get("blocked_on") is not None)
+
+
+def _check_epoch(world: World) -> None:
+    """What an epoch after the first one keeps (laws 9 and 11 of the engine's study)."""
+    epoch = world.run.get("epoch", 1)
+    if world.resumed is ResumeMode.NORMAL:
+        again = {step["at"] for step in world.steps.values() if step["epoch"] == epoch}
+        in_body = {  # but on_fail agents, which belong to steps that failed
+            at for at in world.finished_before if at.startswith(ids.BODY) and not at.endswith(".f")
+        }
+        assert not again & in_body
+    if world.run["status"] == "completed" and world.standing():
+        rows = world.rows()
+        steps = tuple(
+            replace(step, epoch=epoch) for step in rows.steps if step.superseded_epoch is None
+        )
+        fresh = RunRows(run=replace(rows.run, status="running"), steps=steps)
+        assert restore(world.plan, fresh).phase == "done"  # it raises for a row that it misses
 
 
 def _check_end(world: World) -> None:
@@ -328,12 +381,22 @@ def _check_end(world: World) -> None:
     assert not world.gates
     assert not world.children
     assert all(step["status"] in ENDED for step in world.steps.values())
-    kinds = Counter(event.kind for event in world.events)
+    kinds = Counter(event.kind for event in _of_epoch(world.events))
     has_always = bool(world.plan.always.children)
     assert kinds["always_started"] == (has_always and not world.was_forced_in_body)
-    assert kinds["run_started"] == kinds["run_finished"] == 1
+    assert kinds["run_started"] + kinds["run_resumed"] == kinds["run_finished"] == 1
+    assert ("run_resumed" in kinds) == (world.run.get("epoch", 1) > 1)
     assert world.events[0].kind in ("run_started", "run_cancel_requested")
     assert [event.kind for event in world.events[-2:]] == ["metrics_updated", "run_finished"]
     assert (world.run["error"] is None) == (world.run["status"] == "completed")
     assert world.run["phase"] == "done"
     assert world.run.get("blocked_on") is None
+
+
+def _of_epoch(events: list[Event]) -> list[Event]:
+    """The events since the last resume."""
+    begin = 0
+    for number, event in enumerate(events):
+        if event.kind == "run_resumed":
+            begin = number
+    return events[begin:]

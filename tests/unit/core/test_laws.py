@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 
 from runkon_server.core.decision import Decision
-from runkon_server.core.engine import advance, restore
+from runkon_server.core.engine import ResumeMode, ResumeRefusedError, advance, restore
 from runkon_server.core.facts import (
     CancelAsked,
     GateDecided,
@@ -46,6 +46,9 @@ SOMETIMES: Final = (
     "poll due", "poll again", "decided by a look", "gate without an answer", "quality gate passed",
     "quality gate failed",
     "crash between record and apply", "long history",
+    "resume normal", "resume from_step", "resume restart", "third epoch", "taken over", "orphan",
+    "block of two epochs", "refused: cancelled", "refused: completed", "refused: unknown_step",
+    "refused: superseded_step", "refused: nothing_to_repeat",
 )  # fmt: skip
 
 
@@ -70,8 +73,11 @@ class History:
         world = self.world
         check_laws(world)
         for step in range(FACTS_MAX):
-            if world.state.is_terminal:
+            if world.state.is_terminal and not self._resume():
                 break
+            if world.state.is_terminal:  # again, at once
+                check_laws(world)
+                continue
             if self.chance.random() < 0.3:
                 self._check_futures()
             if self.chance.random() < 0.1:
@@ -82,6 +88,30 @@ class History:
             self._check_foreign_facts()
         self.seen["long history"] += len(world.applied) > 15
         self._note_end()
+
+    def _resume(self) -> bool:
+        """Perhaps take the ended run up again; whether that was done."""
+        world = self.world
+        if self.chance.random() < 0.4:
+            return False
+        mode = self.chance.choice(
+            [ResumeMode.NORMAL] * 3 + [ResumeMode.FROM_STEP] * 2 + [*ResumeMode]
+        )
+        step_id = None
+        if mode is ResumeMode.FROM_STEP:
+            step_id = self.chance.choice([*world.steps, "no such step"])
+        before = world.rows()
+        try:
+            world.resume(mode, step_id)
+        except ResumeRefusedError as refused:
+            self.seen[f"refused: {refused.refusal}"] += 1
+            assert world.rows() == before
+            return False
+        self.seen[f"resume {mode}"] += 1
+        self.seen["third epoch"] += world.run["epoch"] == 3
+        self.seen["taken over"] += bool(world.state.memo)
+        check_laws(world)
+        return True
 
     def _pick(self, step: int) -> Fact:
         facts = self.world.possible()
@@ -150,9 +180,12 @@ class History:
             assert advance(state, fact).state is state
 
     def _check_every_row_is_needed(self) -> None:
-        """Without the rows of any one place, a run cannot be restored: no row is an orphan."""
+        """Without the rows of any one place, a run cannot be restored: no row is an orphan.
+
+        In a resumed run that is so for the places that the present epoch has come to.
+        """
         rows = self.world.rows()
-        places = sorted({step.at for step in rows.steps})
+        places = sorted({step.at for step in rows.steps if step.epoch == rows.run.epoch})
         if len(places) < 2 or rows.run.cancel_reason is not None:
             return  # a cancelled body may end before any step
         lost = self.chance.choice(places)
@@ -180,6 +213,17 @@ class History:
 
     def _note_end(self) -> None:
         world = self.world
+        repeated = {step["at"] for step in world.standing()}
+        self.seen["orphan"] += any(
+            step["at"] not in repeated
+            for step in world.steps.values()
+            if step["status"] != "failed"
+        )
+        epochs: dict[str, set[int]] = {}
+        for step in world.standing():
+            if step.get("parallel_group_id"):
+                epochs.setdefault(step["at"].rpartition(".")[0], set()).add(step["epoch"])
+        self.seen["block of two epochs"] += any(len(each) > 1 for each in epochs.values())
         self.seen.update(event.kind for event in world.events)
         self.seen.update(world.asked.values())
         self.seen[world.run["status"]] += 1
