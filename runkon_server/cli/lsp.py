@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 _EXTRA = frozenset({"pygls", "lsprotocol", "cattrs", "attrs"})
@@ -19,7 +21,8 @@ _EXTRA = frozenset({"pygls", "lsprotocol", "cattrs", "attrs"})
     envvar="RUNKON_DOCS_URL",
     show_envvar=True,
     metavar="URL",
-    help="Where the pages about diagnostics are, {code} standing for the code; editors link to it.",
+    help="Where the page about a diagnostic is, {code} in it standing for the code; editors link to"
+    " it. Default: docs/diagnostics, if this runs from the sources.",
 )
 def lsp(tcp: str | None, docs_url: str | None) -> None:
     """Serve editors: diagnostics, completion, hover, definitions, formatting.
@@ -37,12 +40,20 @@ def lsp(tcp: str | None, docs_url: str | None) -> None:
             f"the language server needs `{error.name}`: pip install 'runkon[lsp]'"
         ) from None
 
-    server = make_server(docs_url)
+    if docs_url is not None and "{code}" not in docs_url:
+        raise click.BadParameter("write {code} where the code belongs", param_hint="--docs-url")
+    server = make_server(docs_url or _own_pages())
     if tcp is None:
         server.start_io()
     else:
         server.start_tcp(*_address(tcp))
     raise click.exceptions.Exit(server.exit_code)
+
+
+def _own_pages() -> str | None:
+    """The pages of the source tree this runs from; None if it runs from an installed package."""
+    pages = Path(__file__).resolve().parents[2] / "docs" / "diagnostics"
+    return f"{pages.as_uri()}/{{code}}.md" if pages.is_dir() else None
 
 
 def _address(text: str) -> tuple[str, int]:

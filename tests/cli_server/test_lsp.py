@@ -8,18 +8,17 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from queue import Queue
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from click.testing import CliRunner
 
-from runkon_server.cli.lsp import lsp
+from runkon_server.cli.lsp import _own_pages, lsp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
-
 PROGRAM: Final = (sys.executable, "-m", "runkon_server.cli.lsp_server")
 PATIENCE_S: Final = 30
 TYPO: Final = """\
@@ -337,6 +336,23 @@ def test_an_editor_that_leaves_without_shutdown_gets_exit_code_1(editor: Editor)
     editor.process.stdin.close()
 
     assert editor.process.wait(PATIENCE_S) == 1
+
+
+def test_links_lead_to_the_pages_of_the_source_tree() -> None:
+    """Without `--docs-url`, when it runs from there; each diagnostic to a page that exists."""
+    pages = _own_pages()
+
+    assert pages is not None
+    page = Path(pages.removeprefix("file://").replace("{code}", "WF301"))
+    assert page.read_text(encoding="utf-8").startswith("# WF301")
+
+
+def test_a_link_without_a_place_for_the_code_is_wrong_usage() -> None:
+    """It would be the same for every diagnostic."""
+    result = CliRunner().invoke(lsp, ["--docs-url", "https://docs.example/"])
+
+    assert result.exit_code == 2
+    assert "{code}" in result.stderr
 
 
 def test_without_pygls_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
