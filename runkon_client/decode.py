@@ -159,7 +159,6 @@ def _step_summary(message: types_pb2.StepSummary) -> values.StepSummary:
         iteration=message.iteration,
         workflow_chain=tuple(message.workflow_chain),
         run_id=message.run_id,
-        step_id=message.step_id,
     )
 
 
@@ -209,6 +208,7 @@ def decode_step(message: types_pb2.Step) -> values.Step:
         metrics=decode_metrics(message.metrics) if has("metrics") else None,
         epoch=message.epoch,
         superseded_epoch=message.superseded_epoch,
+        blocked_on=decode_blocked_on(message.blocked_on) if has("blocked_on") else None,
     )
 
 
@@ -256,6 +256,7 @@ def decode_fan_out_item(message: types_pb2.FanOutItem) -> values.FanOutItem:
         structured_output=message.structured_output,
         run_id=message.run_id,
         error=message.error,
+        blocked_on=decode_blocked_on(message.blocked_on) if has("blocked_on") else None,
     )
 
 

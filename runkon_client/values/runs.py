@@ -142,7 +142,6 @@ class StepSummary:
     iteration: int
     workflow_chain: tuple[str, ...]
     run_id: str
-    step_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

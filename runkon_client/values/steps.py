@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime, timedelta
 
-    from runkon_client.values.runs import GateOption, Metrics
+    from runkon_client.values.runs import BlockedOn, GateOption, Metrics
 
 
 class StepStatus(StrEnum):
@@ -89,7 +89,8 @@ class FanOutItem:
     """One item of a `foreach` and its child run.
 
     `position` is its place in the provider's order, from 0; `blockers` are the positions of those
-    that it waits for; `structured_output` is JSON text, and empty in events.
+    that it waits for; `structured_output` is JSON text. `blocked_on` is the gate that its child
+    run waits for, without options and its prompt cut; both are left out in events.
     """
 
     id: str
@@ -107,6 +108,7 @@ class FanOutItem:
     structured_output: str
     run_id: str
     error: str
+    blocked_on: BlockedOn | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +116,8 @@ class Step:
     """One row of a run's steps; `call` and `call workflow` have one row per attempt.
 
     `path` and `iterations` (passes of all enclosing loops, outermost first, from 0) identify the
-    step; `structured_output` is JSON text; `superseded_epoch` is 0 while the row stands.
+    step; `structured_output` is JSON text; `superseded_epoch` is 0 while the row stands;
+    `blocked_on` is as in `FanOutItem`.
     """
 
     id: str
@@ -146,3 +149,4 @@ class Step:
     metrics: Metrics | None
     epoch: int
     superseded_epoch: int
+    blocked_on: BlockedOn | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from runkon_server.api.coalesce import Coalescer
+from runkon_server.api.places import find_places
 from runkon_server.core.records import RunRecord
 from runkon_server.core.summary import summarize
 from runkon_server.errors import RunNotFoundError, WorkflowNotFoundError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from runkon_server.api.definitions import Definitions
+    from runkon_server.api.render.runs import Place
     from runkon_server.runtime.ambient import Ambient
     from runkon_server.runtime.commands import PinnedDefinition
     from runkon_server.store.rows import GateRow, RunRow, StoredRequest
@@ -96,6 +98,13 @@ class Lookups:
         )
         text = summarize(record, outlines, run.error)
         return text.encode()[:SUMMARY_BYTES].decode(errors="ignore")
+
+    async def place(self, run: RunRow) -> Place | None:
+        """Where the run is, with the runs above and below it; None before it begins and after."""
+        if run.current_step is None:
+            return None
+        async with self._engine.reads.connect() as conn:
+            return (await find_places(conn, [run])).get(run.id)
 
     async def snapshot(self, namespace: str, content_hash: str) -> str:
         """The stored definition of this hash; empty if it is gone."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         gates_pb2.ListGatesRequest
         | runs_pb2.ListRunsRequest
         | runs_pb2.ListStepsRequest
+        | runs_pb2.ListFanOutItemsRequest
         | workflows_pb2.ListWorkflowsRequest
     )
 

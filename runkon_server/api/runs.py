@@ -13,12 +13,15 @@ from runkon_server.api.events import render_event
 from runkon_server.api.identity import current_principal
 from runkon_server.api.parsing.checks import LONG_POLL_MAX, namespace_of, page_rows, span_of
 from runkon_server.api.parsing.runs import kinds_of
-from runkon_server.api.render import render_run, render_step
+from runkon_server.api.places import find_places
+from runkon_server.api.render import render_item, render_run, render_step
+from runkon_server.api.render.items import STATUS_NAMES
 from runkon_server.api.starting import RunStarter, StartEngine
 from runkon_server.api.waiting import EndOfRuns, EventTeller
 from runkon_server.runtime.commands import CancelRun, RunCancelled
 from runkon_server.store.reads import runs, steps
 from runkon_server.store.reads.events import list_events
+from runkon_server.store.reads.items import list_items
 from runkon_server.store.reads.steps import StepCursor
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from runkon_server.api.definitions import Definitions
     from runkon_server.api.lookups import Lookups
     from runkon_server.api.page_tokens import PageTokens
+    from runkon_server.api.render.runs import Place
     from runkon_server.runtime.ambient import Ambient
     from runkon_server.store.rows import RunRow
 
@@ -125,12 +129,13 @@ class RunService(runs_pb2_grpc.RunServiceServicer):
                 after=place[0] if place else None,
                 newest_first=request.order_by != _OLDEST_FIRST,
             )
+            places = await find_places(conn, page.rows)
             snapshots: dict[str, str] = {}
             if request.view == types_pb2.VIEW_FULL:
                 hashes = {run.content_hash for run in page.rows}
                 snapshots = await runs.snapshots(conn, namespace=namespace, content_hashes=hashes)
         response = runs_pb2.ListRunsResponse()
-        shown = _add_runs(response, page.rows, snapshots)
+        shown = _add_runs(response, page.rows, snapshots, places)
         if shown < len(page.rows) or page.more:
             response.next_page_token = await self._tokens.seal(request, [page.rows[shown - 1].id])
         return response
@@ -186,6 +191,36 @@ class RunService(runs_pb2_grpc.RunServiceServicer):
             response.next_page_token = await self._tokens.seal(request, last)
         return response
 
+    async def GetStep(
+        self, request: runs_pb2.GetStepRequest, context: Context
+    ) -> runs_pb2.GetStepResponse:
+        """One step."""
+        namespace = namespace_of(request.namespace)
+        async with self._engine.reads.connect() as conn:
+            step = await steps.step_by_id(conn, namespace=namespace, step_id=request.step_id)
+        return runs_pb2.GetStepResponse(step=render_step(step))
+
+    async def ListFanOutItems(
+        self, request: runs_pb2.ListFanOutItemsRequest, context: Context
+    ) -> runs_pb2.ListFanOutItemsResponse:
+        """A page of the items of one `foreach`."""
+        namespace = namespace_of(request.namespace)
+        place = await self._tokens.open(request)
+        async with self._engine.reads.connect() as conn:
+            await steps.step_by_id(conn, namespace=namespace, step_id=request.step_id)
+            page = await list_items(
+                conn,
+                step_id=request.step_id,
+                limit=page_rows(request.page_size),
+                status=STATUS_NAMES[request.status] if request.status else None,
+                after=place[0] if place else None,
+            )
+        response = runs_pb2.ListFanOutItemsResponse(items=[render_item(row) for row in page.rows])
+        if page.more:
+            place = [page.rows[-1].ordinal]
+            response.next_page_token = await self._tokens.seal(request, place)
+        return response
+
     async def ListRunEvents(
         self, request: runs_pb2.ListRunEventsRequest, context: Context
     ) -> runs_pb2.ListRunEventsResponse:
@@ -221,19 +256,28 @@ class RunService(runs_pb2_grpc.RunServiceServicer):
         await self._streams.serve(request, context)
 
     async def _render(self, run: RunRow, snapshot: str = "") -> types_pb2.Run:
-        return render_run(run, summary=await self._lookups.summary(run), snapshot=snapshot)
+        return render_run(
+            run,
+            summary=await self._lookups.summary(run),
+            snapshot=snapshot,
+            place=await self._lookups.place(run),
+        )
 
 
 _PAGE_BYTES: Final = 3 * 1024 * 1024
 
 
 def _add_runs(
-    response: runs_pb2.ListRunsResponse, rows: Sequence[RunRow], snapshots: dict[str, str]
+    response: runs_pb2.ListRunsResponse,
+    rows: Sequence[RunRow],
+    snapshots: dict[str, str],
+    places: dict[str, Place],
 ) -> int:
     """Add as many runs as fit a message, at least one of those there are; gives their number."""
     size = 0
     for shown, row in enumerate(rows):
-        run = render_run(row, snapshot=snapshots.get(row.content_hash, ""))
+        snapshot = snapshots.get(row.content_hash, "")
+        run = render_run(row, snapshot=snapshot, place=places.get(row.id))
         size += run.ByteSize()
         if size > _PAGE_BYTES and shown:
             return shown

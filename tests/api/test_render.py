@@ -458,6 +458,7 @@ def test_the_end_of_a_child_run_says_how() -> None:
 def test_every_column_of_a_step_is_shown_or_internal() -> None:
     """A column that nobody thought of would be missing in silence."""
     internal = {"workflow_run_id", "at", "step_key", "retryable", "fatal"}
+    internal |= {"child_epoch", "child_end"}
     times = {"started_at", "ended_at"}
     gate = {each.name for each in fields(StepRow) if each.name.startswith("gate_")}
     counts = {f"fan_out_{name}" for name in ("total", "completed", "failed", "skipped")}

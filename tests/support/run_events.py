@@ -70,6 +70,7 @@ def step(path: str, name: str, status: StepStatus = StepStatus.RUNNING, **change
         "metrics": None,
         "epoch": 1,
         "superseded_epoch": 0,
+        "blocked_on": None,
     }
     return Step(**(values | changes))
 

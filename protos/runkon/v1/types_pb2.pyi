@@ -805,15 +805,14 @@ class StepSummary(_message.Message):
     ITERATION_FIELD_NUMBER: _builtins.int
     WORKFLOW_CHAIN_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
-    STEP_ID_FIELD_NUMBER: _builtins.int
     step_name: _builtins.str
     """Name of the step in the innermost child run."""
     iteration: _builtins.int
     """Loop pass of that step, innermost loop; 0 outside loops and in a first pass."""
     run_id: _builtins.str
-    """The innermost child run: the one that `step_name` belongs to."""
-    step_id: _builtins.str
-    """The step's row in that run."""
+    """The innermost child run: the one that `step_name` belongs to. Of the children of a `foreach` it
+    is the first in the provider's order that is running.
+    """
     @_builtins.property
     def workflow_chain(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the workflows from the root run down to the innermost child."""
@@ -825,11 +824,10 @@ class StepSummary(_message.Message):
         iteration: _builtins.int = ...,
         workflow_chain: _abc.Iterable[_builtins.str] | None = ...,
         run_id: _builtins.str = ...,
-        step_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["iteration", b"iteration", "run_id", b"run_id", "step_id", b"step_id", "step_name", b"step_name", "workflow_chain", b"workflow_chain"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["iteration", b"iteration", "run_id", b"run_id", "step_name", b"step_name", "workflow_chain", b"workflow_chain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -873,6 +871,7 @@ class Step(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     SUPERSEDED_EPOCH_FIELD_NUMBER: _builtins.int
+    BLOCKED_ON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque; stable over retries of a decision, so a repeated decision makes the same id."""
     run_id: _builtins.str
@@ -949,6 +948,12 @@ class Step(_message.Message):
     def metrics(self) -> Global___Metrics:
         """What the worker reported; unset if it reported none."""
 
+    @_builtins.property
+    def blocked_on(self) -> Global___BlockedOn:
+        """The gate that the child run of a `call workflow` waits for; unset if it does not wait. Its
+        prompt is cut to 1 KiB and its options are left out; GetGate has them. Unset in events.
+        """
+
     def __init__(
         self,
         *,
@@ -981,10 +986,11 @@ class Step(_message.Message):
         metrics: Global___Metrics | None = ...,
         epoch: _builtins.int = ...,
         superseded_epoch: _builtins.int = ...,
+        blocked_on: Global___BlockedOn | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_condition_met", b"_condition_met", "condition_met", b"condition_met", "end_time", b"end_time", "fan_out", b"fan_out", "gate", b"gate", "metrics", b"metrics", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_condition_met", b"_condition_met", "blocked_on", b"blocked_on", "condition_met", b"condition_met", "end_time", b"end_time", "fan_out", b"fan_out", "gate", b"gate", "metrics", b"metrics", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_condition_met", b"_condition_met", "can_commit", b"can_commit", "child_run_id", b"child_run_id", "condition_expr", b"condition_expr", "condition_met", b"condition_met", "context", b"context", "end_time", b"end_time", "epoch", b"epoch", "error_code", b"error_code", "fan_out", b"fan_out", "gate", b"gate", "id", b"id", "iteration", b"iteration", "iterations", b"iterations", "markers", b"markers", "metrics", b"metrics", "output_file", b"output_file", "parallel_group_id", b"parallel_group_id", "path", b"path", "position", b"position", "result_text", b"result_text", "retry_count", b"retry_count", "role", b"role", "run_id", b"run_id", "start_time", b"start_time", "status", b"status", "step_error", b"step_error", "step_name", b"step_name", "structured_output", b"structured_output", "superseded_epoch", b"superseded_epoch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_condition_met", b"_condition_met", "blocked_on", b"blocked_on", "can_commit", b"can_commit", "child_run_id", b"child_run_id", "condition_expr", b"condition_expr", "condition_met", b"condition_met", "context", b"context", "end_time", b"end_time", "epoch", b"epoch", "error_code", b"error_code", "fan_out", b"fan_out", "gate", b"gate", "id", b"id", "iteration", b"iteration", "iterations", b"iterations", "markers", b"markers", "metrics", b"metrics", "output_file", b"output_file", "parallel_group_id", b"parallel_group_id", "path", b"path", "position", b"position", "result_text", b"result_text", "retry_count", b"retry_count", "role", b"role", "run_id", b"run_id", "start_time", b"start_time", "status", b"status", "step_error", b"step_error", "step_name", b"step_name", "structured_output", b"structured_output", "superseded_epoch", b"superseded_epoch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__condition_met: _TypeAlias = _typing.Literal["condition_met"]  # noqa: Y015
     _WhichOneofArgType__condition_met: _TypeAlias = _typing.Literal["_condition_met", b"_condition_met"]  # noqa: Y015
@@ -1129,6 +1135,7 @@ class FanOutItem(_message.Message):
     STRUCTURED_OUTPUT_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    BLOCKED_ON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Opaque, assigned by the server."""
     step_run_id: _builtins.str
@@ -1171,6 +1178,12 @@ class FanOutItem(_message.Message):
         is `ordered`.
         """
 
+    @_builtins.property
+    def blocked_on(self) -> Global___BlockedOn:
+        """The gate that its child run waits for, shortened as in Step; unset if it does not wait. Unset in
+        events.
+        """
+
     def __init__(
         self,
         *,
@@ -1189,10 +1202,11 @@ class FanOutItem(_message.Message):
         structured_output: _builtins.str = ...,
         run_id: _builtins.str = ...,
         error: _builtins.str = ...,
+        blocked_on: Global___BlockedOn | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "dispatch_time", b"dispatch_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blocked_on", b"blocked_on", "complete_time", b"complete_time", "dispatch_time", b"dispatch_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blockers", b"blockers", "child_run_id", b"child_run_id", "complete_time", b"complete_time", "context", b"context", "dispatch_time", b"dispatch_time", "error", b"error", "id", b"id", "item_id", b"item_id", "item_ref", b"item_ref", "item_type", b"item_type", "position", b"position", "run_id", b"run_id", "status", b"status", "step_run_id", b"step_run_id", "structured_output", b"structured_output"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_on", b"blocked_on", "blockers", b"blockers", "child_run_id", b"child_run_id", "complete_time", b"complete_time", "context", b"context", "dispatch_time", b"dispatch_time", "error", b"error", "id", b"id", "item_id", b"item_id", "item_ref", b"item_ref", "item_type", b"item_type", "position", b"position", "run_id", b"run_id", "status", b"status", "step_run_id", b"step_run_id", "structured_output", b"structured_output"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -60,6 +60,12 @@ def render_gate(gate: GateRow) -> gates_pb2.Gate:
         workflow_name=gate.workflow_name,
         display_name=gate.workflow_title or gate.workflow_name,
         labels=gate.labels,
+        min_approvals=gate.min_approvals if gate.gate_type == "pr_approval" else 0,
+        approval_mode=(
+            approval_mode(gate.approval_mode)
+            if gate.gate_type == "pr_approval"
+            else gates_pb2.APPROVAL_MODE_UNSPECIFIED
+        ),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from runkon.v1 import types_pb2
 from runkon_server.api.render.values import duration, metrics, options, timestamp
@@ -17,17 +17,30 @@ _STATUSES: Final = {
 }
 
 
+class Place(NamedTuple):
+    """Where a run is: its innermost step, and the workflows from its root down to there."""
+
+    run_id: str
+    """The run that the step belongs to."""
+    step_name: str
+    iteration: int
+    workflow_names: tuple[str, ...]
+
+
 def run_status(status: str) -> types_pb2.RunStatus.ValueType:
     """A status as the contract numbers it."""
     return _STATUSES.get(status, types_pb2.RUN_STATUS_UNSPECIFIED)
 
 
-def render_run(run: RunRow, *, summary: str | None = None, snapshot: str = "") -> types_pb2.Run:
+def render_run(
+    run: RunRow, *, summary: str | None = None, snapshot: str = "", place: Place | None = None
+) -> types_pb2.Run:
     """A run in the BASIC view, or in the FULL view if there is a snapshot.
 
     Args:
         summary: what the run came to, if the caller has worked it out; else the stored headline.
         snapshot: JSON of the definition.
+        place: where it is, looked up in the runs above and below; else as its own row says.
     """
     message = types_pb2.Run(
         id=run.id,
@@ -61,6 +74,10 @@ def render_run(run: RunRow, *, summary: str | None = None, snapshot: str = "") -
         epoch=run.epoch,
         last_seq=run.last_seq,
         definition_snapshot=snapshot,
+        root_run_id=run.root_run_id or run.id,
+        depth=run.depth,
+        parent_step_id=run.parent_step_id or "",
+        fan_out_item_id=run.fan_out_item_id or "",
     )
     if run.started_at is not None and run.ended_at is not None:
         message.total_duration.CopyFrom(
@@ -68,12 +85,24 @@ def render_run(run: RunRow, *, summary: str | None = None, snapshot: str = "") -
         )
     if run.status == "waiting" and run.blocked_on is not None:
         message.blocked_on.CopyFrom(render_blocked_on(run.blocked_on, run.id))
-    if run.current_step is not None:
-        name, iteration = run.current_step
-        message.current_step.step_name = name
-        message.current_step.iteration = iteration
-        message.current_step.workflow_chain.append(run.workflow_name)
+    if place is None and run.current_step is not None:
+        place = Place(run.id, *run.current_step, (run.workflow_name,))
+    if place is not None:
+        current = message.current_step
+        current.run_id, current.step_name = place.run_id, place.step_name
+        current.iteration = place.iteration
+        current.workflow_chain.extend(place.workflow_names)
     return message
+
+
+def shorten_blocked_on(blocked_on: Mapping[str, Any]) -> types_pb2.BlockedOn:
+    """The gate that a child waits for, as lists of steps and items show it."""
+    prompt = blocked_on.get("prompt") or ""
+    short = prompt.encode()[:_PROMPT_BYTES].decode(errors="ignore")
+    return render_blocked_on({**blocked_on, "prompt": short, "options": None}, "")
+
+
+_PROMPT_BYTES: Final = 1024
 
 
 def render_blocked_on(blocked_on: Mapping[str, Any], run_id: str) -> types_pb2.BlockedOn:

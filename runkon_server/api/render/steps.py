@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from runkon.v1 import types_pb2
+from runkon_server.api.render.runs import shorten_blocked_on
 from runkon_server.api.render.values import metrics, options, seconds, timestamp
 from runkon_server.store.rows import StepRow
 
@@ -29,7 +30,7 @@ _ALIKE: Final[Mapping[str, str]] = MappingProxyType(
         column: field
         for column in _COLUMNS
         if (field := _RENAMED.get(column, column)) in types_pb2.Step.DESCRIPTOR.fields_by_name
-        and column not in ("status", "role", "metrics")
+        and column not in ("status", "role", "metrics", "blocked_on")
     }
 )
 """The field of each column whose values are shown as they are."""
@@ -43,6 +44,7 @@ def render_step(step: StepRow) -> types_pb2.Step:
         run_id=step.workflow_run_id,
         start_time=timestamp(step.started_at),
         end_time=timestamp(step.ended_at),
+        blocked_on=shorten_blocked_on(step.blocked_on) if step.blocked_on else None,
         **step_fields(columns, timestamp(approved)),
     )
 
@@ -63,7 +65,7 @@ def step_fields(
         shown["metrics"] = metrics(columns["metrics"])
     if "gate_type" in columns:
         shown["gate"] = _gate_fields(columns, approve_time)
-    if "fan_out_total" in columns:
+    if columns.get("fan_out_total") is not None:
         shown["fan_out"] = {name: columns.get(f"fan_out_{name}", 0) for name in _COUNTS}
     return shown
 
