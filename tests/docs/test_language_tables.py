@@ -13,6 +13,7 @@ import pytest
 from runkon_server.cli.language.known import read_known
 from runkon_server.dsl import ast as tree
 from runkon_server.dsl import limits
+from runkon_server.dsl.codes import CODES
 from runkon_server.dsl.keys import KEYS
 from runkon_server.dsl.parser import parse
 from runkon_server.dsl.queries import all_nodes
@@ -250,6 +251,13 @@ def test_the_file_for_known_is_one_that_the_command_reads(tmp_path: Path) -> Non
     told = {each.name for each in fields(world) if getattr(world, each.name)}
 
     assert told == {each.name for each in fields(world)} - {"load", "members", "scripts"}
+
+
+def test_every_code_is_told_where_it_belongs() -> None:
+    """The reference links every page of the index of diagnostics."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in LANGUAGE.glob("*.md"))
+
+    assert [code for code in CODES if f"(../diagnostics/{code}.md)" not in text] == []
 
 
 def test_every_page_is_in_the_index() -> None:
