@@ -233,15 +233,13 @@ class _Offers:
         if self._block.construct == "parallel call":
             parallel = self._block.parent  # whose calls cannot look at each other
         found = sorted(self._document.steps, key=lambda step: step.name.start > here)
-        for key in dict.fromkeys(step.key for step in found if step.block.parent is not parallel):
-            if _IDENT.fullmatch(key):
-                step = next(each for each in found if each.key == key)
-                yield self._item(
-                    key,
-                    ItemKind.STEP,
-                    detail=step.block.construct,
-                    text=explain_step(key, self._document, self._collection),
-                )
+        kinds: dict[str, str] = {}
+        for step in found:
+            if step.block.parent is not parallel and _IDENT.fullmatch(step.key):
+                kinds.setdefault(step.key, step.block.construct)
+        for key, construct in kinds.items():
+            text = explain_step(key, self._document, self._collection)
+            yield self._item(key, ItemKind.STEP, detail=construct, text=text)
 
     def _boolean_inputs(self) -> Iterator[Completion]:
         for name, declared in self._document.inputs.items():

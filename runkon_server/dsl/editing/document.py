@@ -99,6 +99,14 @@ class Document:
                 found.append(Step(key, mention))
         return tuple(found)
 
+    @cached_property
+    def steps_by_key(self) -> dict[str, tuple[Step, ...]]:
+        """The same by what conditions call them."""
+        found: dict[str, list[Step]] = {}
+        for step in self.steps:
+            found.setdefault(step.key, []).append(step)
+        return {key: tuple(steps) for key, steps in found.items()}
+
     def _step_key(self, mention: Mention) -> str | None:
         if mention.role is Role.CHILD:
             return mention.text if mention.block.construct == "call workflow" else None

@@ -15,15 +15,16 @@ _SHOWN_MAX: Final = 12
 
 def explain_step(key: str, document: Document, collection: Collection) -> str:
     """Which steps answer to a key, and which markers are asked of them."""
+    steps = list(steps_of(key, document, collection))
+    if not steps:
+        return f"No step `{key}` is known here."
     lines = [
         f"Step `{key}`: {_head(step, where)}, line {_line(step, where)}"
         + ("" if where is document else f" of workflow `{where.name}`")
-        for step, where in steps_of(key, document, collection)
+        for step, where in steps[:_SHOWN_MAX]
     ]
-    if not lines:
-        return f"No step `{key}` is known here."
-    if len(lines) > _SHOWN_MAX:
-        lines[_SHOWN_MAX:] = [f"and {len(lines) - _SHOWN_MAX} more"]
+    if len(steps) > _SHOWN_MAX:
+        lines.append(f"and {len(steps) - _SHOWN_MAX} more")
     markers = [f"`{marker}`" for marker in document.markers.get(key, ()) if marker]
     if markers:
         lines.append(f"Markers asked of it: {', '.join(markers)}")
@@ -34,15 +35,15 @@ def steps_of(
     key: str, document: Document, collection: Collection
 ) -> Iterator[tuple[Step, Document]]:
     """The steps a condition means by a key: those of the text, else those of workflows it calls."""
-    own = [(step, document) for step in document.steps if step.key == key]
-    if own:
-        yield from own
+    own = document.steps_by_key.get(key)
+    if own is not None:
+        yield from ((step, document) for step in own)
         return
     called = dict.fromkeys(step.key for step in document.steps if step.block.child == step.key)
     for name in called:
         held = collection.holder(name)
         if held is not None:
-            yield from ((step, held[1]) for step in held[1].steps if step.key == key)
+            yield from ((step, held[1]) for step in held[1].steps_by_key.get(key, ()))
 
 
 def explain_marker(marker: str, step: str, document: Document, collection: Collection) -> str:
