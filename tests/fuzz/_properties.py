@@ -51,8 +51,8 @@ def judge(text: str) -> Verdict:
     report, validate_ms = _timed(text, _validate)
     laid_out, format_ms = _timed(text, _format)
     ms = {"validate": validate_ms, "format": format_ms}
-    broken = [*_broken(text, report, laid_out), *_slow(ms)]
-    return Verdict(report.parsed is not None, tuple(broken), ms)
+    violations = (*broken(text, report, laid_out), *slow(ms))
+    return Verdict(report.parsed is not None, violations, ms)
 
 
 def _validate(text: str) -> Report:
@@ -78,13 +78,15 @@ def _timed(text: str, do: Callable[[str], _Result]) -> tuple[_Result, float]:
             return result, best
 
 
-def _slow(ms: dict[str, float]) -> Iterator[str]:
+def slow(ms: dict[str, float]) -> Iterator[str]:
+    """What took too long."""
     for what, spent in ms.items():
         if spent > LIMIT_MS:
             yield f"{what} takes {spent:.0f} ms per 64 KiB"
 
 
-def _broken(text: str, report: Report, laid_out: FormatResult) -> Iterator[str]:
+def broken(text: str, report: Report, laid_out: FormatResult) -> Iterator[str]:
+    """What does not hold for a text and what was said about it."""
     result = parse(text, LABEL)
     if result.diagnostics != parse(text, LABEL).diagnostics or result.definition != report.parsed:
         yield "the same text gives another result"
@@ -104,10 +106,11 @@ def _broken(text: str, report: Report, laid_out: FormatResult) -> Iterator[str]:
         if load(dump(result.definition)) != result.definition:
             yield "load(dump(x)) is not x"
     for each in (*result.diagnostics, *report.diagnostics):
-        yield from _broken_place(each, report.source)
+        yield from broken_place(each, report.source)
 
 
-def _broken_place(found: Diagnostic, source: Source) -> Iterator[str]:
+def broken_place(found: Diagnostic, source: Source) -> Iterator[str]:
+    """What is wrong with the code and the place of a diagnostic."""
     span = found.span
     if found.code not in CODES:
         yield f"{found.code} is no known code"

@@ -3,7 +3,7 @@
 A fenced block starts with three backticks, its language and words of ours: `wf run` is played on a
 server, `wf file=child.wf` gives a block a name. Comments in a text say what the world does:
 
-* behind `call`: `// reports failing and slow, then nothing`, `// fails, then works`,
+* behind `call` or `script`: `// reports failing and slow, then nothing`, `// fails, then works`,
   `// reports {"confidence": 80}`, `// says "two findings"`, `// hangs`, `// fails for good`,
   `// sam cancels the run`;
 * behind `gate`: `// ann approves, then bob approves`, `// ann rejects with "not now"`,
@@ -34,7 +34,7 @@ _OUTCOME: Final = re.compile(
 )
 _STEP: Final = re.compile(r"`([^`]+)`(?: (failed|skipped|timed out))?")
 _REMARK: Final = re.compile(
-    r'^ *(?:[^"/]|"[^"]*")*?\b(?P<word>call|gate|foreach) +'
+    r'^ *(?:[^"/]|"[^"]*")*?\b(?P<word>call|script|gate|foreach) +'
     r'(?:"(?P<quoted>[^"]*)"|(?P<name>[\w-]+))(?P<rest>.*?)//[ ]*(?P<remark>.*)$'
 )
 _GIVEN: Final = re.compile(r'^ *(?P<name>[\w-]+)\b.*//[ ]*given "(?P<value>[^"]*)"$')
@@ -103,7 +103,7 @@ class Vote:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cues:
+class Script:
     """Who does what while a workflow runs."""
 
     deeds: dict[str, tuple[Deed, ...]]
@@ -151,35 +151,35 @@ def outcome_of(block: Block) -> Outcome | None:
     return Outcome(found["status"], steps, found["error"] or "")
 
 
-def cues_of(text: str) -> Cues:
+def script_of(text: str) -> Script:
     """What the comments of a workflow say about the world.
 
     Raises:
         ValueError: an action has two different remarks.
     """
-    cues = Cues(deeds={}, votes={}, items={}, inputs={})
+    script = Script(deeds={}, votes={}, items={}, inputs={})
     lines = text.splitlines()
     for number, line in enumerate(lines):
         if given := _GIVEN.match(line):
-            cues.inputs[given["name"]] = given["value"]
+            script.inputs[given["name"]] = given["value"]
         if remark := _REMARK.match(line):
-            _note(cues, remark, lines[number:])
-    return cues
+            _note(script, remark, lines[number:])
+    return script
 
 
-def _note(cues: Cues, remark: re.Match[str], lines: list[str]) -> None:
+def _note(script: Script, remark: re.Match[str], lines: list[str]) -> None:
     name = remark["quoted"] or remark["name"]
     said = remark["remark"].split(", then ")
     if remark["word"] == "gate":
-        cues.votes[_found(_NAME, lines) or name] = tuple(_votes(said))
+        script.votes[_found(_NAME, lines) or name] = tuple(_votes(said))
     elif remark["word"] == "foreach":
         provider = _found(_OVER, lines)
         if provider is not None and said[0].startswith(_FINDS):
-            cues.items[provider] = tuple(said[0].removeprefix(_FINDS).split(" and "))
+            script.items[provider] = tuple(said[0].removeprefix(_FINDS).split(" and "))
     elif _DEED.search(said[0]):
-        if name in cues.deeds:
+        if name in script.deeds:
             raise ValueError(f"two remarks on {name}")
-        cues.deeds[name] = tuple(_deed(part) for part in said)
+        script.deeds[name] = tuple(_deed(part) for part in said)
 
 
 def _deed(said: str) -> Deed:

@@ -1,9 +1,8 @@
-"""Scripts of `script` steps, run on the worker's machine: see `open_scripts`.
+"""Scripts of `script` steps, run on the worker's machine: see `ScriptRunner`.
 
 Nothing in here knows of servers and tasks.
 """
 
-from runkon_client.worker.scripts.opening import open_scripts
 from runkon_client.worker.scripts.runner import ScriptRunner
 from runkon_client.worker.scripts.sandbox import (
     NO_SANDBOX,
@@ -26,5 +25,4 @@ __all__ = [
     "ScriptRunner",
     "View",
     "find_sandbox",
-    "open_scripts",
 ]
