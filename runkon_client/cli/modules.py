@@ -33,7 +33,7 @@ def load_actions(module: str) -> Actions:
     found = getattr(loaded, ATTRIBUTE, None)
     if not isinstance(found, Actions):
         raise click.UsageError(f"{module} has no `{ATTRIBUTE} = Actions()`")
-    if not found.names:
+    if found.is_empty:
         raise click.UsageError(f"the `{ATTRIBUTE}` of {module} are empty")
     return found
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import signal
 from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +16,60 @@ from runkon_client.channel import resolve_endpoint
 from runkon_client.cli.exits import explain
 from runkon_client.cli.modules import load_actions
 from runkon_client.cli.session import ServerCommand, Settings, print_document
-from runkon_client.worker import Worker
+from runkon_client.worker import Actions, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_MIB = 1 << 20
+
+
+def _script_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options about scripts; each but the first only matters beside it."""
+    folder = click.Path(exists=True, file_okay=False, path_type=Path)
+    for option in reversed(
+        (
+            click.option(
+                "--allow-scripts",
+                "folder",
+                metavar="DIR",
+                type=folder,
+                help="Run the scripts of workflows, in this folder.",
+            ),
+            click.option(
+                "--sandbox",
+                type=click.Choice(["auto", "require", "none"]),
+                default="auto",
+                show_default=True,
+                help="auto: the best there is; require: start only with one; none: all rights.",
+            ),
+            click.option("--script-write", is_flag=True, help="Let scripts write to DIR."),
+            click.option("--script-network", is_flag=True, help="Let scripts use the network."),
+            click.option(
+                "--script-read",
+                metavar="PATH",
+                multiple=True,
+                type=click.Path(exists=True, path_type=Path),
+                help="Let scripts read this too; may be repeated.",
+            ),
+            click.option(
+                "--script-env",
+                metavar="NAME",
+                multiple=True,
+                help="Hand this variable on to scripts; may be repeated.",
+            ),
+            click.option(
+                "--script-memory",
+                metavar="MIB",
+                type=click.IntRange(min=16),
+                default=2048,
+                show_default=True,
+                help="Memory that each process of a script may use.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
 
 
 @click.command(
@@ -22,7 +79,7 @@ from runkon_client.worker import Worker
         unavailable="never: a worker waits for its server",
     ),
 )
-@click.argument("module")
+@click.argument("module", required=False)
 @click.option(
     "--concurrency",
     default=16,
@@ -39,9 +96,28 @@ from runkon_client.worker import Worker
     type=click.FloatRange(min=0),
     help="Seconds that tasks in hand are given when it is stopped; a second Ctrl-C gives none.",
 )
+@_script_options
+@click.option(
+    "--github",
+    "has_github",
+    is_flag=True,
+    help="Look after pr_approval and pr_checks gates on GitHub.  [token: GITHUB_TOKEN]",
+)
+@click.option(
+    "--github-tokens",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Tokens by the names that `as` uses, one `NAME=TOKEN` a line; for --github.",
+)
 @click.pass_obj
 def worker(
-    settings: Settings, module: str, concurrency: int, worker_id: str | None, grace_s: float
+    settings: Settings,
+    /,
+    module: str | None,
+    concurrency: int,
+    worker_id: str | None,
+    grace_s: float,
+    **offers: Any,  # noqa: ANN401 - the options of `_serve_scripts` and `_serve_github`
 ) -> None:
     """Run a worker that offers the actions of MODULE: a `.py` file, or a name as in `import`.
 
@@ -53,29 +129,127 @@ def worker(
         def greet(task: Task) -> ActionOutput:
             return ActionOutput(context=f"Hello, {task.inputs['name']}!")
 
+    With --allow-scripts it runs script steps, with --github it looks after the gates of pull
+    requests; with either, MODULE may be left out.
+
     It waits for its server if there is none, and goes on working while its connection is broken.
     """  # noqa: D301 - `\b` is click's word for a paragraph that is not wrapped
-    actions = load_actions(module)
+    actions = Actions()
+    if module is not None:
+        actions.include(load_actions(module))
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(message)s", level=logging.INFO)
-    try:
-        address = resolve_endpoint(settings.address).address
-        working = Worker(
-            settings.address,
-            namespace=settings.namespace,
-            principal=settings.principal,
-            worker_id=worker_id,
-            concurrency=concurrency,
-            actions=actions,
-            grace=timedelta(seconds=grace_s),
-        )
-    except ValueError as reason:
-        raise click.UsageError(str(reason)) from reason
-    # From here on a signal ends the worker in good order, also before it has begun.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: working.stop())
+    # Of httpx each request is a line, and requests are many.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_serve_scripts(actions, **offers))
+            _serve_github(actions, **offers)
+            address = resolve_endpoint(settings.address).address
+            working = Worker(
+                settings.address,
+                namespace=settings.namespace,
+                principal=settings.principal,
+                worker_id=worker_id,
+                concurrency=concurrency,
+                actions=actions,
+                grace=timedelta(seconds=grace_s),
+            )
+        except ValueError as reason:
+            raise click.UsageError(str(reason)) from reason
+        if actions.is_empty:
+            raise click.UsageError("nothing to offer: give a MODULE, --allow-scripts or --github")
+        # From here on a signal ends the worker in good order, also before it has begun.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: working.stop())
+        _announce(settings, working, address)
+        working.run_forever()
+
+
+def _announce(settings: Settings, working: Worker, address: str) -> None:
+    actions = working.actions
     if settings.as_json:
+        offers = {
+            "item_providers": actions.item_providers,
+            "gate_types": actions.gate_types,
+            "scripts": actions.has_scripts,
+        }
         about = {"worker_id": working.worker_id, "address": address, "actions": actions.names}
-        print_document(about)
-    else:
-        click.echo(f"worker {working.worker_id} for {address}: {', '.join(actions.names)}")
-    working.run_forever()
+        print_document(about | {name: value for name, value in offers.items() if value})
+        return
+    words = [
+        *actions.names,
+        *(f"items of {name}" for name in actions.item_providers),
+        *(f"{name} gates" for name in actions.gate_types),
+        *(["scripts"] if actions.has_scripts else []),
+    ]
+    click.echo(f"worker {working.worker_id} for {address}: {', '.join(words)}")
+
+
+@contextlib.contextmanager
+def _serve_scripts(
+    actions: Actions,
+    *,
+    folder: Path | None,
+    sandbox: str,
+    script_write: bool,
+    script_network: bool,
+    script_read: tuple[Path, ...],
+    script_env: tuple[str, ...],
+    script_memory: int,
+    **_: object,
+) -> Iterator[None]:
+    if folder is None:
+        if script_write or script_network or script_read or script_env or sandbox != "auto":
+            raise click.UsageError("options about scripts need --allow-scripts DIR")
+        yield
+        return
+    from runkon_client.worker.script_tasks import serve_scripts
+    from runkon_client.worker.scripts import (
+        SandboxMissingError,
+        SandboxMode,
+        ScriptLimits,
+        open_scripts,
+    )
+
+    missing = [name for name in script_env if name not in os.environ]
+    if missing:
+        raise click.UsageError(f"not set: {', '.join(missing)}")
+    with contextlib.ExitStack() as stack:
+        try:
+            runner = stack.enter_context(
+                open_scripts(
+                    folder,
+                    sandbox=SandboxMode(sandbox),
+                    is_writable=script_write,
+                    has_network=script_network,
+                    readable=script_read,
+                    environment={name: os.environ[name] for name in script_env},
+                    limits=ScriptLimits(memory_max_bytes=script_memory * _MIB),
+                )
+            )
+        except SandboxMissingError as reason:
+            raise click.ClickException(f"no sandbox: {reason}") from reason
+        actions.scripts(serve_scripts(runner))
+        yield
+
+
+def _serve_github(
+    actions: Actions,
+    *,
+    has_github: bool,
+    github_tokens: Path | None,
+    **_: object,
+) -> None:
+    if not has_github:
+        if github_tokens is not None:
+            raise click.UsageError("--github-tokens needs --github")
+        return
+    try:
+        from runkon_client.github import Tokens, add_github_gates
+    except ModuleNotFoundError as reason:
+        if reason.name != "httpx":
+            raise
+        raise click.ClickException("--github needs httpx: pip install 'runkon[github]'") from None
+
+    tokens = Tokens.read(os.environ, github_tokens)
+    add_github_gates(actions, tokens, api_url=os.environ.get("GITHUB_API_URL"))

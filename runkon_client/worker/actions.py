@@ -95,6 +95,7 @@ class Actions:
 
     def __init__(self) -> None:
         self._by_kind: dict[_Kind, dict[str, Registered]] = {kind: {} for kind in _Kind}
+        self._at_end: list[Callable[[], Awaitable[object]]] = []
 
     def action(self, name: str) -> Callable[[_A], _A]:
         """Execute the calls of this name with the decorated function.
@@ -132,6 +133,10 @@ class Actions:
         """
         self._add(_Kind.SCRIPT, FALLBACK, function)
 
+    def at_end(self, close: Callable[[], Awaitable[object]]) -> None:
+        """Await this when a worker ends, on its event loop: to close what the functions share."""
+        self._at_end.append(close)
+
     def include(self, others: Actions) -> None:
         """Take over everything of another collection.
 
@@ -141,6 +146,12 @@ class Actions:
         for kind, by_name in others._by_kind.items():
             for name, registered in by_name.items():
                 self._add(kind, name, registered.function)
+        self._at_end += others._at_end
+
+    async def close(self) -> None:
+        """Await everything that was given to `at_end`, the last one first."""
+        for close in reversed(self._at_end):
+            await close()
 
     @property
     def names(self) -> tuple[str, ...]:

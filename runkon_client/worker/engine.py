@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 
 from runkon.v1 import workers_pb2
+from runkon_client.calls.gates import GateTarget, report_pull_request
 from runkon_client.calls.runs import list_steps
 from runkon_client.errors import Code, error_from_rpc
 from runkon_client.retry import Backoff
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runkon_client.transport import AsyncTransport
+    from runkon_client.values.gates import PullRequest, ReportedPullRequest
     from runkon_client.worker.actions import Actions, Registered
+    from runkon_client.worker.gates import GateTask
     from runkon_client.worker.kinds import Kind
     from runkon_client.worker.task import Task
 
@@ -272,6 +275,15 @@ class Engine:
                 self.fetch_prior_contexts(task), self._loop
             ).result()
         raise RuntimeError("contexts are to be fetched: use `await task.fetch_prior_contexts()`")
+
+    async def report_pull_request(
+        self, task: GateTask, pull_request: PullRequest
+    ) -> ReportedPullRequest:
+        """Report it to the task's gate."""
+        target = GateTarget(gate_id=task.gate_id)
+        return await self._transport.perform(
+            report_pull_request(task.namespace, target, pull_request, request_id="")
+        )
 
     async def fetch_prior_contexts(self, task: Task) -> tuple[PriorContext, ...]:
         """Contexts of the run's completed steps, in the order of their completion."""

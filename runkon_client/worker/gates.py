@@ -14,6 +14,8 @@ from runkon_client.worker.task import Task
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from runkon_client.values.gates import PullRequest, ReportedPullRequest
+
 _APPROVAL_MODES: Final = by_number(gates_pb2.DESCRIPTOR, ApprovalMode)
 
 
@@ -88,6 +90,18 @@ class GateTask(Task):
     def approval_mode(self) -> ApprovalMode:
         """What a `pr_approval` gate looks at."""
         return _APPROVAL_MODES.get(self._lease.gate_poll.approval_mode, ApprovalMode.UNKNOWN)
+
+    async def report_pull_request(self, pull_request: PullRequest) -> ReportedPullRequest:
+        """Tell a `pr_approval` or `pr_checks` gate how its pull request stands.
+
+        The server judges it by its own rules. If nothing is missing the gate is approved then, and
+        this task no longer wanted.
+
+        Raises:
+            PreconditionError: the gate is of another type, or it was decided meanwhile.
+            RunkonClientError: the server cannot be told.
+        """
+        return await self._host.report_pull_request(self, pull_request)
 
 
 GateResolver: TypeAlias = Callable[[GateTask], GateAnswer | Awaitable[GateAnswer]]

@@ -122,6 +122,7 @@ class Worker:
             await engine.abandon()
             await asyncio.gather(serving, stopped, return_exceptions=True)
             await transport.close()
+            await self.actions.close()
 
     def run_forever(self) -> None:
         """Work until SIGTERM or SIGINT, in an event loop of its own; a second signal cuts short."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,23 +16,100 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 WORKER: Final = ROOT / "examples/workers/any_action.py"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_a_worker_without_a_server_waits_until_it_is_stopped(number: signal.Signals) -> None:
-    """Exit code 0: being stopped is how a worker ends."""
-    words = ["worker", str(WORKER), "--address", "127.0.0.1:1", "--id", "w-1", "--json"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "runkon_client.cli", *words],
+def started(*words: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    """A worker without a server; it prints what it offers, and waits."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "runkon_client.cli", "worker", *words, "--address", "127.0.0.1:1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, **(env or {})},
     )
+
+
+def said_by(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> tuple[str, str]:
+    """Its first line, and what it wrote to standard error until the signal had ended it."""
     try:
         assert process.stdout is not None
-        about = json.loads(process.stdout.readline())
+        line = process.stdout.readline()
         process.send_signal(number)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=30)
     finally:
         process.kill()
-
-    assert about == {"worker_id": "w-1", "address": "127.0.0.1:1", "actions": ["*"]}
+        process.wait()
     assert process.returncode == 0, errors
+    return line, errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_worker_without_a_server_waits_until_it_is_stopped(number: signal.Signals) -> None:
+    """Exit code 0: being stopped is how a worker ends."""
+    line, _ = said_by(started(str(WORKER), "--id", "w-1", "--json"), number)
+
+    assert json.loads(line) == {"worker_id": "w-1", "address": "127.0.0.1:1", "actions": ["*"]}
+
+
+def test_a_worker_says_what_it_offers(tmp_path: Path) -> None:
+    """Items and gates of a module, scripts, the gates of GitHub: all in one process."""
+    module = tmp_path / "offers.py"
+    module.write_text(
+        "from runkon_client import Actions\n"
+        "actions = Actions()\n"
+        "actions.items('tickets')(lambda task: [])\n"
+        "actions.gate('window')(lambda task: None)\n",
+        encoding="utf-8",
+    )
+    words = [str(module), "--allow-scripts", str(tmp_path), "--sandbox", "none", "--github"]
+    line, errors = said_by(started(*words, "--id", "w-1"))
+
+    assert line == (
+        "worker w-1 for 127.0.0.1:1: items of tickets, window gates, pr_approval gates, "
+        "pr_checks gates, scripts\n"
+    )
+    assert "in no sandbox: as asked for" in errors
+
+
+def refusal_of(*words: str, env: dict[str, str] | None = None) -> tuple[int, str]:
+    process = started(*words, env=env)
+    try:
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    return process.returncode, errors
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ([], "nothing to offer"),
+        (["--script-write"], "need --allow-scripts"),
+        (["--sandbox", "none"], "need --allow-scripts"),
+        (["--allow-scripts", "missing"], "does not exist"),
+        (["--allow-scripts", ".", "--script-env", "RUNKON_NOT_SET"], "not set: RUNKON_NOT_SET"),
+        (["--github-tokens", __file__], "needs --github"),
+    ],
+)
+def test_a_command_line_that_makes_no_sense_is_refused(words: list[str], complaint: str) -> None:
+    """Before anything is started."""
+    code, errors = refusal_of(*words)
+
+    assert code == 2
+    assert complaint in errors
+
+
+def test_a_worker_does_not_start_without_the_sandbox_it_requires(tmp_path: Path) -> None:
+    """Where no program can set one up; the reasons are named."""
+    words = ["--allow-scripts", str(tmp_path), "--sandbox", "require"]
+    code, errors = refusal_of(*words, env={"PATH": str(tmp_path)})
+
+    assert code == 1
+    assert "no sandbox: bwrap is not installed; unshare is not installed" in errors
+
+
+def test_48_a_token_that_cannot_be_sent_is_not_shown() -> None:
+    """The complaint says where it is, and nothing of it."""
+    code, errors = refusal_of("--github", env={"GITHUB_TOKEN": "ghp_canary and more"})
+
+    assert code == 2
+    assert "GITHUB_TOKEN" in errors
+    assert "canary" not in errors

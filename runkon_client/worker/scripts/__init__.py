@@ -1,8 +1,9 @@
-"""Scripts of `script` steps, run on the worker's machine: see `ScriptRunner`.
+"""Scripts of `script` steps, run on the worker's machine: see `open_scripts`.
 
 Nothing in here knows of servers and tasks.
 """
 
+from runkon_client.worker.scripts.opening import open_scripts
 from runkon_client.worker.scripts.runner import ScriptRunner
 from runkon_client.worker.scripts.sandbox import (
     NO_SANDBOX,
@@ -25,4 +26,5 @@ __all__ = [
     "ScriptRunner",
     "View",
     "find_sandbox",
+    "open_scripts",
 ]

@@ -7,8 +7,8 @@ differ in who sets it up.
 
 from __future__ import annotations
 
-import asyncio
 import shutil
+import subprocess
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -116,26 +116,29 @@ class Sandbox:
 NO_SANDBOX: Final = Sandbox("none")
 
 
-async def find_sandbox(mode: SandboxMode, view: View, mount_point: Path) -> Sandbox:
+def find_sandbox(mode: SandboxMode, view: View, mount_point: Path) -> tuple[Sandbox, str]:
     """The first sandbox that works, tried out with the view that scripts will have.
+
+    Returns:
+        The sandbox, and if there is none, why: nobody asked for one, or what is missing.
 
     Raises:
         SandboxMissingError: one is required, and none works; the text says why.
     """
     if mode is SandboxMode.NONE:
-        return NO_SANDBOX
+        return NO_SANDBOX, "as asked for"
     reasons: list[str] = []
     for name in PROGRAMS:
         try:
-            return await try_sandbox(name, view, mount_point)
+            return try_sandbox(name, view, mount_point), ""
         except SandboxMissingError as missing:
             reasons.append(str(missing))
     if mode is SandboxMode.REQUIRE:
         raise SandboxMissingError("; ".join(reasons))
-    return NO_SANDBOX
+    return NO_SANDBOX, "; ".join(reasons)
 
 
-async def try_sandbox(name: str, view: View, mount_point: Path) -> Sandbox:
+def try_sandbox(name: str, view: View, mount_point: Path) -> Sandbox:
     """The sandbox of this name, after a command has run in it.
 
     Raises:
@@ -146,33 +149,33 @@ async def try_sandbox(name: str, view: View, mount_point: Path) -> Sandbox:
     if path is None:
         raise SandboxMissingError(f"{program} is not installed")
     sandbox = Sandbox(name, path, str(mount_point))
-    complaint = await _probe(sandbox, view)
+    complaint = _probe(sandbox, view)
     if complaint is not None:
         raise SandboxMissingError(f"{program} does not work here: {complaint}")
     return sandbox
 
 
-async def _probe(sandbox: Sandbox, view: View) -> str | None:
+def _probe(sandbox: Sandbox, view: View) -> str | None:
     """Run nothing in it; what it complains of, or None."""
-    process = await asyncio.create_subprocess_exec(
-        *sandbox.wrap([SHELL, "-c", "exit 0"], view),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env={"PATH": PATH},
-        start_new_session=True,
-    )
     try:
-        async with asyncio.timeout(_PROBE_S):
-            _, errors = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+        done = subprocess.run(
+            sandbox.wrap([SHELL, "-c", "exit 0"], view),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={"PATH": PATH},
+            timeout=_PROBE_S,
+            start_new_session=True,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
         return "no answer"
-    if process.returncode == 0:
+    except OSError as error:
+        return error.strerror or str(error)
+    if done.returncode == 0:
         return None
-    lines = errors.decode("utf-8", "replace").strip().splitlines()
-    return lines[-1] if lines else f"exit code {process.returncode}"
+    lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines else f"exit code {done.returncode}"
 
 
 def _links() -> Iterator[tuple[str, str]]:

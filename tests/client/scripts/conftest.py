@@ -22,23 +22,23 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(params=["none", "namespaces", "bubblewrap"])
-async def sandbox(request: pytest.FixtureRequest, folder: Path, tmp_path: Path) -> Sandbox:
+def sandbox(request: pytest.FixtureRequest, folder: Path, tmp_path: Path) -> Sandbox:
     if request.param == "none":
         return NO_SANDBOX
-    return await working_sandbox(request.param, folder, tmp_path)
+    return working_sandbox(request.param, folder, tmp_path)
 
 
 @pytest.fixture(params=["namespaces", "bubblewrap"])
-async def real_sandbox(request: pytest.FixtureRequest, folder: Path, tmp_path: Path) -> Sandbox:
-    return await working_sandbox(request.param, folder, tmp_path)
+def real_sandbox(request: pytest.FixtureRequest, folder: Path, tmp_path: Path) -> Sandbox:
+    return working_sandbox(request.param, folder, tmp_path)
 
 
-async def working_sandbox(name: str, folder: Path, tmp_path: Path) -> Sandbox:
+def working_sandbox(name: str, folder: Path, tmp_path: Path) -> Sandbox:
     """The sandbox of that name; the test is skipped, with the reason, where there is none."""
     mount_point = tmp_path / "root"
     mount_point.mkdir()
     try:
-        return await try_sandbox(name, View(folder=folder), mount_point)
+        return try_sandbox(name, View(folder=folder), mount_point)
     except SandboxMissingError as missing:
         pytest.skip(str(missing))
 

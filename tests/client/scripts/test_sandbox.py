@@ -18,8 +18,10 @@ from runkon_client.worker.scripts import (
     Sandbox,
     SandboxMissingError,
     SandboxMode,
+    Script,
     View,
     find_sandbox,
+    open_scripts,
 )
 from support.waiting import wait_until
 
@@ -157,33 +159,60 @@ async def test_nothing_outlives_the_worker(
         worker.wait()
 
 
-async def test_required_and_missing_is_an_error(
+def test_required_and_missing_is_an_error(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where no program can set one up, `auto` goes without and `require` says why it cannot."""
+    """Where no program can set one up, `auto` goes without and `require` does not; both say why."""
     monkeypatch.setenv("PATH", str(tmp_path))
     view = View(folder=folder)
+    why = "bwrap is not installed; unshare is not installed"
 
-    assert await find_sandbox(SandboxMode.AUTO, view, tmp_path) == NO_SANDBOX
-    with pytest.raises(SandboxMissingError, match=r"bwrap is not installed; unshare is not"):
-        await find_sandbox(SandboxMode.REQUIRE, view, tmp_path)
+    assert find_sandbox(SandboxMode.AUTO, view, tmp_path) == (NO_SANDBOX, why)
+    with pytest.raises(SandboxMissingError, match=why):
+        find_sandbox(SandboxMode.REQUIRE, view, tmp_path)
 
 
-async def test_a_sandbox_counts_only_if_it_works(
+def test_a_sandbox_counts_only_if_it_works(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program that is there but refuses is not believed; its complaint is handed on."""
     tools = tmp_path / "tools"
     tools.mkdir()
     for name in ("bwrap", "unshare"):
-        tools.joinpath(name).write_text("#!/bin/sh\necho not permitted >&2\nexit 1\n")
+        tools.joinpath(name).write_text("#!/bin/sh\necho not permitted >&2\nexit 1\n", "utf-8")
         tools.joinpath(name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(tools))
+    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
 
     with pytest.raises(SandboxMissingError, match=r"bwrap does not work here: not permitted"):
-        await find_sandbox(SandboxMode.REQUIRE, View(folder=folder), tmp_path)
+        find_sandbox(SandboxMode.REQUIRE, View(folder=folder), tmp_path)
 
 
-async def test_none_is_what_was_asked_for(folder: Path, tmp_path: Path) -> None:
+def test_none_is_what_was_asked_for(folder: Path, tmp_path: Path) -> None:
     """Nothing is tried out."""
-    assert await find_sandbox(SandboxMode.NONE, View(folder=folder), tmp_path) == NO_SANDBOX
+    found = find_sandbox(SandboxMode.NONE, View(folder=folder), tmp_path)
+
+    assert found == (NO_SANDBOX, "as asked for")
+
+
+def test_an_opened_folder_says_what_protects(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Going without is a warning in the log; a folder that is not there is an error."""
+    with open_scripts(folder, sandbox=SandboxMode.NONE):
+        pass
+
+    assert "with all rights of this user, in no sandbox: as asked for" in caplog.text
+    with pytest.raises(ValueError, match="No such file"), open_scripts(folder / "missing"):
+        pass
+    file = folder / "file"
+    file.touch()
+    with pytest.raises(ValueError, match="is no folder"), open_scripts(file):
+        pass
+
+
+async def test_an_opened_folder_runs_its_scripts(folder: Path) -> None:
+    """With what the operator hands on, in whatever sandbox there is."""
+    with open_scripts(folder, environment={"TOKEN": "t"}) as runner:
+        outcome = await runner.run(Script(name="s", text='echo "$TOKEN"; pwd'))
+
+    assert outcome.stdout == f"t\n{folder}\n"
