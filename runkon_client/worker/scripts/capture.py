@@ -37,7 +37,7 @@ class Capture:
                 self._tail_bytes -= len(self._tail.popleft())
 
     def text(self) -> str:
-        """What was kept, as text: what is no UTF-8 is replaced, NULs are left out.
+        """What was kept, as text: what is no UTF-8 is `?`, NULs are left out.
 
         Where something is missing, a line of its own says how much.
         """
@@ -50,4 +50,6 @@ class Capture:
 
 
 def _decode(data: bytes) -> str:
-    return data.decode("utf-8", "replace").replace("\0", "")
+    """Never longer in bytes than what it was made of: a replacement character would be."""
+    text = data.decode("utf-8", "surrogateescape").encode("utf-8", "replace").decode("utf-8")
+    return text.replace("\0", "")

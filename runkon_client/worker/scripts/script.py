@@ -27,8 +27,8 @@ class Script:
 class ScriptLimits:
     """What one script may use. Memory, files and their sizes are limits of each process of it."""
 
-    kept_max_bytes: int = 1 << 20
-    """Of standard output; more is cut in its middle."""
+    kept_max_bytes: int = (1 << 20) - (4 << 10)
+    """Of standard output; more is cut in its middle. A step's texts are 1 MiB together."""
     output_max_bytes: int = 16 << 20
     """A script that writes more is killed."""
     memory_max_bytes: int = 2 << 30

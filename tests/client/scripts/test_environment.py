@@ -80,6 +80,16 @@ def test_what_is_kept_is_bounded_and_holds_both_ends(chunks: list[bytes], kept: 
         assert len(whole) <= kept
 
 
+@given(st.binary(max_size=3000))
+def test_what_is_kept_is_text_of_no_more_bytes(data: bytes) -> None:
+    """Whatever the bytes are: a message has to hold the text."""
+    capture = Capture(600)
+    capture.add(data)
+
+    assert len(capture.text().encode()) <= 600
+    assert "\0" not in capture.text()
+
+
 def test_a_failure_names_signals_by_their_names() -> None:
     """Also one that has none."""
     killed = ScriptOutcome(stdout="", stderr="", exit_code=None, signal=9)

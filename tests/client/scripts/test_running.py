@@ -80,7 +80,7 @@ async def test_107_output_need_not_be_text(run: Run) -> None:
     outcome = await run(r"printf 'a\377\000b'; printf '\300' >&2")
 
     assert outcome.is_success
-    assert (outcome.stdout, outcome.stderr) == ("a\N{REPLACEMENT CHARACTER}b", "\ufffd")
+    assert (outcome.stdout, outcome.stderr) == ("a?b", "?")
 
 
 async def test_108_a_failure_tells_the_end_of_standard_error(run: Run) -> None:
