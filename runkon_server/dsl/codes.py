@@ -167,6 +167,7 @@ UNKNOWN_SCHEMA: Final = _meaning("WF562", "output schema is not there")
 BAD_SCHEMA: Final = _meaning("WF563", "output schema cannot be used")
 UNKNOWN_IDENTITY: Final = _warning("WF564", "nobody knows the identity to run as")
 IDLE_OPTION: Final = _warning("WF565", "option changes nothing where it stands")
+UNSERVED_ON_FAIL: Final = _warning("WF566", "nobody serves the agent of an on_fail")
 
 UNSUPPORTED: Final = _add(
     Group.UNSUPPORTED, Severity.ERROR, "WF601", "not served by this version of the server"

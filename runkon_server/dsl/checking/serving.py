@@ -5,14 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runkon_server.dsl import codes
-from runkon_server.dsl.ast import Call, CallWorkflow, Definition, Gate, Parallel
+from runkon_server.dsl.ast import (
+    AgentRef,
+    Call,
+    CallWorkflow,
+    Definition,
+    Gate,
+    Parallel,
+    Script,
+)
 from runkon_server.dsl.diagnostics import diagnostic, did_you_mean
 from runkon_server.dsl.queries import all_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runkon_server.dsl.ast import AgentRef, Node
+    from runkon_server.dsl.ast import Node
     from runkon_server.dsl.checking.world import Library, World
     from runkon_server.dsl.codes import Code
     from runkon_server.dsl.diagnostics import Diagnostic
@@ -23,7 +31,8 @@ def check_serving(definition: Definition, world: World, library: Library) -> Ite
     """Report actions and gates that nobody serves, in the workflow and in all it calls.
 
     What is found in a called workflow is reported where it is called, with its name in front,
-    unless that is checked by itself. Agents of `on_fail` are not looked at.
+    unless that is checked by itself; so are its own calls of workflows that cannot be loaded.
+    All this is the check before a run: without a word about who serves what, nothing is done.
     """
     if world.actions is None and world.gate_types is None:
         return
@@ -54,12 +63,22 @@ class _Service:
             case Gate():
                 yield from self._gate(node, at, prefix)
             case CallWorkflow():
-                child = self._library.find(node.workflow)
-                if isinstance(child, Definition) and node.workflow not in self._visited:
-                    self._visited.add(node.workflow)
-                    yield from self.check(child, at, f"{prefix}in `{node.workflow}`: ")
+                yield from self._child(node.workflow, at, prefix)
             case _:
                 pass
+        if isinstance(node, Call | CallWorkflow | Script) and isinstance(node.on_fail, AgentRef):
+            yield from self._agent(node.on_fail, at, codes.UNSERVED_ON_FAIL, prefix)
+
+    def _child(self, name: str, span: Span, prefix: str) -> Iterator[Diagnostic]:
+        if name in self._visited:
+            return
+        self._visited.add(name)
+        child = self._library.find(name)
+        if isinstance(child, Definition):
+            yield from self.check(child, span, f"{prefix}in `{name}`: ")
+        elif child is not None and prefix:  # without one, `check_children` says so
+            message = f"{prefix}the workflow `{name}` cannot be loaded: {child}"
+            yield diagnostic(codes.UNKNOWN_WORKFLOW, span, message)
 
     def _agent(self, agent: AgentRef, span: Span, code: Code, prefix: str) -> Iterator[Diagnostic]:
         actions = self._world.actions

@@ -11,24 +11,11 @@ import pytest
 
 from runkon_server.dsl.codes import CODES
 from runkon_server.dsl.snapshot import dump
+from support.five_mistakes import FILES, Mistaken
 from support.wf_files import Answer, runkon, write_files
 from support.workflows import accepted
 
 PAGE: Final = Path(__file__).resolve().parents[3] / "docs/reference/check.md"
-
-BROKEN = """\
-workflow release {
-  meta { trigger = manul }
-  inputs { version, channel }
-  call build { timeout = 2h }
-  iff build.ok {
-    call test
-  }
-  gate human_review {
-    on_timeout = approve
-  }
-}
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -68,20 +55,23 @@ def test_files_in_order_end_with_0(folder: Path) -> None:
     assert check() == (0, "2 files checked, nothing to complain about\n", "")
 
 
-def test_five_unrelated_mistakes_are_five_errors(folder: Path) -> None:
-    """None of them hides another, and none is told twice."""
-    folder.joinpath("release.wf").write_text(BROKEN)
-    answer = check("release.wf")
+@pytest.mark.parametrize("file", FILES, ids=[each.name for each in FILES])
+def test_five_unrelated_mistakes_are_five_findings(folder: Path, file: Mistaken) -> None:
+    """As text and as JSON; what the server does not run yet is counted too."""
+    path = folder / f"{file.name}.wf"
+    path.write_text(file.written())
+    document = json.loads(check(path.name, "--no-scripts", "--format", "json").out)
+    found = [each["code"] for each in document["files"][0]["diagnostics"]]
+    text = check(path.name, "--no-scripts")
 
-    assert places("release.wf")["release.wf"] == [
-        ("WF306", 2, 20),
-        ("WF208", 3, 19),
-        ("WF201", 4, 27),
-        ("WF204", 5, 3),
-        ("WF306", 9, 18),
-    ]
-    assert answer.code == 1
-    assert answer.out.endswith("1 file checked: 5 errors, 0 warnings\n")
+    assert sorted(code for code in found if code != "WF601") == sorted(file.codes)
+    assert re.findall(rf"^{path.name}:\d+:\d+: \w+ (WF\d+)", text.out, re.MULTILINE) == found
+    assert text.code == document_code(document)
+
+
+def document_code(document: dict[str, Any]) -> int:
+    """The exit code that belongs to a document."""
+    return 0 if all(each["valid"] for each in document["files"]) else 1
 
 
 def test_a_finding_shows_its_line_with_carets_and_advice(folder: Path) -> None:

@@ -78,6 +78,16 @@ def test_what_is_read_otherwise_or_not_at_all_is_told(text: str, expected: list[
     assert found(text) == expected
 
 
+@pytest.mark.parametrize("missing", ["source", "threshold"])
+def test_v06_a_quality_gate_without_its_settings_cannot_be_read(missing: str) -> None:
+    """Only a document made by hand can be like that."""
+    gate = GATE | {"gate_type": "quality_gate", "source": "x", "threshold": 1}
+    del gate[missing]
+    (problem,) = found(snapshot(CALL, gate))
+
+    assert problem.startswith(f"WF701 body[1].{missing} must be")
+
+
 def test_our_own_snapshots_give_nothing_to_say() -> None:
     """Whatever options they hold."""
     definition = accepted(

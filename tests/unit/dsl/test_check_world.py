@@ -154,7 +154,21 @@ def test_v25_and_v26_actions() -> None:
     assert found('call build call "ops/scan.md" parallel { call build }', world) == []
     assert found('call test call "ops/other.md"', world) == ["WF525", "WF525"]
     assert found("parallel { call build call test }", world) == ["WF526"]
-    assert found("call build { on_fail = nobody }", world) == []
+
+
+def test_v25_the_agent_of_an_on_fail_is_only_a_warning() -> None:
+    """The original looks at it when files are checked, not before a run; it may never be needed."""
+    world = World(actions=("build",))
+
+    assert found("call build { on_fail = nobody }", world) == ["WF566"]
+    assert found("script s { run = make on_fail = nobody }", world) == ["WF566"]
+    assert found("call build { on_fail = continue }", world) == []
+
+
+def test_v27_a_foreach_needs_a_provider_wherever_it_stands() -> None:
+    """The same check as V12: ours needs no registry of its own before a run."""
+    assert found(f"if x.m {{ {each('lists')} }}".replace("if x.m", "do")) == ["WF512"]
+    assert found(f"always {{ {each('lists')} }}") == ["WF512"]
 
 
 def test_v28_gate_types() -> None:
@@ -162,6 +176,29 @@ def test_v28_gate_types() -> None:
 
     assert found("gate human_review { } gate deploy { }", world) == ["WF528"]
     assert found("call x gate quality_gate { source = x threshold = 1 }", world) == []
+
+
+def test_v29_what_called_workflows_call_must_be_there_too() -> None:
+    """Each name once; children of a foreach are not entered."""
+    contents = {"a": "call workflow gone call workflow gone", "f": "call workflow lost"}
+    known = named(contents)
+
+    def load(name: str) -> Definition | str:
+        return known.get(name, "no such file")
+
+    text = "call workflow a foreach f { over = list max_parallel = 1 workflow = f }"
+    problems = check(accepted(text), World(load=load, actions=()))
+
+    assert [problem.message for problem in problems] == [
+        "in `a`: the workflow `gone` cannot be loaded: no such file"
+    ]
+
+
+def test_v31_the_circle_of_a_workflow_that_is_not_stored_yet_is_found() -> None:
+    """The definition at hand counts under its name, whatever is stored under it."""
+    contents = {"a": "call workflow w", "w": "call x"}
+
+    assert found("call workflow a", World(load=named(contents).__getitem__)) == ["WF520"]
 
 
 def test_v30_findings_in_children_are_told_where_they_are_called() -> None:

@@ -49,7 +49,7 @@ def hint(text: str) -> str:
         ("unless dry { }", ["WF502"]),
     ],
 )  # fmt: skip
-def test_conditions_look_at_what_has_run(text: str, expected: list[str]) -> None:
+def test_v01_to_v05_and_v07_conditions_look_at_what_has_run(text: str, expected: list[str]) -> None:
     """V01 to V05 and V07; IMP-19 lets a foreach answer to its bare name."""
     assert found(text) == expected
 

@@ -124,6 +124,7 @@ CONTENTS: Final[dict[str, str]] = {
     "WF556": "do { max_iterations = 2 stuck_after = 1 call x } while x.m @call y",
     "WF557": '@script s { run = "make {{targt}}" }',
     "WF558": '@gate human_review { prompt = "Ship {{version}}?" }',
+    "WF566": "@call build { on_fail = nobody }",
     "WF565": "@call build { retry_delay = 5 }",
     "WF561": "@call build { with = [hous-style] }",
     "WF562": "@call build { output = verdct }",
