@@ -8,14 +8,14 @@ import grpc
 
 from runkon.v1 import types_pb2, workflows_pb2, workflows_pb2_grpc
 from runkon_server import errors
-from runkon_server.api.definitions import LABEL, first_problems, work_on
+from runkon_server.api.definitions import LABEL, work_on
 from runkon_server.api.digests import digest_of
 from runkon_server.api.drawing import Drawings
 from runkon_server.api.identity import current_principal
 from runkon_server.api.parsing.checks import namespace_of, page_rows
 from runkon_server.api.render import render_diagnostic, render_workflow
 from runkon_server.api.render.workflows import render_unstored
-from runkon_server.dsl.diagnostics import has_errors
+from runkon_server.dsl.diagnostics import first_problems, has_errors
 from runkon_server.dsl.format import format_text
 from runkon_server.store.reads import workflows
 from runkon_server.store.transactions import in_transaction
