@@ -56,7 +56,8 @@ def _script_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--script-env",
                 metavar="NAME",
                 multiple=True,
-                help="Hand this variable on to scripts; may be repeated.",
+                help="Hand this variable on to scripts; IDENTITY:NAME only to those that run `as` "
+                "it, and with =VARIABLE behind it is taken from another one. May be repeated.",
             ),
             click.option(
                 "--script-memory",
@@ -211,9 +212,7 @@ def _serve_scripts(
         open_scripts,
     )
 
-    missing = [name for name in script_env if name not in os.environ]
-    if missing:
-        raise click.UsageError(f"not set: {', '.join(missing)}")
+    environments = environments_of(script_env)
     with contextlib.ExitStack() as stack:
         try:
             runner = stack.enter_context(
@@ -223,7 +222,8 @@ def _serve_scripts(
                     is_writable=script_write,
                     has_network=script_network,
                     readable=script_read,
-                    environment={name: os.environ[name] for name in script_env},
+                    environment=environments.pop("", {}),
+                    environment_of=environments,
                     limits=ScriptLimits(memory_max_bytes=script_memory * _MIB),
                 )
             )
@@ -231,6 +231,18 @@ def _serve_scripts(
             raise click.ClickException(f"no sandbox: {reason}") from reason
         actions.scripts(serve_scripts(runner))
         yield
+
+
+def environments_of(words: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """What each identity is handed on, and under no name what all are: `[IDENTITY:]NAME[=FROM]`."""
+    found: dict[str, dict[str, str]] = {}
+    for word in words:
+        target, _, source = word.partition("=")
+        identity, _, name = target.rpartition(":")
+        if (source or name) not in os.environ:
+            raise click.UsageError(f"not set: {source or name}")
+        found.setdefault(identity, {})[name] = os.environ[source or name]
+    return found
 
 
 def _serve_github(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from runkon.v1 import gates_pb2
 from runkon_client.decode import by_number
 from runkon_client.values import ApprovalMode, GateOption
-from runkon_client.worker.task import Task
+from runkon_client.worker.task import Task, TaskHost
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from runkon.v1 import workers_pb2
     from runkon_client.values.gates import PullRequest, ReportedPullRequest
 
 _APPROVAL_MODES: Final = by_number(gates_pb2.DESCRIPTOR, ApprovalMode)
@@ -49,10 +50,23 @@ class Pending:
 GateAnswer: TypeAlias = Approved | Rejected | Pending
 
 
+class GateHost(TaskHost, Protocol):
+    """What a look at a gate needs of its worker besides."""
+
+    async def report_pull_request(
+        self, task: GateTask, pull_request: PullRequest
+    ) -> ReportedPullRequest:
+        """Report it to the task's gate."""
+
+
 class GateTask(Task):
     """One look at what a gate waits for. What holds for every task holds here as well."""
 
-    __slots__ = ()
+    __slots__ = ("_gate_host",)
+
+    def __init__(self, lease: workers_pb2.TaskLease, host: GateHost) -> None:
+        super().__init__(lease, host)
+        self._gate_host = host
 
     @property
     def gate_id(self) -> str:
@@ -101,7 +115,7 @@ class GateTask(Task):
             PreconditionError: the gate is of another type, or it was decided meanwhile.
             RunkonClientError: the server cannot be told.
         """
-        return await self._host.report_pull_request(self, pull_request)
+        return await self._gate_host.report_pull_request(self, pull_request)
 
 
 GateResolver: TypeAlias = Callable[[GateTask], GateAnswer | Awaitable[GateAnswer]]

@@ -31,6 +31,7 @@ class ScriptTask(Task):
             name=self.action,
             text=work.text,
             environment=dict(work.environment),
+            identity=self.identity,
             timeout_s=decode_span(work.timeout).total_seconds()
             if work.HasField("timeout")
             else None,

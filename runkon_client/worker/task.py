@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from runkon_client.values.gates import PullRequest, ReportedPullRequest
-    from runkon_client.worker.gates import GateTask
-
 
 class CancelReason(StrEnum):
     """Why a task is no longer wanted."""
@@ -75,11 +72,6 @@ class TaskHost(Protocol):
 
     async def fetch_prior_contexts(self, task: Task) -> tuple[PriorContext, ...]:
         """Fetch them, on the event loop."""
-
-    async def report_pull_request(
-        self, task: GateTask, pull_request: PullRequest
-    ) -> ReportedPullRequest:
-        """Report it to the task's gate."""
 
 
 class Task:

@@ -12,6 +12,8 @@ from typing import Final
 
 import pytest
 
+from runkon_client.cli.worker import environments_of
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 WORKER: Final = ROOT / "examples/workers/any_action.py"
 
@@ -86,6 +88,7 @@ def refusal_of(*words: str, env: dict[str, str] | None = None) -> tuple[int, str
         (["--sandbox", "none"], "need --allow-scripts"),
         (["--allow-scripts", "missing"], "does not exist"),
         (["--allow-scripts", ".", "--script-env", "RUNKON_NOT_SET"], "not set: RUNKON_NOT_SET"),
+        (["--allow-scripts", ".", "--script-env", "bot:T=RUNKON_NOT"], "not set: RUNKON_NOT"),
         (["--github-tokens", __file__], "needs --github"),
     ],
 )
@@ -95,6 +98,17 @@ def test_a_command_line_that_makes_no_sense_is_refused(words: list[str], complai
 
     assert code == 2
     assert complaint in errors
+
+
+def test_what_is_handed_on_is_named_variable_by_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To all scripts, or to those of one identity; under its own name, or under another."""
+    monkeypatch.setenv("PROXY", "p")
+    monkeypatch.setenv("BOT_TOKEN", "t=1")
+
+    assert environments_of(("PROXY", "bot:GH_TOKEN=BOT_TOKEN", "bot:PROXY", "HTTP=PROXY")) == {
+        "": {"PROXY": "p", "HTTP": "p"},
+        "bot": {"GH_TOKEN": "t=1", "PROXY": "p"},
+    }
 
 
 def test_a_worker_does_not_start_without_the_sandbox_it_requires(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def open_scripts(
     readable: Sequence[Path | str] = (),
     has_network: bool = False,
     environment: Mapping[str, str] | None = None,
+    environment_of: Mapping[str, Mapping[str, str]] | None = None,
     limits: ScriptLimits | None = None,
 ) -> Iterator[ScriptRunner]:
     """A runner for the scripts of a folder, in the best sandbox there is; it says which in the log.
@@ -40,7 +41,8 @@ def open_scripts(
             decide.
         readable: further files and folders that scripts may read.
         has_network: whether scripts may use the network.
-        environment: variables that every script gets, such as a token of its own.
+        environment: variables that every script gets.
+        environment_of: by identity what scripts get that run `as` it, such as a token of its own.
         limits: what one script may use.
 
     Raises:
@@ -63,7 +65,9 @@ def open_scripts(
             _log.info("scripts run in a sandbox: %s", found.name)
         if os.geteuid() == 0:
             _log.warning("scripts run as root: give the worker a user of its own")
-        yield ScriptRunner(view, sandbox=found, passed=environment, limits=limits)
+        yield ScriptRunner(
+            view, sandbox=found, passed=environment, passed_to=environment_of, limits=limits
+        )
 
 
 def _real(path: Path | str) -> Path:

@@ -49,11 +49,13 @@ class ScriptRunner:
         *,
         sandbox: Sandbox = NO_SANDBOX,
         passed: Mapping[str, str] | None = None,
+        passed_to: Mapping[str, Mapping[str, str]] | None = None,
         limits: ScriptLimits | None = None,
     ) -> None:
         self._view = view
         self._sandbox = sandbox
         self._passed = dict(passed or {})
+        self._passed_to = dict(passed_to or {})
         self._limits = limits or ScriptLimits()
 
     async def run(self, script: Script) -> ScriptOutcome:
@@ -72,7 +74,9 @@ class ScriptRunner:
                 home = tempfile.mkdtemp(prefix="runkon-script-")
                 stack.callback(shutil.rmtree, home, ignore_errors=True)
             environment = build_environment(
-                own={"HOME": home, "TMPDIR": home}, passed=self._passed, asked=script.environment
+                own={"HOME": home, "TMPDIR": home},
+                passed={**self._passed, **self._passed_to.get(script.identity, {})},
+                asked=script.environment,
             )
             if environment.dropped:
                 names = ", ".join(environment.dropped)

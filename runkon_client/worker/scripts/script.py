@@ -21,6 +21,8 @@ class Script:
     """For `sh -c`."""
     environment: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float | None = None
+    identity: str = ""
+    """Whom it acts as, by the definition's `as`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -216,3 +216,15 @@ async def test_an_opened_folder_runs_its_scripts(folder: Path) -> None:
         outcome = await runner.run(Script(name="s", text='echo "$TOKEN"; pwd'))
 
     assert outcome.stdout == f"t\n{folder}\n"
+
+
+async def test_an_identity_gets_what_is_its_own(folder: Path) -> None:
+    """Beside what all scripts get; others, and scripts without an identity, do not see it."""
+    environment_of = {"bot": {"GH_TOKEN": "bot's"}}
+    with open_scripts(folder, environment={"A": "a"}, environment_of=environment_of) as runner:
+        said = [
+            (await runner.run(Script(name="s", text='echo "$A $GH_TOKEN"', identity=name))).stdout
+            for name in ("bot", "other", "")
+        ]
+
+    assert said == ["a bot's\n", "a \n", "a \n"]
