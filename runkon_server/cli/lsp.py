@@ -11,12 +11,6 @@ _EXTRA = frozenset({"pygls", "lsprotocol", "cattrs", "attrs"})
 
 @click.command(epilog="Exit codes: 0 the editor ended it; 1 the editor went away; 2 wrong usage.")
 @click.option(
-    "--tcp",
-    metavar="HOST:PORT",
-    help="Listen there for one editor, instead of using standard input and output. Whoever can"
-    " connect can read the workflows, so let it be 127.0.0.1.",
-)
-@click.option(
     "--docs-url",
     envvar="RUNKON_DOCS_URL",
     show_envvar=True,
@@ -24,12 +18,12 @@ _EXTRA = frozenset({"pygls", "lsprotocol", "cattrs", "attrs"})
     help="Where the page about a diagnostic is, {code} in it standing for the code; editors link to"
     " it. Default: docs/diagnostics, if this runs from the sources.",
 )
-def lsp(tcp: str | None, docs_url: str | None) -> None:
+def lsp(docs_url: str | None) -> None:
     """Serve editors: diagnostics, completion, hover, definitions, formatting.
 
-    Editors start it themselves and speak the Language Server Protocol with it, as is told in
-    docs/editors. It reads the workflow files (`*.wf`) of the folders that are open, asks no server
-    and runs nothing.
+    Editors start it themselves and speak the Language Server Protocol with it on standard input
+    and output, as is told in docs/editors. It reads the workflow files (`*.wf`) of the folders
+    that are open, asks no server and runs nothing.
     """
     try:
         from runkon_server.cli.lsp_server.server import make_server
@@ -43,10 +37,7 @@ def lsp(tcp: str | None, docs_url: str | None) -> None:
     if docs_url is not None and "{code}" not in docs_url:
         raise click.BadParameter("write {code} where the code belongs", param_hint="--docs-url")
     server = make_server(docs_url or _own_pages())
-    if tcp is None:
-        server.start_io()
-    else:
-        server.start_tcp(*_address(tcp))
+    server.start_io()
     raise click.exceptions.Exit(server.exit_code)
 
 
@@ -54,10 +45,3 @@ def _own_pages() -> str | None:
     """The pages of the source tree this runs from; None if it runs from an installed package."""
     pages = Path(__file__).resolve().parents[2] / "docs" / "diagnostics"
     return f"{pages.as_uri()}/{{code}}.md" if pages.is_dir() else None
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65_535:  # noqa: PLR2004 - the last port
-        raise click.BadParameter("write HOST:PORT", param_hint="--tcp")
-    return host.strip("[]"), int(port)

@@ -65,20 +65,30 @@ GATE_TYPES: Final[Mapping[str, str]] = MappingProxyType(
 VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "workflow_run_id": "The id of the run.",
-        "prior_context": "What the step before said.",
-        "prior_contexts": "What every step so far said, as a JSON array.",
+        "prior_context": "The context of the newest step that has completed; empty at first.",
+        "prior_contexts": "All contexts so far as a JSON array, oldest first.",
         "prior_output": "The newest structured output, as JSON.",
         "prior_output_file": "The path of the newest output file.",
         "gate_feedback": "What the last gate was answered with: the options selected, or else the"
         " feedback.",
         "dry_run": "`true` when the run is a rehearsal, else `false`.",
-        "workflow_status": "In `always`: how the body ended.",
+        "workflow_status": "In `always`: how the body ended, `completed`, `failed` or `cancelled`.",
         "failed_step": "For the agent of `on_fail`: the step that failed.",
-        "failure_reason": "For the agent of `on_fail`: why it failed.",
-        "retry_count": "For the agent of `on_fail`: how often it was tried again.",
+        "failure_reason": "For the agent of `on_fail`: its last error.",
+        "retry_count": "For the agent of `on_fail`: the number of its `retries`.",
     }
 )
 """Variable that the engine sets → what it holds."""
+
+SCHEMA_MARKERS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "has_findings": "The list `findings` of the structured output is not empty.",
+        "has_critical_findings": "A finding has the `severity` `critical`.",
+        "has_high_findings": "A finding has the `severity` `high`.",
+        "not_approved": "The field `approved` of the structured output is false.",
+    }
+)
+"""The markers of a step whose output schema declares none."""
 
 _FAIL: Final = "The run's body ends, and the run fails."
 _CONTINUE: Final = "The run goes on behind it."
@@ -99,14 +109,23 @@ WORDS: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
         ("fail_fast", "false"): "The others run to their end, whatever became of one of them.",
         ("exclude_starter", "true"): "Whoever started the run cannot decide.",
         ("exclude_starter", "false"): "Whoever started the run may decide too.",
-        ("ordered", "true"): "An item waits for those it depends on.",
+        ("ordered", "true"): "An item starts when all it depends on have completed.",
         ("ordered", "false"): "Items are taken in any order.",
         ("on_cycle", "fail"): "The step fails.",
-        ("on_cycle", "warn"): "The items that block each other are taken in any order.",
-        ("on_child_fail", "halt"): "No further child is started.",
-        ("on_child_fail", "continue"): "The other items are still worked on.",
-        ("on_child_fail", "skip_dependents"): "Items that depend on the failed one are skipped;"
-        " needs `ordered = true`.",
+        ("on_cycle", "warn"): "The step goes on with the other items.",
+        (
+            "on_child_fail",
+            "halt",
+        ): "No further child is started, and those that run are cancelled. The step has failed.",
+        (
+            "on_child_fail",
+            "continue",
+        ): "The others go on. The step succeeds if at least one child did.",
+        (
+            "on_child_fail",
+            "skip_dependents",
+        ): "Items that depend on the failed one, directly or not,"
+        " are skipped; needs `ordered = true`.",
     }
 )
 """Option and one of the words it may be → what that means."""
@@ -136,8 +155,8 @@ _DETAILS: Final[Mapping[str, str]] = {
     "name": "Two of the same name cannot be told apart.",
     "if": "A call that is skipped counts as a success. The step must have run before the block.",
     "max_iterations": "A loop without a limit would be a run without an end.",
-    "stuck_after": "Sees that a loop does not converge: the step it looks at left the same markers"
-    " in this many passes running.",
+    "stuck_after": "The loop does not get anywhere when the step it looks at leaves the same"
+    " markers pass after pass.",
     "on_max_iter": "`fail` ends the run's body; `continue` goes on behind the loop.",
     "prompt": "Shown as it is: placeholders are not filled in.",
     "on_timeout": "There is no word for approving: nobody's silence is a yes.",
@@ -149,17 +168,19 @@ _DETAILS: Final[Mapping[str, str]] = {
     "mode": "With `review_decision` there is nothing to count, so no `min_approvals`.",
     "source": "A step whose structured output has the number `confidence`, from 0 to 100.",
     "threshold": "The gate passes when the confidence is at least this.",
-    "run": "Placeholders are filled in, each quoted for the shell.",
-    "env": "Values may hold placeholders. `PATH` and its like cannot be set.",
-    "over": "Which providers there are depends on the server.",
+    "run": "Placeholders become references to environment variables, quoted for the shell; one"
+    " without a value fails the step.",
+    "env": "Values may hold placeholders. Variables that decide which programs and libraries are"
+    " loaded, such as `PATH`, are left out.",
+    "over": "`list` takes its items from an input of the run, `workflow_runs` finds runs; workers"
+    " serve others.",
     "max_parallel": "The next child starts when one of them has ended.",
     "workflow": "It gets the values of `inputs`, in which `{{item.id}}` stands for the item.",
     "scope": "What may stand here depends on the provider.",
     "filter": "What may stand here depends on the provider; some demand one.",
     "ordered": "Needs a provider that knows which item waits for which.",
     "on_cycle": "Only items with an order can block each other.",
-    "on_child_fail": "The step fails when a child failed, unless this is `continue` and another one"
-    " succeeded.",
+    "on_child_fail": "A failed child fails the step only if this says so, or if none succeeded.",
 }
 _SPECIAL: Final[Mapping[tuple[str, str], str]] = {
     ("parallel", "name"): "The markers of all calls together answer to it: `if reviews.open`.",

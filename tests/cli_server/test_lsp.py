@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from runkon_server.cli.lsp import _own_pages, lsp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 PROGRAM: Final = (sys.executable, "-m", "runkon_server.cli.lsp_server")
 PATIENCE_S: Final = 30
 TYPO: Final = """\
@@ -128,20 +128,20 @@ class Editor:
         )
 
     def leave(self) -> int:
-        """Shut the server down as the protocol wants it; its exit code."""
+        """Shut the server down as the protocol wants it; its exit code. It has no complaints."""
         self.request("shutdown")
         self.notify("exit")
-        return self.process.wait(PATIENCE_S)
+        code = self.process.wait(PATIENCE_S)
+        assert self.process.stderr is not None
+        assert self.process.stderr.read() == b""
+        return code
 
 
-@pytest.fixture
-def editor() -> Iterator[Editor]:
+@contextlib.contextmanager
+def connected(command: Sequence[str]) -> Iterator[Editor]:
     """An editor with a server of its own, not yet initialised."""
     process = subprocess.Popen(
-        [*PROGRAM, "--docs-url", "https://docs.example/diagnostics#{code}"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
         yield Editor(process)
@@ -153,6 +153,13 @@ def editor() -> Iterator[Editor]:
             assert stream is not None
             with contextlib.suppress(BrokenPipeError):
                 stream.close()
+
+
+@pytest.fixture
+def editor() -> Iterator[Editor]:
+    """One that runs on its own, without the client's command line."""
+    with connected([*PROGRAM, "--docs-url", "https://docs.example/diagnostics#{code}"]) as editor:
+        yield editor
 
 
 def test_a_session_from_initialize_to_exit(editor: Editor, tmp_path: Path) -> None:
@@ -205,6 +212,21 @@ def test_a_session_from_initialize_to_exit(editor: Editor, tmp_path: Path) -> No
     assert edit["newText"] == "workflow main {\n  call plan\n}\n"
 
     assert editor.leave() == 0
+
+
+def test_the_command_runkon_lsp_is_the_same_server(tmp_path: Path) -> None:
+    """As editors start it, found by its entry point."""
+    command = (sys.executable, "-m", "runkon_client.cli", "lsp")
+    uri = (tmp_path / "main.wf").as_uri()
+    with connected(command) as editor:
+        editor.start(tmp_path)
+        editor.open(uri, TYPO)
+
+        (found,) = editor.diagnostics(uri)
+
+        assert found["code"] == "WF301"
+        assert found["codeDescription"]["href"].endswith("/docs/diagnostics/WF301.md")
+        assert editor.leave() == 0
 
 
 def test_workflows_of_a_folder_are_checked_as_one_set(editor: Editor, tmp_path: Path) -> None:
@@ -367,12 +389,3 @@ def test_without_pygls_the_command_says_what_to_install(monkeypatch: pytest.Monk
 
     assert result.exit_code == 2
     assert "pip install 'runkon[lsp]'" in result.stderr
-
-
-@pytest.mark.parametrize("address", ["7411", "localhost:", ":80", "localhost:99999", "a:b"])
-def test_an_address_that_is_none_is_wrong_usage(address: str) -> None:
-    """For `--tcp`."""
-    result = CliRunner().invoke(lsp, ["--tcp", address])
-
-    assert result.exit_code == 2
-    assert "HOST:PORT" in result.stderr

@@ -84,8 +84,8 @@ def _answer_lifecycle(server: WorkflowLanguageServer) -> None:
     session = server.session
 
     def initialize(_params: types.InitializeParams) -> None:
-        encoding = server.workspace.position_encoding
-        session.encoding = Encoding.UTF16 if encoding is None else Encoding(str(encoding))
+        agreed = types.PositionEncodingKind(server.workspace.position_encoding)
+        session.encoding = Encoding(agreed.value)
 
     def initialized(_params: types.InitializedParams) -> None:
         folders = [folder.uri for folder in server.workspace.folders.values()]
@@ -251,7 +251,8 @@ class _Answers:
 
     def code_actions(self, params: types.CodeActionParams) -> list[types.CodeAction] | None:
         document = self._session.document(params.text_document.uri)
-        if document is None:
+        wanted = params.context.only
+        if document is None or (wanted and types.CodeActionKind.QuickFix not in wanted):
             return None
         places = self._session.places(document)
         start = self._offset(document, params.range.start)

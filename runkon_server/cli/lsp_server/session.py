@@ -66,7 +66,7 @@ class Session:
             self._add(
                 (path, found)
                 for path, found in files.siblings(key).items()
-                if path != key and self.collection.get(path) is None
+                if path not in self._open
             )
         self._put(key, text)
 

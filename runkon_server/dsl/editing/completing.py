@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from runkon_server.dsl.describing import (
     GATE_TYPES,
     KEYWORDS,
+    SCHEMA_MARKERS,
     VARIABLES,
     WORDS,
     describe_key,
@@ -248,7 +249,10 @@ class _Offers:
                 yield self._item(name, ItemKind.INPUT, detail="boolean input", text=text)
 
     def _markers(self) -> Iterator[Completion]:
-        """The markers that are asked of the step elsewhere; nobody declares them."""
+        """The markers that are asked of the step elsewhere, and those its output schema gives it.
+
+        The schema is not at hand; it may declare others.
+        """
         step = self._situation.of
         others = [document for _, document in self._collection if document is not self._original]
         found = {
@@ -258,8 +262,11 @@ class _Offers:
             if mention.of == step
             and not (document is self._document and mention.start <= self._offset <= mention.end)
         }
+        if any("output" in each.block.values for each in self._document.steps_by_key.get(step, ())):
+            found.update(dict.fromkeys(SCHEMA_MARKERS))
         for marker in found:
-            yield self._item(marker, ItemKind.MARKER, detail=f"marker of {step}")
+            detail, text = f"marker of {step}", SCHEMA_MARKERS.get(marker, "")
+            yield self._item(marker, ItemKind.MARKER, detail=detail, text=text)
 
     def _gate_types(self) -> Iterator[Completion]:
         for name, text in GATE_TYPES.items():

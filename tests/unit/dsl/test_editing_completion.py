@@ -120,6 +120,10 @@ def test_options_come_before_the_steps_of_a_block(text: str, expected: list[str]
             "workflow w { call plan if plan.| { } if plan.ok { } unless plan.bad { } }",
             ["ok", "bad"],
         ),
+        (
+            "workflow w { call r { output = report } if r.| { } if r.has_findings { } if r.z { } }",
+            ["has_findings", "z", "has_critical_findings", "has_high_findings", "not_approved"],
+        ),
         ("workflow w { call plan if plan.o| { } if plan.ok { } }", ["ok"]),
         ("workflow w { call plan parallel { call x { if = | } } }", ["plan"]),
         ('workflow w { call plan if plan.a { } parallel { call x { if = "plan.|" } } }', ["a"]),

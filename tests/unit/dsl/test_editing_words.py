@@ -54,7 +54,10 @@ def shown(text: str) -> str | None:
         ("workflow w { call workflow child { inputs { to|ne = x } } }", ['default `"soft"`']),
         ("workflow w { inputs { dry boolean } if dr|y { } }", ["Input `dry`: boolean"]),
         ('workflow w { inputs { who } script s { run = "a {{ wh|o }}" } }', ["Input `who`"]),
-        ('workflow w { script s { run = "{{prior_con|text}}" } }', ["the step before said"]),
+        (
+            'workflow w { script s { run = "{{prior_con|text}}" } }',
+            ["newest step that has completed"],
+        ),
         ('workflow w { inputs { who } script s { run = "{{inputs.w|ho}}" } }', ["Input `who`"]),
     ],
     ids=short,
