@@ -41,14 +41,14 @@ def test_it_starts_from_the_examples_and_the_tests() -> None:
 
 def test_generated_texts_are_mostly_valid() -> None:
     """Otherwise nothing that comes after the parser would be tried."""
-    accepted = [index for index in range(300) if judge(make(5, index)).accepted]
+    accepted = [index for index in range(49) if judge(make(5, index)).accepted]
 
-    assert len(accepted) > 30
+    assert len(accepted) > 4
 
 
 def test_the_first_inputs_break_nothing() -> None:
     """Times are left to the program, because other programs disturb them."""
-    for index in range(150):
+    for index in range(2 * LARGE_EVERY, 3 * LARGE_EVERY):
         verdict = judge(make(4, index))
         violations = [each for each in verdict.violations if "KiB" not in each]
         assert (index, violations) == (index, [])
