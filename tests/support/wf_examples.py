@@ -3,7 +3,7 @@
 A fenced block starts with three backticks, its language and words of ours: `wf run` is played on a
 server, `wf file=child.wf` gives a block a name. Comments in a text say what the world does:
 
-* behind `call` or `script`: `// reports failing and slow, then nothing`, `// fails, then works`,
+* behind `call`: `// reports failing and slow, then nothing`, `// fails, then works`,
   `// reports {"confidence": 80}`, `// says "two findings"`, `// hangs`, `// fails for good`,
   `// sam cancels the run`;
 * behind `gate`: `// ann approves, then bob approves`, `// ann rejects with "not now"`,
@@ -34,7 +34,7 @@ _OUTCOME: Final = re.compile(
 )
 _STEP: Final = re.compile(r"`([^`]+)`(?: (failed|skipped|timed out))?")
 _REMARK: Final = re.compile(
-    r'^ *(?:[^"/]|"[^"]*")*?\b(?P<word>call|script|gate|foreach) +'
+    r'^ *(?:[^"/]|"[^"]*")*?\b(?P<word>call|gate|foreach) +'
     r'(?:"(?P<quoted>[^"]*)"|(?P<name>[\w-]+))(?P<rest>.*?)//[ ]*(?P<remark>.*)$'
 )
 _GIVEN: Final = re.compile(r'^ *(?P<name>[\w-]+)\b.*//[ ]*given "(?P<value>[^"]*)"$')
@@ -42,7 +42,8 @@ _NAME: Final = re.compile(r'\bname = "?([\w-]+)')
 _OVER: Final = re.compile(r'\bover = "?([\w-]+)')
 _FINDS: Final = "finds "
 _DEED: Final = re.compile(
-    r"(?P<verb>reports|fails for good|fails|works|hangs|says|cancels)(?: (?P<what>.+))?"
+    r"(?:\w+ (?=cancels))?(?P<verb>reports|fails for good|fails|works|hangs|says|cancels)"
+    r"(?: (?P<what>.+))?"
 )
 _FORGE: Final = {"two approvals": "approved", "checks pass": "green"}
 _VOTE: Final = re.compile(
@@ -103,7 +104,7 @@ class Vote:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Script:
+class Cues:
     """Who does what while a workflow runs."""
 
     deeds: dict[str, tuple[Deed, ...]]
@@ -151,39 +152,39 @@ def outcome_of(block: Block) -> Outcome | None:
     return Outcome(found["status"], steps, found["error"] or "")
 
 
-def script_of(text: str) -> Script:
+def cues_of(text: str) -> Cues:
     """What the comments of a workflow say about the world.
 
     Raises:
         ValueError: an action has two different remarks.
     """
-    script = Script(deeds={}, votes={}, items={}, inputs={})
+    cues = Cues(deeds={}, votes={}, items={}, inputs={})
     lines = text.splitlines()
     for number, line in enumerate(lines):
         if given := _GIVEN.match(line):
-            script.inputs[given["name"]] = given["value"]
+            cues.inputs[given["name"]] = given["value"]
         if remark := _REMARK.match(line):
-            _note(script, remark, lines[number:])
-    return script
+            _note(cues, remark, lines[number:])
+    return cues
 
 
-def _note(script: Script, remark: re.Match[str], lines: list[str]) -> None:
+def _note(cues: Cues, remark: re.Match[str], lines: list[str]) -> None:
     name = remark["quoted"] or remark["name"]
     said = remark["remark"].split(", then ")
     if remark["word"] == "gate":
-        script.votes[_found(_NAME, lines) or name] = tuple(_votes(said))
+        cues.votes[_found(_NAME, lines) or name] = tuple(_votes(said))
     elif remark["word"] == "foreach":
         provider = _found(_OVER, lines)
         if provider is not None and said[0].startswith(_FINDS):
-            script.items[provider] = tuple(said[0].removeprefix(_FINDS).split(" and "))
-    elif _DEED.search(said[0]):
-        if name in script.deeds:
+            cues.items[provider] = tuple(said[0].removeprefix(_FINDS).split(" and "))
+    elif _DEED.fullmatch(said[0]):
+        if name in cues.deeds:
             raise ValueError(f"two remarks on {name}")
-        script.deeds[name] = tuple(_deed(part) for part in said)
+        cues.deeds[name] = tuple(_deed(part) for part in said)
 
 
 def _deed(said: str) -> Deed:
-    found = _DEED.search(said)
+    found = _DEED.fullmatch(said)
     verb, what = (found["verb"], found["what"] or "") if found else ("reports", said)
     if verb == "says":
         return Deed(context=json.loads(what))
