@@ -8,6 +8,7 @@ way of its entry points.
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -128,4 +129,6 @@ def main(context: click.Context) -> None:
         # A terminal that cannot show a sign shows another, rather than ending the command.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    if os.environ.get("NO_COLOR"):
+        context.color = False  # of every command; click itself only looks for a terminal
     context.obj = fetch_definition

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from runkon_server.cli.language.documents import json_of, sarif_of
 from runkon_server.cli.language.excerpts import show
 from runkon_server.cli.language.files import (
     SNAPSHOT_SUFFIX,
@@ -19,8 +19,7 @@ from runkon_server.cli.language.files import (
     find_files,
     label_of,
 )
-from runkon_server.cli.language.known import read_known
-from runkon_server.cli.language.outcomes import choose_colour, explain, leave
+from runkon_server.cli.language.outcomes import explain, leave
 from runkon_server.cli.language.surroundings import Neighbours, ScriptFolders
 from runkon_server.dsl.check import World
 from runkon_server.dsl.codes import Severity
@@ -88,7 +87,6 @@ def check(
     """
     if scripts and no_scripts:
         raise click.UsageError("--scripts says where to look; it does not go with --no-scripts")
-    choose_colour(context)
     paths = paths or (".",)
     refusals = Refusals()
     results = read_all(find_files(paths, refusals), refusals)
@@ -99,13 +97,10 @@ def check(
         scripts=None if no_scripts else ScriptFolders(scripts or (".",)),
     )
     reports = validate_set(results, world, is_strict=strict)
-    match format_name:
-        case "json":
-            click.echo(json_of(reports, refusals.told))
-        case "sarif":
-            click.echo(sarif_of(reports, _version()))
-        case _:
-            _tell(reports)
+    if format_name == "text":
+        _tell(reports)
+    else:
+        click.echo(_document(format_name, reports, refusals))
     leave(
         found=any(report.definition is None for report in reports.values()),
         unreadable=bool(refusals.told),
@@ -132,6 +127,8 @@ def neighbours_of(
 
 
 def _known(path: str) -> World:
+    from runkon_server.cli.language.known import read_known
+
     try:
         return read_known(path)
     except UnreadableError as error:
@@ -144,10 +141,12 @@ def _fetcher(context: click.Context, address: str) -> Callable[[str], str | None
     return lambda name: fetch(address, name)
 
 
-def _version() -> str:
-    from importlib.metadata import version
+def _document(format_name: str, reports: Mapping[str, Report], refusals: Refusals) -> str:
+    from runkon_server.cli.language.documents import json_of, sarif_of
 
-    return version("runkon")
+    if format_name == "json":
+        return json_of(reports, refusals.told)
+    return sarif_of(reports, version("runkon"))
 
 
 def _tell(reports: Mapping[str, Report]) -> None:

@@ -17,7 +17,7 @@ from runkon_server.cli.language.files import (
     label_of,
     write_text,
 )
-from runkon_server.cli.language.outcomes import choose_colour, explain, leave
+from runkon_server.cli.language.outcomes import explain, leave
 from runkon_server.dsl.diagnostics import has_errors
 from runkon_server.dsl.format import format_text
 
@@ -38,14 +38,12 @@ if TYPE_CHECKING:
     "--check", is_flag=True, help="Write nothing; name the files whose layout is another."
 )
 @click.option("--diff", is_flag=True, help="Write nothing; show what would change.")
-@click.pass_context
-def fmt(context: click.Context, paths: tuple[str, ...], *, check: bool, diff: bool) -> None:
+def fmt(paths: tuple[str, ...], *, check: bool, diff: bool) -> None:
     """Bring workflow files into the canonical layout, and name those that changed.
 
     A folder means all `.wf` files in it and below; without a PATH it is the working directory.
     With - the text comes from standard input, and its layout goes to standard output.
     """
-    choose_colour(context)
     refusals = Refusals()
     work = _Formatting(is_writing=not check and not diff, is_naming=not diff or check, diff=diff)
     files = find_files(paths or (".",), refusals)

@@ -14,7 +14,7 @@ from runkon_server.cli.language.files import (
     label_of,
     write_text,
 )
-from runkon_server.cli.language.outcomes import Outcome, choose_colour, explain
+from runkon_server.cli.language.outcomes import Outcome, explain
 from runkon_server.dsl.diagnostics import has_errors
 from runkon_server.dsl.graph import GraphFormat
 from runkon_server.dsl.graph import graph as draw
@@ -26,12 +26,8 @@ from runkon_server.dsl.parser import parse
 @click.option("--format", "format_name", default="mermaid", help="mermaid, dot, json or svg.")
 @click.option("-o", "--output", default=STDIN, help="Write it to a file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the picture inside a JSON document.")
-@click.pass_context
-def graph(
-    context: click.Context, file: str, *, format_name: str, output: str, as_json: bool
-) -> None:
+def graph(file: str, *, format_name: str, output: str, as_json: bool) -> None:
     """Draw a workflow file; - is standard input."""
-    choose_colour(context)
     refusals = Refusals()
     text = refusals.read(file)
     if text is None:

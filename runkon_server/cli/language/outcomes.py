@@ -1,8 +1,7 @@
-"""Exit codes of the commands on files, and whether their output is coloured."""
+"""Exit codes of the commands on files."""
 
 from __future__ import annotations
 
-import os
 from enum import IntEnum
 from typing import Final
 
@@ -29,12 +28,6 @@ def explain(*, clean: str, found: str, used: str = "read", server: bool = False)
     """
     text = _CODES.format(clean=clean, found=found, used=used)
     return f"{text}{_OF_THE_CLIENT if server else ''}."
-
-
-def choose_colour(context: click.Context) -> None:
-    """Let the environment variable NO_COLOR switch colours off; click looks for a terminal."""
-    if os.environ.get("NO_COLOR"):
-        context.color = False
 
 
 def leave(*, found: bool, unreadable: bool) -> None:

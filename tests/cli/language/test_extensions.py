@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import TYPE_CHECKING
 
@@ -52,6 +54,24 @@ def test_help_says_what_the_exit_codes_mean(name: str) -> None:
 
     assert answer.code == 0
     assert "Exit codes: 0 " in " ".join(answer.out.split())
+
+
+@pytest.mark.parametrize("words", [["check", "w.wf"], ["fmt", "w.wf"]])
+def test_work_on_files_imports_nothing_of_a_server(tmp_path: Path, words: list[str]) -> None:
+    """In an interpreter of its own: no gRPC, no database, no event loop."""
+    write_files(tmp_path, w="call x")
+    program = (
+        "import sys\n"
+        "from runkon_client.cli import main\n"
+        f"main({words!r}, standalone_mode=False)\n"
+        "heavy = {'grpc', 'google', 'rich', 'asyncio', 'psycopg', 'sqlalchemy', 'structlog'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_without_the_servers_package_the_command_says_what_is_missing(
