@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runkon_server.core import calls, gates, ids, on_fail, parallel, scripts
+from runkon_server.core import calls, children, gates, ids, on_fail, parallel, scripts
 from runkon_server.core.decision import ClearTimer, SetTimer
-from runkon_server.core.model import CallOp, GateOp, OnFailOp, ParallelOp, ScriptOp
+from runkon_server.core.model import CallOp, ChildOp, GateOp, OnFailOp, ParallelOp, ScriptOp
 
 if TYPE_CHECKING:
     from runkon_server.core.facts import CancelAsked
@@ -64,6 +64,8 @@ def _stop(tx: Scratch) -> None:
             calls.stop(tx, op)
         case ScriptOp() as op:
             scripts.stop(tx, op)
+        case ChildOp() as op:
+            children.stop(tx, op)
         case OnFailOp() as op:
             on_fail.stop(tx, op)
         case ParallelOp() as op:
@@ -83,6 +85,8 @@ def give_up(tx: Scratch, *, was_asked: bool) -> None:
             calls.give_up(tx, op)
         case ScriptOp() as op:
             scripts.give_up(tx, op)
+        case ChildOp() as op:
+            children.give_up(tx, op)
         case OnFailOp() as op:
             on_fail.give_up(tx, op)
         case ParallelOp() as op:

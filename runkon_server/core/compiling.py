@@ -9,6 +9,7 @@ from runkon_server.core import ids
 from runkon_server.core.plan import (
     Block,
     CallNode,
+    ChildNode,
     GateNode,
     Loop,
     ParallelNode,
@@ -21,6 +22,7 @@ from runkon_server.dsl.ast import (
     AgentRef,
     Always,
     Call,
+    CallWorkflow,
     ContinueOnFail,
     Do,
     DoWhile,
@@ -112,6 +114,8 @@ def _node(node: Node, path: str, settings: _Settings) -> PlanNode:
     match node:
         case Call():
             return _call(node, path, settings)
+        case CallWorkflow():
+            return _child(node, path, settings)
         case Script():
             return _script(node, path, settings)
         case If() | Unless():
@@ -169,6 +173,23 @@ def _on_fail(on_fail: OnFail | None, path: str, settings: _Settings) -> CallNode
 
 def _seconds(duration: Duration | None) -> float | None:
     return None if duration is None else duration.seconds
+
+
+def _child(call: CallWorkflow, path: str, settings: _Settings) -> ChildNode:
+    name, key = f"workflow:{call.workflow}", step_key(call)
+    return ChildNode(
+        path=path,
+        name=name,
+        key=key,
+        workflow=call.workflow,
+        columns={"path": path, "step_name": name, "step_key": key, "role": "workflow"},
+        inputs=call.inputs,
+        retries=call.retries,
+        retry_delay_s=_seconds(call.retry_delay),
+        identity=call.as_identity,
+        on_fail=_on_fail(call.on_fail, path, settings),
+        tolerated=isinstance(call.on_fail, ContinueOnFail),
+    )
 
 
 def _script(script: Script, path: str, settings: _Settings) -> ScriptNode:

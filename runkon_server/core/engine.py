@@ -8,12 +8,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runkon_server.core import calls, cancelling, gates, on_fail, parallel, polling, scripts
+from runkon_server.core import (
+    calls,
+    cancelling,
+    children,
+    gates,
+    on_fail,
+    parallel,
+    polling,
+    scripts,
+)
 from runkon_server.core.compiling import compile_plan
 from runkon_server.core.decision import Decision, RunEnded
 from runkon_server.core.explain import blocked_on, current_step, open_tasks, waits_only_for_gates
 from runkon_server.core.facts import (
     CancelAsked,
+    ChildBlocked,
+    ChildEnded,
     GateDecided,
     GatePolled,
     Reported,
@@ -24,6 +35,7 @@ from runkon_server.core.gates import tally
 from runkon_server.core.ids import BODY
 from runkon_server.core.model import (
     CallOp,
+    ChildOp,
     Frame,
     GateOp,
     OnFailOp,
@@ -99,6 +111,12 @@ def _apply(tx: Scratch, fact: Fact) -> bool:
         case GatePolled():
             op = tx.state.leaf
             return isinstance(op, GateOp) and gates.polled(tx, op, fact)
+        case ChildEnded():
+            op = tx.state.leaf
+            return isinstance(op, ChildOp) and children.ended(tx, op, fact)
+        case ChildBlocked():
+            op = tx.state.leaf
+            return isinstance(op, ChildOp) and children.blocked(tx, op, fact)
         case TimerDue():
             return _timer(tx, fact.timer_id)
         case CancelAsked():
@@ -149,6 +167,9 @@ def _timer(tx: Scratch, timer_id: str) -> bool:
                 return True
         case ScriptOp() as op:
             if scripts.pause_over(tx, op, timer_id) or scripts.deadline(tx, op, timer_id):
+                return True
+        case ChildOp() as op:
+            if children.pause_over(tx, op, timer_id):
                 return True
         case ParallelOp() as op:
             if parallel.pause_over(tx, op, timer_id):

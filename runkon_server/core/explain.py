@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runkon_server.core import ids, polling
 from runkon_server.core.gates import blocked_on_gate
-from runkon_server.core.model import CallOp, GateOp, OnFailOp, ParallelOp, ScriptOp
+from runkon_server.core.model import CallOp, ChildOp, GateOp, OnFailOp, ParallelOp, ScriptOp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,15 +34,31 @@ class _Waiting(NamedTuple):
 def blocked_on(state: RunState) -> tuple[dict[str, Any], ...]:
     """What the run waits for, one entry each; empty only when it is over.
 
-    An entry's `type` is `start`, the type of a gate, `worker` or `retry`. A gate's entry is what
-    the run's row has; the others have `step_id`, `step_name`, `attempt` and `task_id` or
-    `timer_id`.
+    An entry's `type` is `start`, the type of a gate, `worker`, `retry` or `child_run`. A gate's
+    entry is what the run's row has; the others have `step_id`, `step_name`, `attempt` and
+    `task_id`, `timer_id`, or `child_run_id`, `child_epoch`, `workflow_name` and the gate that the
+    child waits for as `blocked_on`.
     """
     if state.status == "pending":
         return ({"type": "start"},)
     if isinstance(state.leaf, GateOp):
         return (blocked_on_gate(state.leaf),)
+    if isinstance(state.leaf, ChildOp) and not state.leaf.is_paused:
+        return (_child_entry(state.leaf),)
     return tuple(_entry(each) for each in _waiting(state))
+
+
+def _child_entry(op: ChildOp) -> dict[str, Any]:
+    return {
+        "type": "child_run",
+        "step_id": op.step_id,
+        "step_name": op.node.name,
+        "attempt": op.attempt,
+        "child_run_id": op.child_run_id,
+        "child_epoch": op.child_epoch,
+        "workflow_name": op.node.workflow,
+        "blocked_on": op.blocked_on,
+    }
 
 
 def _entry(waiting: _Waiting) -> dict[str, Any]:
@@ -57,7 +73,7 @@ def _entry(waiting: _Waiting) -> dict[str, Any]:
 
 def _waiting(state: RunState) -> Iterator[_Waiting]:
     match state.leaf:
-        case CallOp() | ScriptOp() as op:
+        case CallOp() | ScriptOp() | ChildOp() as op:
             iteration = op.row["iteration"]
             yield _Waiting(op.node.name, op.step_id, op.attempt, iteration, op.is_paused)
         case OnFailOp(step_id=step_id, row=row):
@@ -81,6 +97,8 @@ def _branches(state: RunState, op: ParallelOp) -> Iterator[_Waiting]:
 
 def open_tasks(state: RunState) -> tuple[str, ...]:
     """Ids of the tasks whose reports are awaited."""
+    if isinstance(state.leaf, ChildOp):
+        return ()
     if isinstance(state.leaf, GateOp):
         return (polling.task_of(state.leaf),) if polling.is_looking(state.leaf) else ()
     return tuple(
@@ -98,5 +116,6 @@ def current_step(state: RunState) -> CurrentStep | None:
 
 
 def waits_only_for_gates(state: RunState) -> bool:
-    """Whether the run can be forgotten until a person answers."""
-    return isinstance(state.leaf, GateOp)
+    """Whether the run can be forgotten until a gate, of its own or of a child, is decided."""
+    leaf = state.leaf
+    return isinstance(leaf, GateOp) or (isinstance(leaf, ChildOp) and leaf.blocked_on is not None)

@@ -13,6 +13,7 @@ from runkon_server.core.outcomes import abort
 from runkon_server.core.outputs_json import INVALID as OUTPUT_INVALID
 from runkon_server.core.rows import CANCELLED_CODE, cut, new_row, option_list, step_payload
 from runkon_server.core.variables import is_storable, output_fields
+from runkon_server.core.waiting import block, unblock
 from runkon_server.dsl.ast import Policy, StepField
 
 if TYPE_CHECKING:
@@ -139,12 +140,7 @@ def _await(tx: Scratch, op: GateOp) -> None:
         )
     )
     state.leaf = polling.look(tx, op) if op.node.is_polled else op
-    if state.cancel is None:
-        blocked_on = blocked_on_gate(op)
-        tx.set_status("waiting")
-        tx.run["blocked_on"] = blocked_on
-        shown = {**blocked_on, "prompt": cut(gate.prompt)} if gate.prompt else blocked_on
-        tx.event("run_waiting", {"blocked_on": shown})
+    block(tx, blocked_on_gate(op))
 
 
 def blocked_on_gate(op: GateOp) -> dict[str, Any]:
@@ -223,18 +219,10 @@ def decide(tx: Scratch, op: GateOp, fact: GateDecided) -> bool:
 
 
 def _end(tx: Scratch, op: GateOp, columns: dict[str, Any]) -> None:
-    state = tx.state
-    state.leaf = None
+    tx.state.leaf = None
     tx.update_step(op.step_id, columns)
     tx.step_event(f"step_{columns['status']}", op.step_id, {**op.row, **columns})
-    if state.status == "waiting":
-        _unblock(tx)
-
-
-def _unblock(tx: Scratch) -> None:
-    tx.set_status("running")
-    tx.run["blocked_on"] = None
-    tx.event("run_unblocked", {})
+    unblock(tx)
 
 
 def _set_feedback(tx: Scratch, feedback: str | None, selections: tuple[str, ...] | None) -> None:
@@ -257,8 +245,7 @@ def report(tx: Scratch, op: GateOp, fact: Reported) -> bool:
         "error_code": fact.error_code or OUTPUT_INVALID,
     }
     _close(tx, op, columns)
-    if tx.state.status == "waiting":
-        _unblock(tx)
+    unblock(tx)
     return True
 
 

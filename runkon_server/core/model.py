@@ -50,6 +50,8 @@ class Setup:
     """Those that every task is given with the same value."""
     reserved: frozenset[str]
     """Names that no step may export."""
+    depth: int
+    root_run_id: str
 
 
 class Frame(NamedTuple):

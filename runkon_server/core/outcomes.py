@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runkon_server.core.metrics import add_metrics
-from runkon_server.core.variables import remember
+from runkon_server.core.variables import absorb_results, remember
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from runkon_server.core.bubbling import ChildResults
     from runkon_server.core.model import Completion, Passes
     from runkon_server.core.scratch import Scratch
 
@@ -25,6 +26,22 @@ def succeed(tx: Scratch, key: str, passes: Passes, done: Completion) -> None:
         _set_output(tx, key, done.structured_output or "")
     iteration = passes[-1] if passes else 0
     state.memory = remember(state.memory, state.setup.reserved, key, iteration, done)
+
+
+def absorb(tx: Scratch, results: ChildResults) -> None:
+    """A child run completed: later steps are told what its steps said."""
+    state = tx.state
+    state.memory = absorb_results(state.memory, state.setup.reserved, results)
+
+
+def take_over(tx: Scratch, results: ChildResults) -> None:
+    """A child run completed: the results of its steps replace those of the same keys here."""
+    plan = tx.state.setup.plan
+    for key, markers in results.markers_by_step.items():
+        if key in plan.watched:
+            set_markers(tx, key, frozenset(markers))
+        if key in plan.option_sources:
+            _set_output(tx, key, results.outputs_by_step.get(key, ""))
 
 
 def forget(tx: Scratch, key: str) -> None:

@@ -154,7 +154,7 @@ Repeatable: TypeAlias = CallNode | ScriptNode | ChildNode
 """Steps that have attempts, and may have an on_fail agent."""
 
 PlanNode: TypeAlias = (
-    CallNode | ScriptNode | Block | Loop | ParallelNode | GateNode | QualityGateNode
+    CallNode | ScriptNode | ChildNode | Block | Loop | ParallelNode | GateNode | QualityGateNode
 )
 
 

@@ -112,6 +112,8 @@ def setup_of(plan: Plan, run: RunRecord) -> Setup:
         inputs=run.inputs,
         variables=fixed_variables(run),
         reserved=reserved_names(plan, run),
+        depth=run.depth,
+        root_run_id=run.root_run_id or run.run_id,
     )
 
 

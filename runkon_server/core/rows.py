@@ -66,11 +66,11 @@ def _cut_texts(step: dict[str, Any]) -> bool:
     return was_cut
 
 
-def cut(text: str) -> str:
+def cut(text: str, limit_bytes: int = TEXT_CUT_BYTES) -> str:
     """As much of the beginning of a text as an event carries."""
-    if len(text) * _UTF8_BYTES_MAX <= TEXT_CUT_BYTES:
+    if len(text) * _UTF8_BYTES_MAX <= limit_bytes:
         return text
-    return text.encode()[:TEXT_CUT_BYTES].decode(errors="ignore")
+    return text.encode()[:limit_bytes].decode(errors="ignore")
 
 
 def option_list(options: Options | None) -> list[dict[str, str]]:

@@ -17,6 +17,7 @@ from runkon_server.dsl.reserved import ENGINE_VARIABLES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from runkon_server.core.bubbling import ChildResults
     from runkon_server.core.model import Completion, RunState
     from runkon_server.core.plan import Plan
     from runkon_server.core.records import RunRecord
@@ -98,7 +99,21 @@ def remember(
     )
 
 
-def join_contexts(contexts: str | None, more: str | None) -> str | None:
+def absorb_results(memory: Memory, reserved: frozenset[str], results: ChildResults) -> Memory:
+    """The memory with what a child run told its own steps."""
+    return Memory(
+        results.context,
+        _joined(memory.contexts, results.contexts),
+        memory.prior_output if results.prior_output is None else results.prior_output,
+        memory.prior_output_file
+        if results.prior_output_file is None
+        else results.prior_output_file,
+        merge_exports(memory.exports, results.exports.items(), reserved),
+        memory.gate_feedback,
+    )
+
+
+def _joined(contexts: str | None, more: str | None) -> str | None:
     """Two lists of context entries as one; None if they are too long to be sent along."""
     if contexts is None or more is None:
         return None

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runkon_server.core import calls, gates, parallel, quality, scripts
+from runkon_server.core import calls, children, gates, parallel, quality, scripts
 from runkon_server.core.ids import ALWAYS, child_at
 from runkon_server.core.model import Frame, ended
 from runkon_server.core.outcomes import abort
 from runkon_server.core.plan import (
     Block,
     CallNode,
+    ChildNode,
     GateNode,
     Loop,
     ParallelNode,
@@ -64,6 +65,8 @@ def _enter(tx: Scratch, node: PlanNode, at: str, passes: Passes) -> None:
             calls.enter(tx, node, at, passes)
         case ScriptNode():
             scripts.enter(tx, node, at, passes)
+        case ChildNode():
+            children.enter(tx, node, at, passes)
         case ParallelNode():
             parallel.enter(tx, node, at, passes)
         case GateNode():

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, assert_never
 
 from runkon_server.core import ids
-from runkon_server.core.bubbling import load_results
+from runkon_server.core.bubbling import ChildResults, load_results
 from runkon_server.core.decision import (
     AbandonTask,
     CancelChild,
@@ -35,6 +35,7 @@ from runkon_server.core.engine import (
 )
 from runkon_server.core.facts import (
     CancelAsked,
+    ChildBlocked,
     ChildEnded,
     GateDecided,
     GateDecision,
@@ -60,6 +61,17 @@ RUN = "01RUN"
 MARKER_SETS = ((), ("m",), ("m", "n"))
 OUTPUT = json.dumps(
     {"options": {"p": "P", "q": "Q"}, "found": "it", "dry_run": "true", "confidence": 70}
+)
+CHILD_RESULTS = (
+    ChildResults(context="child done", markers=("m",), markers_by_step={"a": ("n",), "b": ()}),
+    ChildResults(
+        contexts='{"step":"a"}',
+        exports={"found": "below", "dry_run": "true"},
+        prior_output=OUTPUT,
+        prior_output_file="below.txt",
+        markers_by_step={"b": ("m", "n"), "child": ("n",)},
+        outputs_by_step={"b": OUTPUT},
+    ),
 )
 RAW_OUTPUT = f'<<<FLOW_OUTPUT>>>{{"markers": ["n"], "x": {OUTPUT}}}<<<END_FLOW_OUTPUT>>>'
 
@@ -192,11 +204,13 @@ class World:
                 self.children[identity] = order
                 self.started_children.append(order)
                 self._notice_start(order, before)
-            case CancelChild(child_run_id=identity, force=force):
+                identity += f" in epoch {epoch_of(order)}"
+            case CancelChild(child_run_id=identity, child_epoch=epoch, force=force):
+                assert epoch_of(self.children[identity]) == epoch
                 self.asked[identity] = order.reason
                 if force:
-                    self.children.pop(identity, None)
-                    identity += " by force"
+                    del self.children[identity]
+                identity += f" in epoch {epoch}, {force=}"
             case RunEnded(status=identity):
                 assert identity == self.run["status"]
                 identity += f" in epoch {self.run.get('epoch', 1)}"
@@ -250,6 +264,8 @@ class World:
         facts: list[Fact] = []
         for task in self.tasks.values():
             facts += _looks(task.task_id) if task.kind == "gate" else _reports(task.task_id)
+        for child in self.children.values():
+            facts += _child_facts(child)
         for gate in self.gates.values():
             facts += _decisions(gate, self.tasks)
         facts += [
@@ -300,6 +316,26 @@ def _reports(task: str) -> list[Fact]:
     return [*good, *bad]
 
 
+def _child_facts(child: StartChild | ResumeChild) -> list[Fact]:
+    about: dict[str, Any] = {
+        "child_run_id": child.child_run_id,
+        "child_epoch": epoch_of(child),
+    }
+    gate = {"type": "human_review", "gate_id": "g", "gate_name": "g", "run_id": child.child_run_id}
+    return [
+        *(ChildEnded(**about, status="completed", results=results) for results in CHILD_RESULTS),
+        ChildEnded(**about, status="completed", metrics={"num_turns": 3}),
+        ChildEnded(**about, status="failed", error="broken", jitter=0.25),
+        ChildEnded(**about, status="failed", error="no", error_code="GONE", retryable=False),
+        ChildEnded(**about, status="failed", error="too many", error_code="BUDGET_EXCEEDED"),
+        ChildEnded(**about, status="failed", error="no", error_code="RESUME_REFUSED"),
+        ChildEnded(**about, status="cancelled"),
+        ChildBlocked(**about, blocked_on=gate),
+        ChildBlocked(**about, blocked_on={**gate, "prompt": "well?"}),
+        ChildBlocked(**about, blocked_on=None),
+    ]
+
+
 def _looks(task: str) -> list[Fact]:
     return [
         GatePolled(task_id=task),
@@ -343,6 +379,11 @@ def check_laws(world: World) -> None:
     )
     assert world.run["status"] == state.status
     assert set(open_tasks(state)) == set(world.tasks)
+    assert {
+        (entry["child_run_id"], entry["child_epoch"])
+        for entry in blocked_on(state)
+        if entry["type"] == "child_run"
+    } == {(child_id, epoch_of(child)) for child_id, child in world.children.items()}
     assert max(world.orders.values(), default=1) == 1
     assert not world.starts_after_body_cancel
     assert not world.starts_after_doom

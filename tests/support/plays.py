@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from runkon_server.core.facts import (
     CancelAsked,
+    ChildBlocked,
+    ChildEnded,
     GateDecided,
     GateDecision,
     Outcome,
@@ -13,7 +15,7 @@ from runkon_server.core.facts import (
     Started,
     TimerDue,
 )
-from support.histories import World, check_laws
+from support.histories import World, check_laws, epoch_of
 from support.workflows import accepted
 
 if TYPE_CHECKING:
@@ -56,6 +58,18 @@ class Play:
     def stopped(self, name: str) -> None:
         """A worker says that it has stopped a step."""
         self.happen(Reported(task_id=self.task(name).task_id, outcome=Outcome.CANCELLED))
+
+    def end_child(self, status: str = "completed", **more: Any) -> None:
+        """The one child run that is awaited ends."""
+        ((name, child),) = self.world.children.items()
+        about = {"child_run_id": name, "child_epoch": epoch_of(child)}
+        self.happen(ChildEnded(**about, status=status, **more))
+
+    def block_child(self, gate: dict[str, Any] | None) -> None:
+        """The one child run that is awaited comes to a gate, or leaves it."""
+        ((name, child),) = self.world.children.items()
+        about = {"child_run_id": name, "child_epoch": epoch_of(child)}
+        self.happen(ChildBlocked(**about, blocked_on=gate))
 
     def approve(self, feedback: str | None = None, selections: tuple[str, ...] = ()) -> None:
         """The open gate is approved."""

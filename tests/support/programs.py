@@ -14,6 +14,7 @@ from runkon_server.dsl.ast import (
     Always,
     BoolInput,
     Call,
+    CallWorkflow,
     ContinueOnFail,
     Definition,
     Do,
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 AGENTS: Final = ("a", "b", "c")
 BLOCK: Final = "block"
 """The name that parallel blocks may have."""
+CHILD: Final = "child"
+"""The workflow that programs call."""
 FLAG: Final = "flag"
 PAUSE: Final = Duration(text="5s", ms=5_000)
 MINUTE: Final = Duration(text="1m", ms=60_000)
@@ -67,9 +70,10 @@ class Programs:
             body = [self._node(DEPTH_MAX) for _ in range(self._size)]
         else:
             focused: list[Callable[[], Node]] = [
-                self._wide_block,
-                self._stubborn_call,
+                *[self._wide_block] * 2,
+                *[self._stubborn_call] * 2,
                 self._nested_loops,
+                self._child,
             ]
             body = [pick(focused)()]
         always = tuple(self._node(1) for _ in range(pick([0, 1, 1, 2])))
@@ -82,8 +86,10 @@ class Programs:
         kind = pick(["leaf", "leaf", "leaf", "loop", "loop", "if", "unless", "do", "always"])
         if depth == 0 or kind == "leaf":
             leaves: list[Callable[[], Node]] = [self._call] * 3
-            rarer = [self._parallel, self._gate, self._script, self._quality_gate]
-            return pick([*leaves, *rarer])()
+            rarer: list[Callable[[], Node]] = [
+                self._parallel, self._gate, self._script, self._quality_gate, self._child,
+            ]  # fmt: skip
+            return pick([*leaves, *leaves, *rarer])()
         body = tuple(self._node(depth - 1) for _ in range(pick([1, 1, 2])))
         match kind:
             case "loop":
@@ -112,11 +118,21 @@ class Programs:
         pick = self._chance.choice
         return Script(
             name=pick(AGENTS),
-            run=pick(["true", "echo {{flag}} '{{prior_context}}'", "echo {{found}}"]),
+            run=pick(["true", "true", "echo {{flag}} '{{prior_context}}'", "echo {{found}}"]),
             retries=pick([0, 1, 2]),
             retry_delay=pick([None, PAUSE]),
             on_fail=pick([None, None, ContinueOnFail(), agent(pick(AGENTS))]),
             timeout_s=pick([None, None, 60]),
+        )
+
+    def _child(self) -> CallWorkflow:
+        pick = self._chance.choice
+        return CallWorkflow(
+            workflow=CHILD,
+            inputs=pick([(), (("given", "{{flag}} {{prior_context}} {{unknown}}"),)]),
+            retries=pick([0, 1, 2]),
+            retry_delay=pick([None, PAUSE]),
+            on_fail=pick([None, None, ContinueOnFail(), agent(pick(AGENTS))]),
         )
 
     def _stubborn_call(self) -> Call:
@@ -161,9 +177,9 @@ class Programs:
         pick = self._chance.choice
         return QualityGate(
             name="good",
-            source=pick(AGENTS),
-            threshold=pick([0, 50]),
-            on_fail=pick([Policy.CONTINUE, Policy.FAIL]),
+            source=pick(["a", "a", "a", "b"]),
+            threshold=pick([0, 0, 50]),
+            on_fail=pick([Policy.CONTINUE, Policy.CONTINUE, Policy.FAIL]),
         )
 
     def _loop(self, body: tuple[Node, ...]) -> Node:
@@ -187,7 +203,7 @@ class Programs:
 
     def _marker(self) -> StepMarker:
         pick = self._chance.choice
-        step = pick(["a", "a", "b", "c", BLOCK])
+        step = pick(["a", "a", "b", "c", BLOCK, CHILD])
         return StepMarker(step=step, marker=pick(["m", "m", "n"]))
 
     def _condition(self) -> StepMarker | BoolInput:

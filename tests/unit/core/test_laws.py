@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import hypothesis
 import pytest
@@ -18,6 +18,8 @@ from runkon_server.core.decision import Decision
 from runkon_server.core.engine import ResumeMode, ResumeRefusedError, advance, restore
 from runkon_server.core.facts import (
     CancelAsked,
+    ChildBlocked,
+    ChildEnded,
     GateDecided,
     GateDecision,
     GatePolled,
@@ -27,7 +29,7 @@ from runkon_server.core.facts import (
 )
 from runkon_server.core.records import RunRows
 from runkon_server.core.scratch import InconsistentRowsError
-from support.histories import RUN, World, check_laws
+from support.histories import RUN, World, check_laws, epoch_of
 from support.programs import FLAG, Programs
 
 if TYPE_CHECKING:
@@ -48,7 +50,9 @@ SOMETIMES: Final = (
     "crash between record and apply", "long history",
     "resume normal", "resume from_step", "resume restart", "third epoch", "taken over", "orphan",
     "block of two epochs", "refused: cancelled", "refused: completed", "refused: unknown_step",
-    "refused: superseded_step", "refused: nothing_to_repeat",
+    "child completed", "child failed", "child cancelled", "child blocked", "child again",
+    "child resumed", "refused: superseded_step",
+    "refused: nothing_to_repeat",
 )  # fmt: skip
 
 
@@ -58,8 +62,8 @@ class History:
     def __init__(self, seed: int, seen: Counter[str]) -> None:
         self.chance = random.Random(seed)
         self.seen = seen
-        size = self.chance.randint(1, 8)
-        self.bias = self.chance.choice([0.5, 0.8, 0.9, 0.98])
+        size = self.chance.randint(1, 10)
+        self.bias = self.chance.choice([0.3, 0.6, 0.8, 0.9, 0.98])
         self.cancel_at = self.chance.randint(0, 12) if self.chance.random() < 0.3 else FACTS_MAX
         self.world = World(
             Programs(self.chance, size).make(),
@@ -125,6 +129,9 @@ class History:
         ]
         if grace and self.chance.random() < 0.15:
             return grace[0]
+        again = [fact for fact in facts if _is_next_try(fact)]
+        if again and self.chance.random() < 0.5:
+            return again[0]
         good = [fact for fact in facts if _is_good(fact)]
         return self.chance.choice(good if good and self.chance.random() < self.bias else facts)
 
@@ -149,10 +156,12 @@ class History:
         assert restored == restore(world.plan, world.rows())
 
     def _check_old_facts(self) -> None:
+        """But the wait of a child, which is recorded as it stands, and once."""
         state, applied = self.world.state, self.world.applied
         old = [applied[-1]]
-        if self.chance.random() < 0.2:
-            old.append(self.chance.choice(applied))
+        once = [fact for fact in applied if not isinstance(fact, ChildBlocked)]
+        if once and self.chance.random() < 0.2:
+            old.append(self.chance.choice(once))
         for fact in old:
             decision = advance(state, fact)
             assert decision.state is state
@@ -176,6 +185,13 @@ class History:
             facts.append(Reported(task_id=f"{identity}#9", outcome=Outcome.COMPLETED))
             facts.append(GateDecided(gate_id=f"{identity}/", decision=GateDecision.APPROVED))
             facts.append(GatePolled(task_id=f"{identity}#9"))
+        for child in world.started_children:
+            name, epoch = child.child_run_id, epoch_of(child)
+            now = world.children.get(name)
+            for wrong in {epoch, epoch + 1, 99} - {0 if now is None else epoch_of(now)}:
+                about: dict[str, Any] = {"child_run_id": name, "child_epoch": wrong}
+                facts.append(ChildEnded(**about, status="completed"))
+                facts.append(ChildBlocked(**about, blocked_on={"type": "human_review"}))
         for fact in facts:
             assert advance(state, fact).state is state
 
@@ -200,6 +216,10 @@ class History:
                 phase = "start" if world.state.status == "pending" else world.state.phase
                 self.seen["cancel before start" if phase == "start" else f"cancel in {phase}"] += 1
                 self.seen["force"] += fact.force
+            case ChildEnded():
+                self.seen[f"child {fact.status}"] += 1
+            case ChildBlocked(blocked_on=gate):
+                self.seen["child blocked"] += gate is not None
             case GateDecided():
                 self.seen[f"gate {fact.decision}"] += 1
                 self.seen["decided by a look"] += fact.poll_id is not None
@@ -240,6 +260,8 @@ class History:
                 self.seen["quality gate failed" if has_failed else "quality gate passed"] += 1
             elif step.get("gate_type"):
                 self.seen["gate without an answer"] += "no gate" in step.get("step_error", "")
+        self.seen["child again"] += len(world.started_children) > 1
+        self.seen["child resumed"] += any(epoch_of(each) > 1 for each in world.started_children)
         scripts = [step for step in world.steps.values() if step["role"] == "script"]
         self.seen["script"] += len(scripts) > 0
         self.seen["script again"] += any(step["retry_count"] for step in scripts)
@@ -251,6 +273,10 @@ class History:
         )
 
 
+def _is_next_try(fact: Fact) -> bool:
+    return isinstance(fact, TimerDue) and fact.timer_id.endswith((":retry", ":poll"))
+
+
 def _is_good(fact: Fact) -> bool:
     match fact:
         case Reported():
@@ -258,7 +284,11 @@ def _is_good(fact: Fact) -> bool:
         case GateDecided():
             return fact.decision is GateDecision.APPROVED
         case TimerDue():
-            return fact.timer_id.endswith(":retry")
+            return _is_next_try(fact)
+        case ChildEnded():
+            return fact.status == "completed"
+        case ChildBlocked():
+            return False  # nothing has been achieved
         case _:
             return True
 
