@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Group
 from rich.text import Text
 
-from runkon_client.cli.run_tree import ACTIVE, Mark
+from runkon_client.cli.lines import ACTIVE, Mark
 from runkon_client.cli.telling import between, first_line, last_line, printable, span
 from runkon_client.values import RunStatus
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from runkon_client.cli.run_tree import Line, RunTree
-    from runkon_client.values import Gate
+    from runkon_client.cli.lines import Line
+    from runkon_client.cli.run_tree import RunTree
 
 _SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _SPINS_PER_S: Final = 10
@@ -151,24 +151,12 @@ def crop(lines: Sequence[Line], room: int) -> tuple[int, Sequence[Line], int]:
 
 def _waiting(tree: RunTree, answers: Sequence[str]) -> list[Text]:
     """What the longest waiting gate asks, and how to answer."""
-    if not tree.gates or tree.status.is_terminal:
+    question = tree.question()
+    if question is None:
         return []
-    gate = next(iter(tree.gates.values()))
-    lines = [Text(""), Text(describe_gate(gate), style="bold magenta")]
-    if (missing := tree.missing_votes(gate)) > 1:
+    lines = [Text(""), Text(question.heading(), style="bold magenta")]
+    if (missing := tree.missing_votes(question.gate_id)) > 1:
         lines.append(Text(f"  {missing} people have to approve"))
-    lines += [Text(f"  {line}") for line in describe_options(gate)]
+    lines += [Text(f"  {line}") for line in question.choices()]
     lines += [Text(f"  {answer}", style="cyan", overflow="fold") for answer in answers]
     return lines
-
-
-def describe_gate(gate: Gate) -> str:
-    """What is asked."""
-    prompt = printable(gate.prompt) or "Approve?"
-    return f"Gate {printable(gate.name)}: {prompt}"
-
-
-def describe_options(gate: Gate) -> list[str]:
-    """One line per option that may be selected."""
-    width = max((len(option.key) for option in gate.options), default=0)
-    return [printable(f"{option.key:<{width}}  {option.label}") for option in gate.options]

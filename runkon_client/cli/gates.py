@@ -1,4 +1,4 @@
-"""`runkon gates`: list, approve, reject."""
+"""`runkon gates`: list, approve, reject, report-pr."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ import click
 from runkon_client.cli.exits import explain
 from runkon_client.cli.naming import is_run_id
 from runkon_client.cli.session import ServerGroup, Settings, print_document, print_table
-from runkon_client.cli.telling import span
-from runkon_client.values import GateState
+from runkon_client.cli.telling import printable, span
+from runkon_client.values import (
+    CheckState,
+    GateState,
+    PullRequest,
+    PullRequestApproval,
+    PullRequestCheck,
+    ReviewDecision,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,11 +28,28 @@ if TYPE_CHECKING:
     from runkon_client.values import Gate
 
 _EPILOG: Final = explain()
+_DECISIONS: Final = tuple(each for each in ReviewDecision if each is not ReviewDecision.UNKNOWN)
+
+
+def _read_checks(
+    _context: click.Context, _parameter: click.Parameter, words: tuple[str, ...]
+) -> tuple[PullRequestCheck, ...]:
+    """Checks from `NAME=STATE`; names may have signs of equality."""
+    found = []
+    for word in words:
+        name, _, state = word.rpartition("=")
+        if not name or state not in _STATES:
+            raise click.BadParameter(f"{word!r} is not NAME={'|'.join(_STATES)}")
+        found.append(PullRequestCheck(name=name, state=CheckState(state)))
+    return tuple(found)
+
+
+_STATES: Final = tuple(each.value for each in CheckState if each is not CheckState.UNKNOWN)
 
 
 @click.group(cls=ServerGroup)
 def gates() -> None:
-    """List the gates that wait, approve and reject."""
+    """List the gates that wait, approve and reject; tell of pull requests."""
 
 
 @gates.command("list", epilog=_EPILOG)
@@ -110,6 +134,71 @@ def reject(settings: Settings, gate: str, name: str, feedback: str, on_behalf_of
         handle = find_gate(client, gate, name)
         answered = handle.reject(feedback, on_behalf_of=on_behalf_of)
     _say(settings, answered)
+
+
+@gates.command("report-pr", epilog=_EPILOG)
+@click.argument("gate", metavar="GATE|RUN")
+@click.argument("name", required=False, default="")
+@click.option("--head", required=True, metavar="COMMIT", help="The commit its branch ends in.")
+@click.option("--author", default="", metavar="NAME", help="Whose approval does not count.")
+@click.option(
+    "--approved-by",
+    "approvals",
+    multiple=True,
+    metavar="NAME[=COMMIT]",
+    help="Who approved it, and which commit if not the head; repeat it for more.",
+)
+@click.option(
+    "--decision",
+    type=click.Choice([each.value.replace("_", "-") for each in _DECISIONS]),
+    help="What the forge makes of all reviews.",
+)
+@click.option(
+    "--check",
+    "checks",
+    multiple=True,
+    metavar="NAME=STATE",
+    callback=_read_checks,
+    help="A check: pending, succeeded, skipped or failed; give all of them.",
+)
+@click.option("--url", default="", help="Where a person can look at it.")
+@click.pass_obj
+def report_pr(
+    settings: Settings,
+    *,
+    gate: str,
+    name: str,
+    head: str,
+    author: str,
+    approvals: tuple[str, ...],
+    decision: str | None,
+    checks: tuple[PullRequestCheck, ...],
+    url: str,
+) -> None:
+    """Tell a pr_approval or pr_checks gate how its pull request stands. GATE, RUN and NAME as for
+    approve.
+    """  # noqa: D205 - this is the help, which click wraps anew
+    seen = PullRequest(
+        head_commit=head,
+        author=author,
+        approvals=tuple(_approval(each, head) for each in approvals),
+        review_decision=ReviewDecision((decision or "unknown").replace("-", "_")),
+        checks=checks,
+        url=url,
+    )
+    with settings.connect() as client:
+        reported = find_gate(client, gate, name).report_pull_request(seen)
+    if settings.as_json:
+        print_document(reported)
+    elif reported.pending_reason:
+        click.echo(f"{reported.gate.name} waits: {printable(reported.pending_reason)}")
+    else:
+        click.echo(f"{reported.gate.name} {reported.gate.state}")
+
+
+def _approval(word: str, head: str) -> PullRequestApproval:
+    reviewer, _, commit = word.partition("=")
+    return PullRequestApproval(reviewer=reviewer, commit=commit or head)
 
 
 def find_gate(client: SyncClient, gate: str, name: str) -> SyncGateHandle:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:
-    from runkon_client import SyncClient
-    from runkon_client.values import Run
+import click
 
+if TYPE_CHECKING:
+    from runkon_client import SyncClient, SyncRunHandle
+    from runkon_client.values import Run, Step, StepRole
+
+_PART_OF_RUN: Final = "/"
+"""In the id of a step, behind that of its run."""
 _ULID: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 
@@ -27,3 +31,27 @@ def find_run(client: SyncClient, run: str, *, full: bool = False) -> Run:
 def find_run_id(client: SyncClient, run: str) -> str:
     """The id of that run; an id is not looked up."""
     return run if is_run_id(run) else find_run(client, run).id
+
+
+def find_step(run: SyncRunHandle, step: str, role: StepRole | None = None) -> Step:
+    """The step of that id or name; without either, the only one of its role.
+
+    Of several steps of one name the first is meant, or with a role the newest.
+
+    Raises:
+        click.UsageError: there is none, or nothing says which of several.
+    """
+    if _PART_OF_RUN in step:
+        return run.get_step(step)
+    found = [
+        each
+        for each in run.steps()
+        if (not step or each.step_name == step) and (role is None or each.role is role)
+    ]
+    kind = "step" if role is None else role.value
+    if not found:
+        raise click.UsageError(f"run {run.id} has no {kind}" + (f" {step!r}" if step else ""))
+    names = {each.step_name for each in found}
+    if len(names) > 1:
+        raise click.UsageError(f"say which {kind} is meant: {', '.join(sorted(names))}")
+    return found[0] if role is None else found[-1]

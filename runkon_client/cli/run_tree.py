@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from runkon_client.cli.fan_outs import FanOut, count
+from runkon_client.cli.lines import Line, Mark
 from runkon_client.cli.outline import Part, Shape
+from runkon_client.cli.questions import Question, question_of, question_of_child
 from runkon_client.values import (
+    ChildRunStarted,
     DefinitionWarning,
+    FanOutItemCompleted,
+    FanOutItemStarted,
     GateResolved,
     GateVoted,
     GateWaiting,
@@ -33,28 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from runkon_client.values import Gate, RunEvent, Step
-
-
-class Mark(StrEnum):
-    """What a line's sign says."""
-
-    GROUP = "group"
-    """A block, or one pass of a loop; its state is that of its lines."""
-    AHEAD = "ahead"
-    """Not reached yet; it may never be."""
-    NOT_TAKEN = "not taken"
-    RUNNING = "running"
-    RETRYING = "retrying"
-    """Between two attempts."""
-    WAITING = "waiting"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    SKIPPED = "skipped"
-    TIMED_OUT = "timed out"
-
-
-ACTIVE: Final = frozenset({Mark.RUNNING, Mark.RETRYING, Mark.WAITING})
+    from runkon_client.values import BlockedOn, Gate, RunEvent, Step
 
 _MARK_OF: Final = {
     StepStatus.PENDING: Mark.AHEAD,
@@ -65,21 +49,6 @@ _MARK_OF: Final = {
     StepStatus.SKIPPED: Mark.SKIPPED,
     StepStatus.TIMED_OUT: Mark.TIMED_OUT,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One line of the tree."""
-
-    depth: int
-    mark: Mark
-    label: str
-    began_at: datetime | None = None
-    ended_at: datetime | None = None
-    notes: tuple[str, ...] = ()
-    """Markers, attempts, what a worker says of its progress, whose vote decided."""
-    text: str = ""
-    """What the step told later steps, or why it failed; may have several lines."""
 
 
 _Place = tuple[str, tuple[int, ...]]
@@ -100,6 +69,9 @@ class RunTree:
     warnings: list[str] = field(default_factory=list)
     gates: dict[str, Gate] = field(default_factory=dict)
     """The gates that wait for an answer, by id, oldest first."""
+    run_id: str = ""
+    blocked_on: BlockedOn | None = None
+    """What the run waits for, while it does."""
     seq: int = 0
     """Sequence of the newest event applied."""
     _rows: defaultdict[_Place, dict[int, Step]] = field(default_factory=lambda: defaultdict(dict))
@@ -109,10 +81,14 @@ class RunTree:
     _progress: dict[str, str] = field(default_factory=dict)
     _retrying: set[str] = field(default_factory=set)
     _votes: dict[str, int] = field(default_factory=dict)
+    _fan_outs: defaultdict[str, FanOut] = field(default_factory=lambda: defaultdict(FanOut))
+    """By the row of the `foreach`."""
+    _children: dict[str, str] = field(default_factory=dict)
+    """The child run of a step, by the step's id."""
 
     def apply(self, event: RunEvent) -> None:
         """Take note of one event. What is not drawn changes nothing but `seq`."""
-        self.seq = event.seq
+        self.seq, self.run_id = event.seq, event.run_id
         self._lines = None
         match event:
             case RunStarted():
@@ -121,9 +97,9 @@ class RunTree:
             case RunResumed():
                 self.status, self.ended_at, self.error = RunStatus.RUNNING, None, ""
             case RunWaiting():
-                self.status = RunStatus.WAITING
+                self.status, self.blocked_on = RunStatus.WAITING, event.blocked_on
             case RunUnblocked():
-                self.status = RunStatus.RUNNING
+                self.status, self.blocked_on = RunStatus.RUNNING, None
             case RunCancelRequested():
                 self.status = RunStatus.CANCELLING
             case RunFinished():
@@ -136,8 +112,14 @@ class RunTree:
                 self._votes[event.gate_id] = self._votes.get(event.gate_id, 0) + 1
             case StepEvent():
                 self._apply_step(event)
+            case FanOutItemStarted():
+                self._fan_outs[event.item.step_run_id].start(event.item)
+            case FanOutItemCompleted():
+                self._fan_outs[event.item.step_run_id].complete(event.item, event.counts)
+            case ChildRunStarted() if not event.fan_out_item_id:
+                self._children[event.step_id] = event.child_run_id
             case _:
-                pass  # child runs and items have trees of their own; the rest is not drawn
+                pass  # child runs have trees of their own; the rest is not drawn
 
     def _apply_step(self, event: StepEvent) -> None:
         self.put(event.step)
@@ -177,9 +159,19 @@ class RunTree:
                 self._passes[path, iterations[:level]].update(iterations[level : level + 1])
             path, _, _ = path.rpartition(".")
 
-    def missing_votes(self, gate: Gate) -> int:
-        """How many more people have to approve."""
-        return max(0, gate.approvers - self._votes.get(gate.id, 0))
+    def question(self) -> Question | None:
+        """What the run has waited longest to be told; None if it waits for nobody."""
+        if self.status.is_terminal:
+            return None
+        gate = next(iter(self.gates.values()), None)
+        if gate is not None:
+            return question_of(gate)
+        return question_of_child(self.blocked_on, self.run_id)
+
+    def missing_votes(self, gate_id: str) -> int:
+        """How many more people have to approve; 0 for a gate of a child run."""
+        gate = self.gates.get(gate_id)
+        return 0 if gate is None else max(0, gate.approvers - self._votes.get(gate_id, 0))
 
     def lines(self) -> Sequence[Line]:
         """The whole tree, top to bottom; made anew only after a change."""
@@ -251,6 +243,8 @@ class RunTree:
             notes=notes,
             text=newest.step_error or ("" if newest.gate is not None else newest.context),
         )
+        if newest.id in self._fan_outs:
+            yield from self._fan_outs[newest.id].lines(depth + 1)
         for row in earlier:
             yield Line(
                 depth=depth + 1,
@@ -275,6 +269,14 @@ class RunTree:
             notes += [f"“{text}”" for text in [step.gate.feedback] if text]
         if step.status is StepStatus.RUNNING and step.id in self._progress:
             notes.append(self._progress[step.id])
+        counts = step.fan_out
+        if step.id in self._fan_outs and step.status is StepStatus.RUNNING:
+            counts = self._fan_outs[step.id].counts or counts
+        if counts is not None:
+            notes.append(count(counts))
+        child = step.child_run_id or self._children.get(step.id, "")
+        if child:
+            notes.append(f"run {child}")
         return tuple(notes)
 
 

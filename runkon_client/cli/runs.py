@@ -1,4 +1,4 @@
-"""`runkon runs`: list, show, watch, cancel."""
+"""`runkon runs`: list, show, watch, cancel, resume, items."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from runkon_client.cli.exits import WATCHED_RUN, explain
-from runkon_client.cli.naming import find_run, find_run_id
+from runkon_client.cli.naming import find_run, find_run_id, find_step
 from runkon_client.cli.session import ServerGroup, Settings, print_document, print_table
 from runkon_client.cli.telling import between, printable, span
+from runkon_client.values import FanOutItemStatus, StepRole
 
 if TYPE_CHECKING:
-    from runkon_client.values import Run
+    from runkon_client.values import FanOutItem, Run
 
 _EPILOG: Final = explain()
 
 
 @click.group(cls=ServerGroup)
 def runs() -> None:
-    """List, show, watch and cancel runs.
+    """List, show, watch, cancel and resume runs.
 
     RUN is a run's id, or the key that it was started with.
     """
@@ -100,12 +101,95 @@ def cancel(settings: Settings, run: str, reason: str, *, force: bool) -> None:
         click.echo(f"{cancelled.id} {cancelled.status}")
 
 
+@runs.command(epilog=WATCHED_RUN)
+@click.argument("run")
+@click.option("--from", "step", default="", metavar="STEP", help="Repeat from this step on.")
+@click.option("--restart", is_flag=True, help="Repeat everything, also of a completed run.")
+@click.option("--watch", "is_watched", is_flag=True, help="Follow the run until it ends.")
+@click.option("--plain", is_flag=True, help="With --watch: print lines, draw nothing.")
+@click.pass_obj
+def resume(
+    settings: Settings, *, run: str, step: str, restart: bool, is_watched: bool, plain: bool
+) -> None:
+    """Take a failed run up again: repeat the steps that failed it.
+
+    STEP is a step's id or its name; of several steps of one name the first is meant.
+    """
+    if step and restart:
+        raise click.UsageError("--restart repeats everything; it does not go with --from")
+    with settings.connect() as client:
+        handle = client.run(find_run_id(client, run))
+        from_step = find_step(handle, step).id if step else ""
+        resumed = handle.resume(from_step=from_step, restart=restart)
+        if is_watched:
+            from runkon_client.cli.watching import watch_run
+
+            sys.exit(watch_run(settings, handle, plain=plain))
+    if settings.as_json:
+        print_document(resumed)
+    else:
+        click.echo(f"{resumed.id} {resumed.status}, epoch {resumed.epoch}")
+
+
+@runs.command(epilog=_EPILOG)
+@click.argument("run")
+@click.argument("step", required=False, default="")
+@click.option(
+    "--status",
+    type=click.Choice([each.value for each in FanOutItemStatus if each.value != "unknown"]),
+    help="Items in this state only.",
+)
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(min=1))
+@click.pass_obj
+def items(settings: Settings, run: str, step: str, status: str | None, limit: int) -> None:
+    """List the items of a foreach: where each is, its run, why it failed.
+
+    STEP is a step's id or its name, which means the newest of that name; it may be left out when
+    the run has one foreach only.
+    """
+    wanted = None if status is None else FanOutItemStatus(status)
+    with settings.connect() as client:
+        handle = client.run(find_run_id(client, run))
+        found = find_step(handle, step, StepRole.FOREACH)
+        listed = list(itertools.islice(handle.items(found.id, status=wanted), limit))
+    if settings.as_json:
+        print_document(listed)
+        return
+    now = datetime.now(UTC)
+    print_table(
+        ("ITEM", "TYPE", "STATUS", "RUN", "TOOK", "ABOUT"),
+        (
+            (
+                item.item_ref or item.item_id,
+                item.item_type,
+                item.status,
+                item.child_run_id,
+                between(item.dispatched_at, item.completed_at or now),
+                item.error or _waits(item),
+            )
+            for item in listed
+        ),
+        empty="no such items",
+    )
+
+
+def _waits(item: FanOutItem) -> str:
+    """What its child run waits for, or the item itself."""
+    if item.blocked_on is not None:
+        return f"waits at gate {item.blocked_on.gate_id}"
+    if item.blockers and item.status is FanOutItemStatus.PENDING:
+        return f"waits for {len(item.blockers)} others"
+    return ""
+
+
 def _facts(run: Run) -> list[tuple[str, str]]:
     """What is not said by the tree, a line each."""
     version = f"@{run.workflow_version}" if run.workflow_version else " (its own source)"
     facts = [("run", run.id), ("workflow", run.workflow_name + version)]
     facts += [("key", run.key)] if run.key else []
     facts.append(("started", f"{_instant(run.started_at)} by {run.started_by}"))
+    facts += [("parent", run.parent_workflow_run_id)] if run.parent_workflow_run_id else []
+    facts += [("epoch", str(run.epoch))] if run.epoch > 1 else []
     facts += [("dry run", "yes")] if run.dry_run else []
     facts += [("label", f"{name}={value}") for name, value in run.labels.items()]
     facts += [("input", f"{name}={value}") for name, value in run.inputs.items()]
@@ -128,5 +212,6 @@ def _took(run: Run, now: datetime) -> str:
 
 def _place(run: Run) -> str:
     if run.current_step is not None:
-        return run.current_step.step_name
+        below = run.current_step.workflow_chain[run.depth + 1 :]
+        return " / ".join([*below, run.current_step.step_name])
     return run.error

@@ -96,6 +96,8 @@ def _tell(event: RunEvent) -> str | None:
             return f"run {event.run_id} of {event.display_name} started by {event.started_by}"
         case RunResumed():
             return f"run resumed by {event.resumed_by}, epoch {event.epoch}"
+        case RunWaiting() if event.blocked_on and event.blocked_on.run_id != event.run_id:
+            return f"child run {event.blocked_on.run_id} waits at a gate"
         case RunWaiting() | RunUnblocked() | MetricsUpdated() | UnknownEvent():
             return None  # the gate's own events say more
         case RunCancelRequested():
@@ -117,7 +119,8 @@ def _tell(event: RunEvent) -> str | None:
         case ChildRunFinished():
             return f"child run {event.child_run_id} {event.status}" + _because(event.error)
         case FanOutItemStarted() | FanOutItemCompleted():
-            return f"item {event.item.item_ref or event.item.item_id} {event.item.status}"
+            item = event.item
+            return f"item {item.item_ref or item.item_id} {item.status}" + _because(item.error)
         case _:
             return _tell_step(event)
 

@@ -14,13 +14,14 @@ from rich.console import Console
 from rich.live import Live
 
 from runkon_client.cli.documents import json_line
-from runkon_client.cli.drawing import describe_options, draw
+from runkon_client.cli.drawing import draw
 from runkon_client.cli.exits import Exit
 from runkon_client.cli.outline import read_outline
+from runkon_client.cli.questions import question_of, question_of_child
 from runkon_client.cli.run_tree import RunTree
 from runkon_client.cli.session import print_document
 from runkon_client.cli.telling import printable, tell
-from runkon_client.values import GateState, GateWaiting, RunStatus
+from runkon_client.values import GateState, GateWaiting, RunStatus, RunWaiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from runkon_client import SyncRunHandle
+    from runkon_client.cli.questions import Question
     from runkon_client.cli.session import Settings
     from runkon_client.values import Gate, Run, RunEvent, Step
 
@@ -76,8 +78,10 @@ class PlainLines:
         line = tell(event)
         if line is not None:
             click.echo(f"{event.at.astimezone():%H:%M:%S}  {line}")
-        if isinstance(event, GateWaiting):
-            for text in (*describe_options(event.gate), *answers(self._settings, event.gate)):
+        question = _asked(event)
+        if question is not None:
+            asked = [question.heading()] if question.child_run_id else []
+            for text in (*asked, *question.choices(), *question.answers(self._settings)):
                 click.echo(f"          {text}")
 
     def aside(self) -> AbstractContextManager[None]:
@@ -128,22 +132,24 @@ class LiveTree:
 
     def _picture(self) -> RenderableType:
         with self._lock:
-            gates = list(self._tree.gates.values())
+            question = self._tree.question()
             return draw(
                 self._tree,
                 now=datetime.now(UTC),
-                answers=answers(self._settings, gates[0]) if gates else (),
+                answers=() if question is None else question.answers(self._settings),
                 height=None if self._is_over else self._console.height,
             )
 
 
-def answers(settings: Settings, gate: Gate) -> list[str]:
-    """The command lines that approve and reject a gate."""
-    select = ["--select", gate.options[0].key] if gate.options else []
-    return [
-        settings.command("gates", "approve", gate.id, *select),
-        settings.command("gates", "reject", gate.id, "--feedback", "why"),
-    ]
+def _asked(event: RunEvent) -> Question | None:
+    """What an event asks people; None if it asks nothing."""
+    match event:
+        case GateWaiting():
+            return question_of(event.gate)
+        case RunWaiting():
+            return question_of_child(event.blocked_on, event.run_id)
+        case _:
+            return None
 
 
 def can_draw(*, plain: bool) -> bool:
@@ -243,8 +249,9 @@ def print_run(settings: Settings, run: Run, steps: Iterable[Step], gates: Iterab
     for step in steps:
         tree.put(step)
     tree.gates = {gate.id: gate for gate in gates if gate.state is GateState.PENDING}
-    waiting = next(iter(tree.gates.values()), None)
-    words = () if waiting is None else answers(settings, waiting)
+    tree.run_id, tree.blocked_on = run.id, run.blocked_on
+    question = tree.question()
+    words = () if question is None else question.answers(settings)
     console_for_output().print(draw(tree, now=datetime.now(UTC), answers=words))
 
 

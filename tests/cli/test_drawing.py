@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from runkon_client.cli.drawing import crop, draw
-from runkon_client.cli.run_tree import Line, Mark, RunTree
+from runkon_client.cli.lines import Line, Mark
+from runkon_client.cli.run_tree import RunTree
 from runkon_client.values import GateOption, RunStatus, StepCompleted, StepStarted, StepStatus
 from support.run_events import BEGAN_AT, SECOND, Story, gate, step
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from runkon_client.cli.lines import Mark
 from runkon_client.cli.outline import read_outline
-from runkon_client.cli.run_tree import Mark, RunTree
+from runkon_client.cli.run_tree import RunTree
 from runkon_client.values import (
     GateState,
     RunStatus,
@@ -24,7 +25,7 @@ from runkon_server.dsl.snapshot import dump
 from support.run_events import SECOND, Story, gate, step, step_gate
 
 if TYPE_CHECKING:
-    from runkon_client.cli.run_tree import Line
+    from runkon_client.cli.lines import Line
 
 
 @pytest.fixture
@@ -182,7 +183,7 @@ def test_a_gate_waits_until_it_is_resolved(story: Story) -> None:
     of = tree("gate human_review { name = code-review }")
     waiting = gate(approvers=2)
     of.apply(story.gate_waiting(waiting, "body.0"))
-    open_gates, missing = list(of.gates), of.missing_votes(waiting)
+    open_gates, missing = list(of.gates), of.missing_votes(waiting.id)
     resolved = gate(
         state=GateState.APPROVED, resolved_by="bob", selections=("merge",), feedback="fine"
     )
