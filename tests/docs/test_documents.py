@@ -14,6 +14,8 @@ import pytest
 
 import runkon_client
 from runkon_client import ActionOutput, Actions, Client, Task, Worker, values
+from runkon_client import worker as worker_package
+from runkon_client.worker import GateTask, ItemsTask, scripts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,9 +28,19 @@ PAPERS: Final = sorted(
 FENCE: Final = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK: Final = re.compile(r"(?<!!)\[[^\]\n]+\]\(([^)\s]+)\)")
 HEADING: Final = re.compile(r"^#+ (.+)$", re.MULTILINE)
-HOMES: Final[dict[str, Any]] = {"runkon_client": runkon_client, "runkon_client.values": values}
-KINDS: Final = {"task": Task, "worker": Worker, "actions": Actions, "client": Client}
-"""What a variable of this name is in the documents' programs."""
+HOMES: Final[dict[str, Any]] = {
+    "runkon_client": runkon_client,
+    "runkon_client.values": values,
+    "runkon_client.worker": worker_package,
+    "runkon_client.worker.scripts": scripts,
+}
+KINDS: Final = {
+    "task": (Task, ItemsTask, GateTask),
+    "worker": (Worker,),
+    "actions": (Actions,),
+    "client": (Client,),
+}
+"""What a variable of this name can be in the documents' programs."""
 CALLS: Final[dict[str, Callable[..., object]]] = {
     "ActionOutput": ActionOutput,
     "Worker": Worker,
@@ -86,7 +98,8 @@ def unknown_in(node: ast.AST) -> list[str]:
         case ast.ImportFrom(module=str(module), names=names) if module in HOMES:
             return [alias.name for alias in names if not hasattr(HOMES[module], alias.name)]
         case ast.Attribute(value=ast.Name(id=variable), attr=name) if variable in KINDS:
-            return [] if hasattr(KINDS[variable], name) else [f"{variable}.{name}"]
+            is_known = any(hasattr(kind, name) for kind in KINDS[variable])
+            return [] if is_known else [f"{variable}.{name}"]
         case ast.Call(func=ast.Name(id=called), keywords=keywords) if called in CALLS:
             known = inspect.signature(CALLS[called]).parameters
             return [f"{called}({k.arg}=)" for k in keywords if k.arg not in known]
@@ -120,10 +133,11 @@ def test_the_programs_about_workers_can_be_loaded(monkeypatch: pytest.MonkeyPatc
         exec(compile(text, "a document", "exec"), module)  # noqa: S102 - our own document
         holder = module.get("actions") or getattr(module.get("worker"), "actions", None)
         if holder is not None:
-            assert holder.names
-            names.extend(holder.names)
+            assert not holder.is_empty
+            names += [*holder.names, *holder.item_providers, *holder.gate_types]
 
     assert {"greet", "review", "deploy", "charge", "migrate", "crunch"} <= set(names)
+    assert {"services", "office_hours"} <= set(names)
 
 
 def test_the_glossary_is_in_order() -> None:
