@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from runkon_server.cli.language.surroundings import Fetch
     from runkon_server.dsl.parser import ParseResult
     from runkon_server.dsl.validate import Report
+
+_JSON: Final = "runkon.as_json"
+"""Where the client notes that `--json` stood before the command's name."""
 
 
 @click.command(
@@ -97,6 +100,8 @@ def check(
         scripts=None if no_scripts else ScriptFolders(scripts or (".",)),
     )
     reports = validate_set(results, world, is_strict=strict)
+    if format_name == "text" and context.meta.get(_JSON):
+        format_name = "json"
     if format_name == "text":
         _tell(reports)
     else:

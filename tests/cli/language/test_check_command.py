@@ -234,6 +234,12 @@ def test_the_json_has_everything_that_the_contract_has(folder: Path) -> None:
     }
 
 
+def test_json_may_be_asked_for_like_everywhere_else(folder: Path) -> None:
+    write_files(folder, a="call x")
+
+    assert runkon("--json", "check", "a.wf").out == check("a.wf", "--format", "json").out
+
+
 def test_sarif_names_rules_places_and_levels(folder: Path) -> None:
     write_files(folder, **{"a b": "call x { retires = 2 }"})
     log = json.loads(check(".", "--format", "sarif", "--strict").out)

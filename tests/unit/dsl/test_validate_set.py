@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from runkon_server.dsl.check import World
 from runkon_server.dsl.codes import Severity
@@ -12,7 +14,7 @@ from runkon_server.dsl.diagnostics import has_errors
 from runkon_server.dsl.parser import parse
 from runkon_server.dsl.validate import validate
 from runkon_server.dsl.validate_set import validate_set
-from support.workflows import wrap
+from support.workflows import sources, wrap
 from support.worlds import WORLD, load
 
 
@@ -151,3 +153,18 @@ def test_the_meaning_of_a_text_with_errors_is_checked_too(text: str, expected: s
     assert codes == expected
     assert report.definition is None
     assert report.parsed is None
+
+
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+@given(sources(), st.data())
+def test_whatever_is_left_of_a_text_can_be_judged(source: str, data: st.DataObject) -> None:
+    """Texts with a piece cut out: only diagnostics come of it, and their places are in the text."""
+    start = data.draw(st.integers(0, len(source)))
+    end = data.draw(st.integers(start, min(len(source), start + 40)))
+    text = source[:start] + source[end:]
+    report = validate(text, "w.wf", WORLD)
+
+    assert (report.definition is None) is has_errors(report.diagnostics)
+    for each in report.diagnostics:
+        assert 0 <= each.span.offset <= each.span.end <= len(text)
+        assert each.render(report.source)
