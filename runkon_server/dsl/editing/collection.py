@@ -22,14 +22,17 @@ class Collection:
 
     def __init__(self) -> None:
         self._documents: dict[str, Document] = {}
+        self._index: dict[str, list[str]] | None = None
 
     def put(self, key: str, document: Document) -> None:
         """Add or replace a document."""
         self._documents[key] = document
+        self._index = None
 
     def remove(self, key: str) -> None:
         """Forget a document, if it is known."""
         self._documents.pop(key, None)
+        self._index = None
 
     def get(self, key: str) -> Document | None:
         """The document of a key."""
@@ -38,15 +41,24 @@ class Collection:
     def __iter__(self) -> Iterator[tuple[str, Document]]:
         return iter(tuple(self._documents.items()))
 
+    @property
+    def _keys_of(self) -> dict[str, list[str]]:
+        """Name of a workflow → the keys of the documents that hold one of that name, sorted."""
+        if self._index is None:
+            self._index = {}
+            for key, document in sorted(self._documents.items()):
+                if document.name is not None:
+                    self._index.setdefault(document.name, []).append(key)
+        return self._index
+
     def holder(self, name: str) -> tuple[str, Document] | None:
         """The document that holds the workflow of a name; of several, that of the first key."""
-        held = [item for item in self._documents.items() if item[1].name == name]
-        return min(held, key=lambda item: item[0], default=None)
+        keys = self._keys_of.get(name)
+        return None if keys is None else (keys[0], self._documents[keys[0]])
 
     def names(self) -> tuple[str, ...]:
         """The names of all workflows, sorted."""
-        found = (document.name for document in self._documents.values())
-        return tuple(sorted({name for name in found if name is not None}))
+        return tuple(sorted(self._keys_of))
 
     def agents(self, *, besides: tuple[Document, int]) -> tuple[str, ...]:
         """Every action that some call asks for by name, sorted.
@@ -75,14 +87,11 @@ class Collection:
                 nothing is said about calls of workflows it does not know.
         """
         name = self._documents[key].name
-        namesakes = {
-            other: document.parsed
-            for other, document in sorted(self._documents.items())
-            if document.name == name or other == key
-        }
+        keys = [key] if name is None else self._keys_of[name]
+        namesakes = {each: self._documents[each].parsed for each in keys}
         world = World(
             load=functools.partial(self._load, is_complete=is_complete),
-            members=frozenset(self.names()),
+            members=self._keys_of.keys(),
         )
         return validate_set(namesakes, world)[key].diagnostics
 
