@@ -68,24 +68,29 @@ class ScriptRunner:
             text = check_script(script.text, self._view.folder)
         except ScriptPathError as error:
             return _not_run(f"was refused: {error}", REFUSED)
-        home = HOME
-        with contextlib.ExitStack() as stack:
-            if self._sandbox.is_none:
-                home = tempfile.mkdtemp(prefix="runkon-script-")
-                stack.callback(shutil.rmtree, home, ignore_errors=True)
-            environment = build_environment(
-                own={"HOME": home, "TMPDIR": home},
-                passed={**self._passed, **self._passed_to.get(script.identity, {})},
-                asked=script.environment,
-            )
-            if environment.dropped:
-                names = ", ".join(environment.dropped)
-                _log.warning("script %s: variables not set: %s", script.name, names)
-            for name in environment.too_large:
-                if name in text:
-                    return _not_run(f"was refused: the value of {name} is too large", REFUSED)
-                _log.warning("script %s: value too large to set: %s", script.name, name)
-            return await self._launch(script, text, environment.variables)
+        if not self._sandbox.is_none:
+            return await self._run_at(HOME, script, text)
+        home = tempfile.mkdtemp(prefix="runkon-script-")
+        try:
+            return await self._run_at(home, script, text)
+        finally:
+            # It may hold any number of files, and the event loop has leases to keep.
+            await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
+
+    async def _run_at(self, home: str, script: Script, text: str) -> ScriptOutcome:
+        environment = build_environment(
+            own={"HOME": home, "TMPDIR": home},
+            passed={**self._passed, **self._passed_to.get(script.identity, {})},
+            asked=script.environment,
+        )
+        if environment.dropped:
+            names = ", ".join(map(repr, environment.dropped))
+            _log.warning("script %s: variables not set: %s", script.name, names)
+        for name in environment.too_large:
+            if name in text:
+                return _not_run(f"was refused: the value of {name} is too large", REFUSED)
+            _log.warning("script %s: value too large to set: %s", script.name, name)
+        return await self._launch(script, text, environment.variables)
 
     async def _launch(
         self, script: Script, text: str, environment: Mapping[str, str]
