@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runkon_client.cli.exits import WATCHED_RUN, Exit
+from runkon_client.cli.material import material_options
 from runkon_client.cli.pairs import read_pairs
 from runkon_client.cli.session import ServerCommand, Settings, exit_code_of, print_document
 from runkon_client.cli.sources import is_file, read_source, show_refusal
@@ -17,6 +18,7 @@ from runkon_client.values import ConflictPolicy
 if TYPE_CHECKING:
     from runkon_client import SyncClient, SyncStartedRun
     from runkon_client.calls.runs import RunOptions
+    from runkon_client.cli.sources import Material
 
 
 @click.command(cls=ServerCommand, epilog=WATCHED_RUN)
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     callback=read_pairs,
     help="A label, to find the run again; repeat it for more.",
 )
+@material_options
 @click.option("--dry-run", is_flag=True, help="Change nothing outside; gates approve themselves.")
 @click.option("--keep-going", is_flag=True, help="Go on after a failed step; the run fails late.")
 @click.pass_obj
@@ -57,6 +60,8 @@ def run(
     *,
     workflow: str,
     inputs: dict[str, str],
+    schemas: dict[str, str],
+    snippets: dict[str, str],
     labels: dict[str, str],
     on_conflict: str,
     key: str,
@@ -73,6 +78,8 @@ def run(
     """  # noqa: D205 - this is the help, which click wraps anew
     options: RunOptions = {
         "inputs": inputs,
+        "output_schemas": schemas,
+        "snippets": snippets,
         "labels": labels,
         "key": key,
         "conflict_policy": ConflictPolicy(on_conflict.replace("-", "_")),
@@ -108,6 +115,11 @@ def _start(client: SyncClient, workflow: str, options: RunOptions) -> SyncStarte
     try:
         return client.start_run(**options | {"source": source})
     except RunkonClientError as error:
-        if exit_code_of(error) is Exit.REFUSED and show_refusal(client, error, workflow, source):
+        beside: Material = {
+            "output_schemas": options["output_schemas"],
+            "snippets": options["snippets"],
+        }
+        refused = exit_code_of(error) is Exit.REFUSED
+        if refused and show_refusal(client, error, workflow, source, **beside):
             sys.exit(Exit.REFUSED)
         raise

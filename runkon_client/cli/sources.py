@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
 import click
 
@@ -14,7 +14,7 @@ from runkon_client.cli.telling import printable
 from runkon_client.values import Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from runkon_client import SyncClient
     from runkon_client.errors import RunkonClientError
@@ -84,8 +84,21 @@ def show_diagnostics(path: str, diagnostics: Iterable[Diagnostic], *, err: bool 
             click.echo(f"hint: {printable(each.hint)}", err=err)
 
 
+class Material(TypedDict, total=False):
+    """What a source names and does not hold, by name."""
+
+    output_schemas: Mapping[str, str]
+    snippets: Mapping[str, str]
+
+
 def show_refusal(
-    client: SyncClient, error: RunkonClientError, path: str, source: str, *, strict: bool = False
+    client: SyncClient,
+    error: RunkonClientError,
+    path: str,
+    source: str,
+    *,
+    strict: bool = False,
+    **beside: Unpack[Material],
 ) -> bool:
     """Print what the server found wrong with a source, if that is what the error is about.
 
@@ -93,5 +106,6 @@ def show_refusal(
     """
     if not error.reason.startswith("DSL_"):
         return False
-    show_diagnostics(path, client.validate_workflow(source, strict=strict).diagnostics)
+    found = client.validate_workflow(source, strict=strict, **beside)
+    show_diagnostics(path, found.diagnostics)
     return True

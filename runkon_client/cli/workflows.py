@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from runkon_client.cli.exits import Exit, explain
 from runkon_client.cli.formatting import format_files
 from runkon_client.cli.graphing import graph_by_server
+from runkon_client.cli.material import material_options
 from runkon_client.cli.session import (
     ServerGroup,
     Settings,
@@ -24,6 +25,7 @@ from runkon_client.values import InputType
 
 if TYPE_CHECKING:
     from runkon_client import SyncClient
+    from runkon_client.cli.sources import Material
     from runkon_client.values import StoredWorkflow, WorkflowInput
 
 _STRICT = click.option("--strict", is_flag=True, help="Let warnings refuse it as well.")
@@ -40,14 +42,26 @@ workflows.add_command(graph_by_server)
 
 @workflows.command(epilog=explain(failed="a file was refused"))
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@material_options
 @_STRICT
 @click.pass_obj
-def put(settings: Settings, files: tuple[str, ...], *, strict: bool) -> None:
-    """Store workflows, each under the name in its source; what is new makes a new version."""
+def put(
+    settings: Settings,
+    files: tuple[str, ...],
+    schemas: dict[str, str],
+    snippets: dict[str, str],
+    *,
+    strict: bool,
+) -> None:
+    """Store workflows, each under the name in its source; what is new makes a new version.
+
+    Schemas and snippets are stored with each of the files.
+    """
     stored = []
+    beside: Material = {"output_schemas": schemas, "snippets": snippets}
     with settings.connect() as client:
         for file in files:
-            answer = _put(settings, client, file, strict=strict)
+            answer = _put(settings, client, file, strict=strict, **beside)
             if answer is not None:
                 stored.append(answer)
     if settings.as_json:
@@ -57,19 +71,19 @@ def put(settings: Settings, files: tuple[str, ...], *, strict: bool) -> None:
 
 
 def _put(
-    settings: Settings, client: SyncClient, file: str, *, strict: bool
+    settings: Settings, client: SyncClient, file: str, *, strict: bool, **beside: Unpack[Material]
 ) -> StoredWorkflow | None:
     """Store one file and say so; None if its text was refused."""
     source = read_source(file)
     try:
-        answer = client.put_workflow(source, strict=strict)
+        answer = client.put_workflow(source, strict=strict, **beside)
     except RunkonClientError as error:
         if exit_code_of(error) is not Exit.REFUSED or not error.reason.startswith("DSL_"):
             raise
         if settings.as_json:
             report(error, settings)
         else:
-            show_refusal(client, error, file, source, strict=strict)
+            show_refusal(client, error, file, source, strict=strict, **beside)
         return None
     if not settings.as_json:
         show_diagnostics(file, answer.diagnostics)
@@ -123,14 +137,24 @@ def show(settings: Settings, workflow: str) -> None:
 
 @workflows.command(epilog=explain(ok="all can be stored", failed="one cannot be stored"))
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@material_options
 @_STRICT
 @click.pass_obj
-def validate(settings: Settings, files: tuple[str, ...], *, strict: bool) -> None:
+def validate(
+    settings: Settings,
+    files: tuple[str, ...],
+    schemas: dict[str, str],
+    snippets: dict[str, str],
+    *,
+    strict: bool,
+) -> None:
     """Check workflows as `put` would, and store nothing."""
     found = {}
     with settings.connect() as client:
         for file in files:
-            found[file] = client.validate_workflow(read_source(file), strict=strict)
+            found[file] = client.validate_workflow(
+                read_source(file), output_schemas=schemas, snippets=snippets, strict=strict
+            )
             if not settings.as_json:
                 show_diagnostics(file, found[file].diagnostics, err=False)
                 if found[file].valid:
