@@ -38,7 +38,7 @@ def after_failure(
         return
     delay_s = announce_retry(tx, op, columns, jitter)
     if delay_s is None:
-        tx.may_start()  # refuses in a restore: the next attempt's row would be there
+        tx.require_live()  # the next attempt's row would be there
         again(columns["step_error"])
     else:
         set_pause(tx, op, delay_s)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from runkon_server.core import attempts, ids, tasks
 from runkon_server.core.bubbling import ChildResults
+from runkon_server.core.budgets import BUDGET_EXCEEDED
 from runkon_server.core.decision import CancelChild, ClearTimer, ResumeChild, StartChild
 from runkon_server.core.events import ERROR_CUT_BYTES
 from runkon_server.core.model import ChildOp, Completion, Place
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from runkon_server.core.records import StepRecord
     from runkon_server.core.scratch import Scratch
 
-BUDGET_EXCEEDED: Final = "BUDGET_EXCEEDED"
-"""`error_code` of a child that fails its parent's whole run, whatever the step says."""
 RESUME_REFUSED: Final = "RESUME_REFUSED"
 INPUT_LIMIT: Final = "INPUT_LIMIT"
 

@@ -239,6 +239,8 @@ class Counts(NamedTuple):
     failed: int = 0
     skipped: int = 0
     timed_out: int = 0
+    repeats: int = 0
+    """Attempts after the first on the same row."""
 
 
 NO_ROWS: Final = Counts()

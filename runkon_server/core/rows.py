@@ -44,6 +44,12 @@ def new_row(
     }
 
 
+def repeats_of(record: StepRecord) -> int:
+    """Attempts after the first on this very row: those of scripts and branches share theirs."""
+    shares = record.role == "script" or record.parallel_group_id is not None
+    return record.retry_count if shares else 0
+
+
 def step_payload(step_id: str, row: dict[str, Any]) -> dict[str, Any]:
     """The part of an event that shows a step: the row, without nulls, as plain JSON, texts cut."""
     step = row.copy()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from runkon_server.core.decision import Decision, Event, StepWrite
 from runkon_server.core.model import Counts, Memo
-from runkon_server.core.rows import ENDED, step_payload
+from runkon_server.core.rows import ENDED, repeats_of, step_payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -90,7 +90,7 @@ class Scratch:
         epoch = self.state.setup.epoch
         for record in records:
             self.update_step(record.id, {"superseded_epoch": epoch})
-            self.state.counts = without(self.state.counts, record.status)
+            self.state.counts = without(self.state.counts, record)
 
     def carried(self, at: str) -> Carried | None:
         """What a step that starts again takes over from the epoch before, once."""
@@ -110,9 +110,17 @@ class Scratch:
         if self.is_stopping():
             self.state.frame = None
             return False
+        self.require_live()
+        return True
+
+    def require_live(self) -> None:
+        """What comes next has a row if it has happened.
+
+        Raises:
+            InconsistentRowsError: in a restore, where that row was not found.
+        """
         if self._known is not None:
             raise InconsistentRowsError(f"run {self.state.setup.run_id}: a started step has no row")
-        return True
 
     def is_stopping(self) -> bool:
         """Whether a cancel forbids new work; derived, so that it needs no memory of its own."""
@@ -143,6 +151,9 @@ class Scratch:
         status = columns.get("status")
         if status in ENDED:
             self._count(status, is_new=False)
+        if "retry_count" in columns:
+            counts = self.state.counts
+            self.state.counts = counts._replace(repeats=counts.repeats + 1)
 
     def event(self, kind: str, payload: dict[str, Any]) -> None:
         """A public change of state."""
@@ -172,25 +183,28 @@ class Scratch:
         )
 
     def _count(self, status: str, *, is_new: bool) -> None:
-        total, completed, failed, skipped, timed_out = self.state.counts
+        total, completed, failed, skipped, timed_out, repeats = self.state.counts
         self.state.counts = Counts(
             total + is_new,
             completed + (status == "completed"),
             failed + (status == "failed"),
             skipped + (status == "skipped"),
             timed_out + (status == "timed_out"),
+            repeats,
         )
 
 
-def without(counts: Counts, status: str) -> Counts:
-    """The counts without one row of a status."""
-    total, completed, failed, skipped, timed_out = counts
+def without(counts: Counts, record: StepRecord) -> Counts:
+    """The counts without one row."""
+    status = record.status
+    total, completed, failed, skipped, timed_out, repeats = counts
     return Counts(
         total - 1,
         completed - (status == "completed"),
         failed - (status == "failed"),
         skipped - (status == "skipped"),
         timed_out - (status == "timed_out"),
+        repeats - repeats_of(record),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from runkon_server.core.model import Counts
+from runkon_server.core.rows import repeats_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,9 +38,11 @@ def headline(counts: Counts) -> str:
 
 def counted(steps: Iterable[StepRecord]) -> Counts:
     """Count rows by how they ended."""
-    total = completed = failed = skipped = timed_out = 0
+    total = completed = failed = skipped = timed_out = repeats = 0
     for step in steps:
         total += 1
+        if step.retry_count:
+            repeats += repeats_of(step)
         match step.status:
             case "completed":
                 completed += 1
@@ -51,7 +54,7 @@ def counted(steps: Iterable[StepRecord]) -> Counts:
                 timed_out += 1
             case _:
                 pass
-    return Counts(total, completed, failed, skipped, timed_out)
+    return Counts(total, completed, failed, skipped, timed_out, repeats)
 
 
 def summarize(run: RunRecord, steps: Iterable[StepRecord], error: str | None = None) -> str:

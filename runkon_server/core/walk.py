@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runkon_server.core import calls, children, gates, parallel, quality, scripts
+from runkon_server.core.budgets import is_spent, spent
 from runkon_server.core.ids import ALWAYS, child_at
 from runkon_server.core.model import Frame, ended
 from runkon_server.core.outcomes import abort
@@ -60,6 +61,9 @@ def settle(tx: Scratch) -> None:
 
 
 def _enter(tx: Scratch, node: PlanNode, at: str, passes: Passes) -> None:
+    if is_spent(tx.state) and _is_new_step(tx, node, at) and not tx.is_stopping():
+        abort(tx, spent())
+        return
     match node:
         case CallNode():
             calls.enter(tx, node, at, passes)
@@ -78,6 +82,16 @@ def _enter(tx: Scratch, node: PlanNode, at: str, passes: Passes) -> None:
         case Block():
             if node.condition is None or holds(tx.state, node.condition) is node.wanted:
                 tx.state.frame = Frame(node, at, passes, 0, tx.state.frame)
+
+
+def _is_new_step(tx: Scratch, node: PlanNode, at: str) -> bool:
+    match node:
+        case Block() | Loop():
+            return False
+        case ParallelNode(branches=branches):
+            return not any(tx.is_known(child_at(at, n)) for n in range(len(branches)))
+        case _:
+            return not tx.is_known(at)
 
 
 def holds(state: RunState, condition: Condition) -> bool:
