@@ -12,7 +12,7 @@ import pytest
 from client.workers import cancel, is_true, one_action, working
 
 from runkon.v1 import gates_pb2, types_pb2, workers_pb2
-from runkon_client import Actions, FinalError, RetryableError
+from runkon_client import ActionOutput, Actions, FinalError, RetryableError
 from runkon_client.values import ApprovalMode, GateOption
 from runkon_client.worker import Approved, GateTask, Item, ItemsTask, Pending, Rejected, ScriptTask
 from runkon_client.worker.script_tasks import serve_scripts
@@ -363,3 +363,37 @@ def test_a_script_task_reads_its_lease(tmp_path: Path) -> None:
     assert (script.name, script.text, script.environment) == ("build", "make", {"A": "b"})
     assert script.timeout_s == 1.5
     assert ScriptTask(script_lease("make"), None).script.timeout_s is None  # type: ignore[arg-type]
+
+
+async def test_what_only_the_server_can_read_is_reported_as_it_is() -> None:
+    """`raw_output`, and nothing beside it."""
+    said = "Done.\n<<<FLOW_OUTPUT>>>\n{}\n<<<END_FLOW_OUTPUT>>>"
+    lease = lease_of(workers_pb2.TASK_KIND_ACTION, "act")
+    report = await reported(one_action(lambda _: ActionOutput(raw_output=said)), lease)
+
+    assert report.result == types_pb2.StepResult(raw_output=said)
+
+
+async def test_what_the_functions_share_is_closed_at_the_end() -> None:
+    """Once the worker has drained, on its loop, the last one first; also of an included part."""
+    closed: list[str] = []
+
+    def closing(name: str) -> Callable[[], Any]:
+        async def close() -> None:
+            closed.append(name)
+
+        return close
+
+    part = Actions()
+    part.at_end(closing("of the part"))
+    actions = one_action(lambda _: None)
+    actions.at_end(closing("its own"))
+    actions.include(part)
+    async with working(actions) as (worker, work, running):
+        stream = await work.next_stream()
+        worker.stop()
+        assert await stream.is_closed_by_worker()
+        stream.outgoing.put_nowait(None)
+        await running
+
+    assert closed == ["of the part", "its own"]
