@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from runkon_client.cli.exits import explain
-from runkon_client.cli.extensions import fetch_definition, load_extension
+from runkon_client.cli.extensions import load_extension
+from runkon_client.cli.host import Host
 from runkon_client.cli.session import server_options
 
 if TYPE_CHECKING:
@@ -131,4 +132,4 @@ def main(context: click.Context) -> None:
             stream.reconfigure(errors="replace")
     if os.environ.get("NO_COLOR"):
         context.color = False  # of every command; click itself only looks for a terminal
-    context.obj = fetch_definition
+    context.obj = Host()

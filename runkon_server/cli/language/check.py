@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,7 +21,7 @@ from runkon_server.cli.language.files import (
     label_of,
 )
 from runkon_server.cli.language.outcomes import explain, leave
-from runkon_server.cli.language.surroundings import Neighbours, ScriptFolders
+from runkon_server.cli.language.surroundings import Neighbours, ScriptFolders, served_by
 from runkon_server.dsl.check import World
 from runkon_server.dsl.codes import Severity
 from runkon_server.dsl.parser import parse
@@ -30,7 +31,7 @@ from runkon_server.dsl.validate_set import validate_set
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from runkon_server.cli.language.surroundings import Fetch
+    from runkon_server.cli.language.surroundings import Host
     from runkon_server.dsl.parser import ParseResult
     from runkon_server.dsl.validate import Report
 
@@ -59,6 +60,14 @@ _JSON: Final = "runkon.as_json"
     " identities, snippets, schemas); a use of any other is reported.",
 )
 @click.option(
+    "--worker",
+    "workers",
+    multiple=True,
+    metavar="MODULE",
+    help="A worker's Python file or module, as for `runkon worker`; a call of an action that none"
+    " of them serves is reported. May be repeated.",
+)
+@click.option(
     "--server",
     metavar="HOST:PORT",
     help="Look there for called workflows that are no files here.",
@@ -78,6 +87,7 @@ def check(
     strict: bool,
     format_name: str,
     known: str | None,
+    workers: tuple[str, ...],
     server: str | None,
     scripts: tuple[str, ...],
     no_scripts: bool,
@@ -93,10 +103,14 @@ def check(
     paths = paths or (".",)
     refusals = Refusals()
     results = read_all(find_files(paths, refusals), refusals)
+    host: Host = context.find_root().obj
     world = World() if known is None else _known(known)
+    if workers:
+        offers = [*map(host.actions, workers), tuple(world.actions or ())]
+        world = replace(world, actions=served_by(offers))
     world = replace(
         world,
-        load=neighbours_of(paths, None if server is None else _fetcher(context, server)),
+        load=neighbours_of(paths, None if server is None else partial(host.definition, server)),
         scripts=None if no_scripts else ScriptFolders(scripts or (".",)),
     )
     reports = validate_set(results, world, is_strict=strict)
@@ -138,12 +152,6 @@ def _known(path: str) -> World:
         return read_known(path)
     except UnreadableError as error:
         raise click.UsageError(str(error)) from error
-
-
-def _fetcher(context: click.Context, address: str) -> Callable[[str], str | None]:
-    """Asks the server by way of the program that runs this command, which is a client of it."""
-    fetch: Fetch = context.find_root().obj
-    return lambda name: fetch(address, name)
 
 
 def _document(format_name: str, reports: Mapping[str, Report], refusals: Refusals) -> str:

@@ -1,10 +1,10 @@
-"""What `runkon check` knows beyond the files: neighbours, stored workflows, scripts on disk."""
+"""What `runkon check` knows beyond the files: neighbours, stored workflows, workers, scripts."""
 
 from __future__ import annotations
 
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol
 
 from runkon_server.cli.language.files import SUFFIX, UnreadableError, read_text
 from runkon_server.dsl.checking.world import ScriptLookup
@@ -16,10 +16,20 @@ if TYPE_CHECKING:
 
     from runkon_server.dsl.ast import Definition
 
-    Fetch: TypeAlias = Callable[[str, str], str | None]
-    """Given a server's address and a workflow's name, its snapshot; None: it stores no such one."""
-
+_ANY_OTHER: Final = "*"
+_BUILT_IN: Final = ("echo", "sleep")
+"""What every server does itself."""
 _NOT_IN_SET: Final = "no file here declares it"
+
+
+class Host(Protocol):
+    """What the client does for these commands, which cannot import it."""
+
+    def definition(self, address: str, name: str) -> str | None:
+        """The snapshot that a server stores under a name; None if it has no such workflow."""
+
+    def actions(self, module: str) -> tuple[str, ...]:
+        """The names of the actions of a worker's Python module; `*` stands for all others."""
 
 
 class Neighbours:
@@ -76,6 +86,16 @@ def _read(path: Path, name: str) -> Definition | str | None:
     if definition is None:
         return f"{path} has errors"
     return definition if definition.name == name else None
+
+
+def served_by(workers: Iterable[tuple[str, ...]]) -> tuple[str, ...] | None:
+    """The actions that some worker or the server itself serves; None if there is none they refuse.
+
+    Args:
+        workers: the names that each serves.
+    """
+    names = {name for each in workers for name in each}
+    return None if _ANY_OTHER in names else (*sorted(names), *_BUILT_IN)
 
 
 class ScriptFolders:

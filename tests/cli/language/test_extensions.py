@@ -138,3 +138,39 @@ def test_a_server_that_does_not_answer_is_told(tmp_path: Path) -> None:
 
     assert answer.code == 5
     assert answer.err.startswith("error: no server answers at 127.0.0.1:1\n")
+
+
+WORKER = """\
+from runkon_client import Actions
+
+actions = Actions()
+
+
+@actions.action("build")
+def build(task): ...
+"""
+
+
+def test_calls_are_held_against_the_actions_of_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all that are named together; the server's own actions are always there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    names = ("one", "two", "any")
+    for name, added in zip(names, ("", '"test"', "fallback"), strict=True):
+        decorator = "@actions.fallback" if added == "fallback" else f"@actions.action({added})"
+        text = f"{WORKER}\n\n{decorator}\ndef more(task): ...\n" if added else WORKER
+        tmp_path.joinpath(f"worker_{name}.py").write_text(text.replace("build", f"build-{name}", 1))
+    tmp_path.joinpath("known.toml").write_text('actions = ["known"]')
+    write_files(tmp_path, a="call build-one\ncall build-two\ncall test\ncall echo\ncall known")
+
+    def told(*words: str) -> list[str]:
+        out = runkon("check", "a.wf", *words).out
+        return [line.split("`")[1] for line in out.splitlines() if "error WF525" in line]
+
+    assert told("--worker", "worker_one.py") == ["build-two", "test", "known"]
+    assert told("--worker", "worker_one.py", "--worker", "worker_two.py") == ["known"]
+    assert told("--worker", "worker_one.py", "--known", "known.toml") == ["build-two", "test"]
+    assert told("--worker", "worker_any.py") == []
+    assert runkon("check", "a.wf", "--worker", "nobody.py").code == 2
