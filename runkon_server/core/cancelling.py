@@ -8,9 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runkon_server.core import calls, children, gates, ids, on_fail, parallel, scripts
+from runkon_server.core import calls, children, foreach, gates, ids, on_fail, parallel, scripts
 from runkon_server.core.decision import ClearTimer, SetTimer
-from runkon_server.core.model import CallOp, ChildOp, GateOp, OnFailOp, ParallelOp, ScriptOp
+from runkon_server.core.model import (
+    CallOp,
+    ChildOp,
+    ForEachOp,
+    GateOp,
+    OnFailOp,
+    ParallelOp,
+    ScriptOp,
+)
 
 if TYPE_CHECKING:
     from runkon_server.core.facts import CancelAsked
@@ -70,6 +78,8 @@ def _stop(tx: Scratch) -> None:
             on_fail.stop(tx, op)
         case ParallelOp() as op:
             parallel.stop(tx, op)
+        case ForEachOp() as op:
+            foreach.stop(tx, op)
         case GateOp() as op:
             gates.close(tx, op)
         case _:
@@ -91,6 +101,8 @@ def give_up(tx: Scratch, *, was_asked: bool) -> None:
             on_fail.give_up(tx, op)
         case ParallelOp() as op:
             parallel.give_up(tx, op)
+        case ForEachOp() as op:
+            foreach.give_up(tx, op)
         case _:
             pass
 

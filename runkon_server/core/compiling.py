@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, assert_never
 
 from runkon_server.core import ids
 from runkon_server.core.plan import (
     Block,
     CallNode,
     ChildNode,
+    ForEachNode,
     GateNode,
     Loop,
     ParallelNode,
@@ -26,6 +27,7 @@ from runkon_server.dsl.ast import (
     ContinueOnFail,
     Do,
     DoWhile,
+    ForEach,
     Gate,
     If,
     Parallel,
@@ -74,7 +76,7 @@ def compile_plan(definition: Definition, schemas: Mapping[str, Schema] | None = 
         schemas: the output schemas stored with it, by name.
 
     Raises:
-        ValueError: it has a node that this version does not run, or numbers too large for `at`.
+        ValueError: it has numbers too large for `at`.
     """
     settings = _Settings(schemas or {})
     return Plan(
@@ -138,8 +140,10 @@ def _node(node: Node, path: str, settings: _Settings) -> PlanNode:
             return _gate(node, path)
         case QualityGate():
             return _quality_gate(node, path)
+        case ForEach():
+            return _for_each(node, path)
         case _:
-            raise ValueError(f"{path}: `{type(node).__name__}` is not run yet")
+            assert_never(node)
 
 
 def _call(call: Call, path: str, settings: _Settings) -> CallNode:
@@ -158,6 +162,12 @@ def _call(call: Call, path: str, settings: _Settings) -> CallNode:
         on_fail=_on_fail(call.on_fail, path, settings),
         tolerated=isinstance(call.on_fail, ContinueOnFail),
     )
+
+
+def _for_each(each: ForEach, path: str) -> ForEachNode:
+    key = step_key(each)
+    columns = {"path": path, "step_name": key, "step_key": key, "role": "foreach"}
+    return ForEachNode(path=path, name=key, key=key, columns=columns, each=each)
 
 
 def _on_fail(on_fail: OnFail | None, path: str, settings: _Settings) -> CallNode | None:

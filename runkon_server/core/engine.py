@@ -12,6 +12,7 @@ from runkon_server.core import (
     calls,
     cancelling,
     children,
+    foreach,
     gates,
     on_fail,
     parallel,
@@ -27,6 +28,7 @@ from runkon_server.core.facts import (
     ChildEnded,
     GateDecided,
     GatePolled,
+    ItemsCollected,
     Reported,
     Started,
     TimerDue,
@@ -36,6 +38,7 @@ from runkon_server.core.ids import BODY
 from runkon_server.core.model import (
     CallOp,
     ChildOp,
+    ForEachOp,
     Frame,
     GateOp,
     OnFailOp,
@@ -111,12 +114,13 @@ def _apply(tx: Scratch, fact: Fact) -> bool:
         case GatePolled():
             op = tx.state.leaf
             return isinstance(op, GateOp) and gates.polled(tx, op, fact)
+        case ItemsCollected():
+            op = tx.state.leaf
+            return isinstance(op, ForEachOp) and foreach.collected(tx, op, fact)
         case ChildEnded():
-            op = tx.state.leaf
-            return isinstance(op, ChildOp) and children.ended(tx, op, fact)
+            return _child_ended(tx, fact)
         case ChildBlocked():
-            op = tx.state.leaf
-            return isinstance(op, ChildOp) and children.blocked(tx, op, fact)
+            return _child_blocked(tx, fact)
         case TimerDue():
             return _timer(tx, fact.timer_id)
         case CancelAsked():
@@ -144,6 +148,26 @@ def _apply_to_pending(tx: Scratch, fact: Fact) -> bool:
     return isinstance(fact, Started) or cancelling.ask(tx, fact)
 
 
+def _child_ended(tx: Scratch, fact: ChildEnded) -> bool:
+    match tx.state.leaf:
+        case ChildOp() as op:
+            return children.ended(tx, op, fact)
+        case ForEachOp() as op:
+            return foreach.child_ended(tx, op, fact)
+        case _:
+            return False
+
+
+def _child_blocked(tx: Scratch, fact: ChildBlocked) -> bool:
+    match tx.state.leaf:
+        case ChildOp() as op:
+            return children.blocked(tx, op, fact)
+        case ForEachOp() as op:
+            return foreach.child_blocked(tx, op, fact)
+        case _:
+            return False
+
+
 def _report(tx: Scratch, fact: Reported) -> bool:
     match tx.state.leaf:
         case CallOp() as op:
@@ -154,6 +178,8 @@ def _report(tx: Scratch, fact: Reported) -> bool:
             return parallel.report(tx, op, fact)
         case OnFailOp() as op:
             return on_fail.report(tx, op, fact)
+        case ForEachOp() as op:
+            return foreach.report(tx, op, fact)
         case GateOp() as op:
             return gates.report(tx, op, fact)
         case _:

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runkon_server.core import ids, polling
 from runkon_server.core.gates import blocked_on_gate
-from runkon_server.core.model import CallOp, ChildOp, GateOp, OnFailOp, ParallelOp, ScriptOp
+from runkon_server.core.model import (
+    CallOp,
+    ChildOp,
+    ForEachOp,
+    GateOp,
+    OnFailOp,
+    ParallelOp,
+    ScriptOp,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +45,7 @@ def blocked_on(state: RunState) -> tuple[dict[str, Any], ...]:
     An entry's `type` is `start`, the type of a gate, `worker`, `retry` or `child_run`. A gate's
     entry is what the run's row has; the others have `step_id`, `step_name`, `attempt` and
     `task_id`, `timer_id`, or `child_run_id`, `child_epoch`, `workflow_name` and the gate that the
-    child waits for as `blocked_on`.
+    child waits for as `blocked_on`; the child of a foreach has the row of its item as `item_id`.
     """
     if state.status == "pending":
         return ({"type": "start"},)
@@ -45,6 +53,8 @@ def blocked_on(state: RunState) -> tuple[dict[str, Any], ...]:
         return (blocked_on_gate(state.leaf),)
     if isinstance(state.leaf, ChildOp) and not state.leaf.is_paused:
         return (_child_entry(state.leaf),)
+    if isinstance(state.leaf, ForEachOp) and state.leaf.fan is not None:
+        return tuple(_child_entries(state.leaf))
     return tuple(_entry(each) for each in _waiting(state))
 
 
@@ -71,6 +81,20 @@ def _entry(waiting: _Waiting) -> dict[str, Any]:
     return {"type": "worker", "task_id": task, "attempt": waiting.attempt} | entry
 
 
+def _child_entries(op: ForEachOp) -> Iterator[dict[str, Any]]:
+    for child, (ordinal, epoch) in op.running.items():
+        yield {
+            "type": "child_run",
+            "child_run_id": child,
+            "child_epoch": epoch,
+            "workflow_name": op.node.each.workflow,
+            "blocked_on": op.blocked.get(child),
+            "step_id": op.step_id,
+            "step_name": op.node.name,
+            "item_id": ids.item_id(op.step_id, ordinal),
+        }
+
+
 def _waiting(state: RunState) -> Iterator[_Waiting]:
     match state.leaf:
         case CallOp() | ScriptOp() | ChildOp() as op:
@@ -80,6 +104,8 @@ def _waiting(state: RunState) -> Iterator[_Waiting]:
             yield _Waiting(row["step_name"], step_id, 0, row["iteration"], is_paused=False)
         case ParallelOp() as op:
             yield from _branches(state, op)
+        case ForEachOp(fan=None) as op:
+            yield _Waiting(op.node.name, op.step_id, 0, op.row["iteration"], is_paused=False)
         case _:
             pass
 
@@ -110,6 +136,8 @@ def current_step(state: RunState) -> CurrentStep | None:
     """None before the first step and after the last."""
     if isinstance(state.leaf, GateOp):
         return CurrentStep(state.leaf.node.gate.name, state.leaf.row["iteration"])
+    if isinstance(state.leaf, ForEachOp):
+        return CurrentStep(state.leaf.node.name, state.leaf.row["iteration"])
     for each in _waiting(state):
         return CurrentStep(each.name, each.iteration)
     return None

@@ -10,11 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
+from runkon_server.core.persistent import Vector
+
 if TYPE_CHECKING:
+    from runkon_server.core.fan import Fan
     from runkon_server.core.plan import (
         Block,
         CallNode,
         ChildNode,
+        ForEachNode,
         GateNode,
         Loop,
         ParallelNode,
@@ -29,6 +33,7 @@ RunStatus: TypeAlias = Literal[
 ]
 Phase: TypeAlias = Literal["body", "always", "done"]
 BodyOutcome: TypeAlias = Literal["completed", "failed", "cancelled"]
+NO_OUTPUTS: Final[Vector[str | None]] = Vector()
 Passes: TypeAlias = tuple[int, ...]
 """One counter per enclosing loop, outermost first."""
 Options: TypeAlias = tuple[tuple[str, str], ...]
@@ -46,12 +51,14 @@ class Setup:
     fail_fast: bool
     grace_s: float
     inputs: dict[str, str]
+    depth: int
+    """Runs above this one."""
+    root_run_id: str
+    """The run at the top of the tree; this one's own id if that is it."""
     variables: dict[str, str]
     """Those that every task is given with the same value."""
     reserved: frozenset[str]
     """Names that no step may export."""
-    depth: int
-    root_run_id: str
 
 
 class Frame(NamedTuple):
@@ -133,6 +140,41 @@ class ChildOp(NamedTuple):
 RepeatableOp: TypeAlias = CallOp | ScriptOp | ChildOp
 
 
+class FanCounts(NamedTuple):
+    """Items of a foreach by how they ended."""
+
+    total: int
+    completed: int
+    failed: int
+    skipped: int
+
+
+class ForEachOp(NamedTuple):
+    """A foreach whose items are being collected, or whose children run."""
+
+    node: ForEachNode
+    place: Place
+    step_id: str
+    row: dict[str, Any]
+    """The columns that the row was inserted with."""
+    fan: Fan | None = None
+    """None: the items are being collected."""
+    statuses: bytes = b""
+    """One byte per item, see `items`."""
+    running: dict[str, tuple[int, int]] = {}  # noqa: RUF012  replaced, never changed
+    """Child runs that are awaited, with ordinal and epoch."""
+    blocked: dict[str, dict[str, Any]] = {}  # noqa: RUF012  as above
+    """The gates that children wait for, by child run."""
+    outputs: Vector[str | None] = NO_OUTPUTS
+    """Structured outputs of the children that completed, by ordinal."""
+    resumable: dict[int, tuple[str, int]] = {}  # noqa: RUF012  as above
+    """Items that have not started in this epoch, with the failed child of the one before."""
+    warning: str | None = None
+    """What the collection has to tell people."""
+    is_over_budget: bool = False
+    """A child exceeded a budget of the whole tree: nothing more may start."""
+
+
 class OnFailOp(NamedTuple):
     """The agent that runs after the last attempt at a step."""
 
@@ -182,7 +224,7 @@ class GateOp(NamedTuple):
     """Whether the next look is still to come."""
 
 
-Leaf: TypeAlias = CallOp | ScriptOp | ChildOp | OnFailOp | ParallelOp | GateOp
+Leaf: TypeAlias = CallOp | ScriptOp | ChildOp | OnFailOp | ParallelOp | GateOp | ForEachOp
 
 
 class Memory(NamedTuple):

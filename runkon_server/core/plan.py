@@ -154,7 +154,15 @@ Repeatable: TypeAlias = CallNode | ScriptNode | ChildNode
 """Steps that have attempts, and may have an on_fail agent."""
 
 PlanNode: TypeAlias = (
-    CallNode | ScriptNode | ChildNode | Block | Loop | ParallelNode | GateNode | QualityGateNode
+    CallNode
+    | ScriptNode
+    | ChildNode
+    | ForEachNode
+    | Block
+    | Loop
+    | ParallelNode
+    | GateNode
+    | QualityGateNode
 )
 
 

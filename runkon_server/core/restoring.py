@@ -50,7 +50,7 @@ def restore(plan: Plan, rows: RunRows) -> RunState:
     )
     places = by_place(standing)
     state.carry = _carry(rows, places)
-    state = _walk(Scratch(state, places), run)
+    state = _walk(Scratch(state, places, rows.items), run)
     if state.phase != run.phase:
         raise InconsistentRowsError(f"run {run.run_id}: its {run.phase} section has no open step")
     lost = [at for at, (first, *_) in places.items() if first.epoch == run.epoch]

@@ -7,6 +7,7 @@ so everything that would be emitted is dropped.
 from __future__ import annotations
 
 from bisect import bisect_left
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from runkon_server.core.decision import Decision, Event, StepWrite
@@ -16,9 +17,9 @@ from runkon_server.core.rows import ENDED, repeats_of, step_payload
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from runkon_server.core.decision import Order
+    from runkon_server.core.decision import ItemWrite, Order
     from runkon_server.core.model import Carried, RunState, RunStatus
-    from runkon_server.core.records import StepRecord
+    from runkon_server.core.records import ItemRecord, StepRecord
 
 
 class InconsistentRowsError(ValueError):
@@ -28,15 +29,22 @@ class InconsistentRowsError(ValueError):
 class Scratch:
     """A state being changed; `state` is a copy that nobody else has seen."""
 
-    __slots__ = ("_known", "_steps", "events", "orders", "run", "state")
+    __slots__ = ("_item_rows", "_items", "_known", "_steps", "events", "orders", "run", "state")
 
-    def __init__(self, state: RunState, known: dict[str, list[StepRecord]] | None = None) -> None:
+    def __init__(
+        self,
+        state: RunState,
+        known: dict[str, list[StepRecord]] | None = None,
+        items: Sequence[ItemRecord] = (),
+    ) -> None:
         self.state = state
         self.run: dict[str, Any] = {}
         self.events: list[Event] = []
         self.orders: list[Order] = []
         self._steps: dict[str, StepWrite] = {}
+        self._items: dict[str, ItemWrite] = {}
         self._known = known
+        self._item_rows = items
 
     @property
     def is_restoring(self) -> bool:
@@ -155,6 +163,21 @@ class Scratch:
             counts = self.state.counts
             self.state.counts = counts._replace(repeats=counts.repeats + 1)
 
+    def items_of(self, step_id: str) -> list[ItemRecord]:
+        """In a restore, the rows of a foreach's items by ordinal."""
+        own = [item for item in self._item_rows if item.step_run_id == step_id]
+        return sorted(own, key=attrgetter("ordinal"))
+
+    def write_item(self, write: ItemWrite) -> None:
+        """A row of an item is new, or changes."""
+        if self._known is not None:
+            return
+        earlier = self._items.get(write.id)
+        if earlier is None:
+            self._items[write.id] = write
+        else:
+            earlier.columns.update(write.columns)
+
     def event(self, kind: str, payload: dict[str, Any]) -> None:
         """A public change of state."""
         if self._known is None:
@@ -180,6 +203,7 @@ class Scratch:
             tuple(self._steps.values()),
             tuple(self.events),
             tuple(self.orders),
+            tuple(self._items.values()),
         )
 
     def _count(self, status: str, *, is_new: bool) -> None:

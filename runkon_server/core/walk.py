@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runkon_server.core import calls, children, gates, parallel, quality, scripts
+from runkon_server.core import calls, children, foreach, gates, parallel, quality, scripts
 from runkon_server.core.budgets import is_spent, spent
 from runkon_server.core.ids import ALWAYS, child_at
 from runkon_server.core.model import Frame, ended
@@ -17,6 +17,7 @@ from runkon_server.core.plan import (
     Block,
     CallNode,
     ChildNode,
+    ForEachNode,
     GateNode,
     Loop,
     ParallelNode,
@@ -75,6 +76,8 @@ def _enter(tx: Scratch, node: PlanNode, at: str, passes: Passes) -> None:
             parallel.enter(tx, node, at, passes)
         case GateNode():
             gates.enter(tx, node, at, passes)
+        case ForEachNode():
+            foreach.enter(tx, node, at, passes)
         case QualityGateNode():
             quality.enter(tx, node, at, passes)
         case Loop():

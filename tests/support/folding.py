@@ -39,6 +39,10 @@ def fold(events: Iterable[Event]) -> tuple[str, dict[str, dict[str, Any]]]:
         step = event.payload.get("step")
         if step is not None:
             steps[step["id"]] = shown(step)
+        counts = event.payload.get("counts")
+        if counts is not None:
+            of = steps[event.payload["item"]["step_run_id"]]
+            of.update({f"fan_out_{name}": count for name, count in counts.items()})
     return status, steps
 
 

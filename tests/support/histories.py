@@ -37,9 +37,11 @@ from runkon_server.core.facts import (
     CancelAsked,
     ChildBlocked,
     ChildEnded,
+    Dependency,
     GateDecided,
     GateDecision,
     GatePolled,
+    Item,
     ItemsCollected,
     Outcome,
     Reported,
@@ -58,6 +60,8 @@ if TYPE_CHECKING:
     from runkon_server.dsl.ast import Definition
 
 RUN = "01RUN"
+MAX_PARALLEL = 3
+"""Of every foreach here at most."""
 MARKER_SETS = ((), ("m",), ("m", "n"))
 OUTPUT = json.dumps(
     {"options": {"p": "P", "q": "Q"}, "found": "it", "dry_run": "true", "confidence": 70}
@@ -263,7 +267,7 @@ class World:
             return [Started(), *cancels]
         facts: list[Fact] = []
         for task in self.tasks.values():
-            facts += _looks(task.task_id) if task.kind == "gate" else _reports(task.task_id)
+            facts += _answers(task)
         for child in self.children.values():
             facts += _child_facts(child)
         for gate in self.gates.values():
@@ -274,6 +278,31 @@ class World:
             if timer.kind != "gate"
         ]
         return facts + cancels
+
+
+def _answers(task: Dispatch) -> list[Fact]:
+    if task.kind == "gate":
+        return _looks(task.task_id)
+    if task.kind == "items":
+        return [*_collections(task.task_id), *_reports(task.task_id)[-3:]]
+    return _reports(task.task_id)
+
+
+def _collections(task: str) -> list[Fact]:
+    """Nothing, a few, a chain, a circle, some that are unknown and some that come twice."""
+    a, b, c = (Item("t", name, context={"k": name}) for name in "abc")
+    chain = (Dependency("a", "b"), Dependency("b", "c"))
+    found: list[tuple[tuple[Item, ...], tuple[Dependency, ...]]] = [
+        ((), ()),
+        ((a, b, a), ()),
+        ((c, b, a), chain),
+        ((a, b, c), (*chain, Dependency("b", "a"), Dependency("x", "c"))),
+        ((a, b, c), (Dependency("a", "b"), Dependency("a", "c"))),
+    ]
+    return [
+        ItemsCollected(task_id=task, items=items, dependencies=dependencies)
+        for items, dependencies in found
+    ]
 
 
 def epoch_of(child: StartChild | ResumeChild) -> int:
@@ -386,6 +415,7 @@ def check_laws(world: World) -> None:
     } == {(child_id, epoch_of(child)) for child_id, child in world.children.items()}
     assert max(world.orders.values(), default=1) == 1
     assert not world.starts_after_body_cancel
+    _check_items(world)
     assert not world.starts_after_doom
     attempts = Counter((step["at"], step["retry_count"]) for step in world.standing())
     assert max(attempts.values(), default=1) == 1
@@ -395,6 +425,24 @@ def check_laws(world: World) -> None:
     else:
         assert blocked_on(state)
         assert (state.status == "waiting") == (world.run.get("blocked_on") is not None)
+
+
+def _check_items(world: World) -> None:
+    """Counters are rows; no more children run than may; who is awaited is who runs."""
+    running = Counter[str]()
+    for step in world.steps.values():
+        if step.get("fan_out_total") is None:
+            continue
+        items = [item for item in world.items.values() if item["step_run_id"] == step["id"]]
+        states = Counter(item["status"] for item in items)
+        assert step["fan_out_total"] == len(items)
+        for name in ("completed", "failed", "skipped"):
+            assert step[f"fan_out_{name}"] == states[name]
+        running.update(item["child_run_id"] for item in items if item["status"] == "running")
+        assert states["running"] <= MAX_PARALLEL
+    awaited = {child for child, order in world.children.items() if order.item_id is not None}
+    assert awaited == set(running)
+    assert max(running.values(), default=1) == 1
 
 
 def _check_epoch(world: World) -> None:

@@ -6,6 +6,7 @@ alike that retries, pauses and loops hardly ever happened; what is left to shrin
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from runkon_server.dsl.ast import (
@@ -19,9 +20,12 @@ from runkon_server.dsl.ast import (
     Definition,
     Do,
     DoWhile,
+    ForEach,
     Gate,
     If,
     Input,
+    OnChildFail,
+    OnCycle,
     Parallel,
     ParallelCall,
     Policy,
@@ -72,6 +76,9 @@ class Programs:
             focused: list[Callable[[], Node]] = [
                 *[self._wide_block] * 2,
                 *[self._stubborn_call] * 2,
+                self._pausing_block,
+                self._for_each,
+                self._halting_for_each,
                 self._nested_loops,
                 self._child,
             ]
@@ -88,6 +95,7 @@ class Programs:
             leaves: list[Callable[[], Node]] = [self._call] * 3
             rarer: list[Callable[[], Node]] = [
                 self._parallel, self._gate, self._script, self._quality_gate, self._child,
+                self._for_each,
             ]  # fmt: skip
             return pick([*leaves, *leaves, *rarer])()
         body = tuple(self._node(depth - 1) for _ in range(pick([1, 1, 2])))
@@ -112,6 +120,19 @@ class Programs:
             retry_delay=pick([None, PAUSE]),
             on_fail=pick(on_fails),
             timeout=pick([None, None, MINUTE]),
+        )
+
+    def _for_each(self) -> ForEach:
+        pick = self._chance.choice
+        return ForEach(
+            name="f",
+            over="things",
+            ordered=pick([True, True, False]),
+            on_cycle=pick(list(OnCycle)),
+            max_parallel=pick([1, 2]),
+            workflow="child",
+            inputs=pick([(), (("what", "{{item.id}} {{prior_context}}"),)]),
+            on_child_fail=pick(list(OnChildFail)),
         )
 
     def _script(self) -> Script:
@@ -161,6 +182,15 @@ class Programs:
 
     def _wide_block(self) -> Parallel:
         return self._parallel(self._chance.choice([3, 4, 5]))
+
+    def _pausing_block(self) -> Parallel:
+        """One branch fails again and again, with pauses, beside one that takes its time."""
+        stubborn = ParallelCall(agent=agent("a"), retries=3, retry_delay=PAUSE)
+        return Parallel(calls=(stubborn, self._branch()), fail_fast=False)
+
+    def _halting_for_each(self) -> ForEach:
+        """Its first failure fails it, so that a resume has children to go on with."""
+        return replace(self._for_each(), on_child_fail=OnChildFail.HALT)
 
     def _gate(self) -> Gate:
         pick = self._chance.choice

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import hypothesis
 import pytest
 
-from runkon_server.core.decision import Decision
+from runkon_server.core.decision import Decision, ResumeChild
 from runkon_server.core.engine import ResumeMode, ResumeRefusedError, advance, restore
 from runkon_server.core.facts import (
     CancelAsked,
@@ -51,8 +51,9 @@ SOMETIMES: Final = (
     "resume normal", "resume from_step", "resume restart", "third epoch", "taken over", "orphan",
     "block of two epochs", "refused: cancelled", "refused: completed", "refused: unknown_step",
     "child completed", "child failed", "child cancelled", "child blocked", "child again",
-    "child resumed", "refused: superseded_step",
-    "refused: nothing_to_repeat",
+    "child resumed", "refused: superseded_step", "refused: nothing_to_repeat",
+    "fan_out_items_collected", "fan_out_item_completed", "item skipped", "item carried over",
+    "item's child resumed", "item's child started anew", "halted", "budget", "all items blocked",
 )  # fmt: skip
 
 
@@ -233,6 +234,33 @@ class History:
 
     def _note_end(self) -> None:
         world = self.world
+        self.seen.update(f"item {item['status']}" for item in world.items.values())
+        self.seen["item carried over"] += any(
+            event.kind == "fan_out_items_collected"
+            and event.payload["step"].get("fan_out_completed", 0) > 0
+            for event in world.events
+        )
+        self.seen["item's child resumed"] += any(
+            isinstance(order, ResumeChild) and order.item_id for order in world.started_children
+        )
+        refused = {
+            fact.child_run_id
+            for fact in world.applied
+            if isinstance(fact, ChildEnded) and fact.error_code == "RESUME_REFUSED"
+        }
+        self.seen["item's child started anew"] += any(
+            isinstance(order, ResumeChild) and order.item_id and order.child_run_id in refused
+            for order in world.started_children
+        )
+        of_items = {order.child_run_id for order in world.started_children if order.item_id}
+        self.seen["all items blocked"] += any(
+            event.kind == "run_waiting" and event.payload["blocked_on"].get("run_id") in of_items
+            for event in world.events
+        )
+        self.seen["halted"] += any("on_child_fail" in why for why in world.asked.values())
+        self.seen["budget"] += any(
+            step.get("error_code") == "BUDGET_EXCEEDED" for step in world.steps.values()
+        )
         repeated = {step["at"] for step in world.standing()}
         self.seen["orphan"] += any(
             step["at"] not in repeated
@@ -286,7 +314,7 @@ def _is_good(fact: Fact) -> bool:
         case TimerDue():
             return _is_next_try(fact)
         case ChildEnded():
-            return fact.status == "completed"
+            return fact.status == "completed" or fact.error_code == "RESUME_REFUSED"
         case ChildBlocked():
             return False  # nothing has been achieved
         case _:

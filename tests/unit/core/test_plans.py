@@ -13,19 +13,6 @@ from support.plays import Play
 from support.workflows import accepted
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "foreach f { over = list max_parallel = 1 workflow = w }",
-        "always { foreach f { over = list max_parallel = 1 workflow = w } }",
-    ],
-)
-def test_what_is_not_run_yet_is_refused(text: str) -> None:
-    """With the place of the node, before any run exists."""
-    with pytest.raises(ValueError, match=r"^(body|always)\.\d.* not run yet"):
-        compile_plan(accepted(text))
-
-
 def test_numbers_too_large_for_places_are_refused() -> None:
     """A loop of more passes than a place can count could not be sorted."""
     definition = accepted("do { max_iterations = 3 call a } while a.m")
