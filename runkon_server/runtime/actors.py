@@ -11,27 +11,35 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from runkon_server.core.engine import advance, open_tasks, waits_only_for_gates
-from runkon_server.core.facts import Reported, TimerDue
+from runkon_server.core.facts import TimerDue
+from runkon_server.runtime.budgets import EVENTS_MAX, end_over_budget
 from runkon_server.runtime.changeset import OPEN_STATUSES, Changeset
 from runkon_server.runtime.commands import ACCEPTED, AckStatus, Verdict
 from runkon_server.runtime.entries import Entry
-from runkon_server.runtime.reports import judge_report, judge_second
+from runkon_server.runtime.reports import judge_report, judge_second, misfit
 
 if TYPE_CHECKING:
     import asyncio
     from datetime import datetime
 
+    from runkon_server.core.decision import Decision
     from runkon_server.core.facts import Fact
     from runkon_server.core.model import RunState
+    from runkon_server.runtime.children import Offspring
     from runkon_server.runtime.commands import Acknowledge, TaskReport
     from runkon_server.runtime.entries import Batch
+    from runkon_server.runtime.notices import Notice
+    from runkon_server.runtime.programs import Program
     from runkon_server.runtime.registry import Registry
     from runkon_server.store.loading import RunInfo
-    from runkon_server.store.locking import Wants
+    from runkon_server.store.locking import LockedRun, Wants
 
 
 TIMER_GONE: Final = Verdict(AckStatus.REFUSED)
 TIMER_NOT_DUE: Final = Verdict(AckStatus.STALE)
+NOTICE_OUTDATED: Final = Verdict(AckStatus.STALE)
+MISFIT: Final = Verdict(AckStatus.REFUSED)
+"""The report answers another question than the task asked; it counts as a failure instead."""
 
 
 @dataclass(slots=True)
@@ -45,6 +53,8 @@ class Offer:
     """The task must be leased under this report's token."""
     timer_id: str | None = None
     """The timer must exist and be due."""
+    notice: Notice | None = None
+    """The child's row must still say so."""
     acknowledge: Acknowledge | None = None
 
 
@@ -57,22 +67,34 @@ class Actor:
         "idle_since_s",
         "info",
         "is_committing",
+        "is_over_budget",
         "pending",
+        "program",
         "registry",
+        "resumed_by",
         "run_id",
         "started_at",
         "state",
         "timers",
     )
 
-    def __init__(
-        self, registry: Registry, run_id: str, info: RunInfo, generation: int, state: RunState
+    def __init__(  # noqa: PLR0917 - all of it is what a run consists of
+        self,
+        registry: Registry,
+        run_id: str,
+        info: RunInfo,
+        generation: int,
+        state: RunState,
+        program: Program,
     ) -> None:
         self.registry = registry
         self.run_id = run_id
         self.info = info
         self.generation = generation
         self.state = state
+        self.program = program
+        self.resumed_by = ""
+        self.is_over_budget = False
         self.applied_fact_seq = info.applied_fact_seq
         self.pending: list[Offer] = []
         self.is_committing = False
@@ -104,12 +126,32 @@ class Actor:
 
     def decide(self, offers: list[Offer], *, park: bool = False) -> DecisionEntry:
         """Advance over the offers' facts without touching the state."""
-        changeset = Changeset(self.info.namespace, self.info.workflow_name, self.info.priority)
+        changeset = self._changeset()
         state = self.state
         for offer in offers:
             decision = advance(state, offer.fact)
             state = decision.state
             changeset.add(decision, self.started_at, self._extra)
+        if self.is_over_budget and not state.is_terminal:
+            decision = end_over_budget(state)
+            state = decision.state
+            changeset.add(decision, self.started_at, self._extra)
+        return self._entry(offers, state, changeset, park=park)
+
+    def enter(self, decision: Decision) -> DecisionEntry:
+        """The entry of a decision that no fact has led to."""
+        changeset = self._changeset()
+        changeset.add(decision, self.started_at, self._extra)
+        return self._entry([], decision.state, changeset)
+
+    def _changeset(self) -> Changeset:
+        info = self.info
+        is_child = info.parent_workflow_run_id is not None
+        return Changeset(self.program, info.namespace, info.workflow_name, info.priority, is_child)
+
+    def _entry(
+        self, offers: list[Offer], state: RunState, changeset: Changeset, *, park: bool = False
+    ) -> DecisionEntry:
         if not state.is_terminal and waits_only_for_gates(state):
             park = True
         self.registry.assign(changeset)
@@ -118,7 +160,10 @@ class Actor:
     def submit(self, entry: DecisionEntry) -> None:
         """Queue a decision; the next one waits for it."""
         self.is_committing = True
-        self.registry.submit(entry)
+        if entry.changeset.has_children:
+            self.registry.prepare_children(entry)
+        else:
+            self.registry.submit(entry)
 
     def park_if_idle(self) -> None:
         """Give the run up if it only waits; called when it has been idle for long enough."""
@@ -153,6 +198,8 @@ class Actor:
         return bool(open_tasks(self.state))
 
     def _extra(self, kind: str) -> dict[str, Any]:
+        if kind == "run_resumed":
+            return {"resumed_by": self.resumed_by}
         if kind != "run_started":
             return {}
         return {
@@ -176,7 +223,10 @@ class DecisionEntry(Entry):
         "generation",
         "is_behind",
         "is_lost",
+        "is_over_budget",
+        "is_parked",
         "offers",
+        "offspring",
         "park",
         "rejected",
         "state",
@@ -197,10 +247,14 @@ class DecisionEntry(Entry):
         self.offers = offers
         self.state = state
         self.changeset = changeset
+        self.offspring: Offspring | None = None
+        """What becomes of child runs; made before the entry is submitted."""
         self.park = park
+        self.is_parked = False
         self.applied_fact_seq = actor.applied_fact_seq
         self.is_lost = False
         self.is_behind = False
+        self.is_over_budget = False
         self.rejected: list[tuple[Offer, Verdict]] = []
 
     def want(self, wants: Wants) -> None:
@@ -210,12 +264,16 @@ class DecisionEntry(Entry):
                 wants.tasks.add(offer.report.fact.task_id)
             elif offer.timer_id is not None:
                 wants.timers.add(offer.timer_id)
+            elif offer.notice is not None:
+                wants.runs.add(offer.notice.child_run_id)
+        if self.offspring is not None:
+            self.offspring.want(wants)
         # Heartbeats lock tasks too: what will be changed is locked in the common order.
         wants.tasks |= self.changeset.cancelled_tasks.keys()
         wants.tasks |= self.changeset.abandoned_tasks.keys()
 
     def apply(self, batch: Batch) -> None:
-        self.is_lost = self.is_behind = False
+        self.is_lost = self.is_behind = self.is_over_budget = self.is_parked = False
         self.rejected.clear()
         run = batch.locked.runs.get(self.run_id)
         if (
@@ -234,19 +292,31 @@ class DecisionEntry(Entry):
         self._check_offers(batch)
         if self.rejected:
             return
+        events = len(self.changeset.events)
+        if events and run.last_seq + events > EVENTS_MAX and self.changeset.ended is None:
+            self.is_over_budget = True
+            return
         run.fact_seq += len(self.offers) - len(stored)
         run.applied_fact_seq = self.applied_fact_seq = run.fact_seq
         if stored:
             batch.writes.applied_facts.append({"run_id": run.id, "upto": run.fact_seq})
         self._end_offers(batch)
+        self.write_to(batch, run)
+
+    def write_to(self, batch: Batch, run: LockedRun) -> None:
+        """Write what was decided, the fence having held."""
         self.changeset.write_to(batch, run)
+        offspring = self.offspring
+        if offspring is not None:
+            offspring.write_to(batch, run, is_draining=self.actor.registry.is_draining)
         if self.changeset.ended is not None:
             # The core knows nothing of a run's own start: one cancelled before has it still.
             unstarted = [t for t in self.actor.timers if t.endswith(":start")]
             batch.writes.cleared_timers += unstarted
             run.changes.update(lease="drop", ready="never")
             run.owner_token = None
-        elif self.park:
+        elif self.park and not (offspring is not None and offspring.unheard):
+            self.is_parked = True
             run.changes.update(lease="drop", ready="timers")
             run.owner_token = None
 
@@ -258,6 +328,11 @@ class DecisionEntry(Entry):
                 verdict = judge_report(batch.locked.tasks.get(task_id), offer.report)
                 if verdict is ACCEPTED and task_id in seen:
                     verdict = judge_second(seen[task_id], offer.report)
+                if verdict is ACCEPTED:
+                    failure = misfit(batch.locked.tasks[task_id].kind, offer.fact)
+                    if failure is not None:
+                        offer.fact = failure
+                        verdict = MISFIT
                 seen.setdefault(task_id, offer.report)
                 if verdict is not ACCEPTED:
                     self.rejected.append((offer, verdict))
@@ -267,6 +342,10 @@ class DecisionEntry(Entry):
                     self.rejected.append((offer, TIMER_GONE))
                 elif not is_due:
                     self.rejected.append((offer, TIMER_NOT_DUE))
+            elif offer.notice is not None:
+                child = batch.locked.runs.get(offer.notice.child_run_id)
+                if not offer.notice.holds(child):
+                    self.rejected.append((offer, NOTICE_OUTDATED))
 
     def _end_offers(self, batch: Batch) -> None:
         for offer in self.offers:
@@ -283,18 +362,25 @@ class DecisionEntry(Entry):
                 )
             elif offer.timer_id is not None:
                 batch.writes.cleared_timers.append(offer.timer_id)
+            elif offer.notice is not None:
+                offer.notice.mark_told(batch.locked.runs[offer.notice.child_run_id])
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it rests on something that is not so; valid after `apply`."""
+        return self.is_lost or self.is_behind or self.is_over_budget or bool(self.rejected)
 
     def committed(self, batch: Batch) -> None:
         registry = self.actor.registry
-        if self.is_lost or self.is_behind or self.rejected:
-            registry.unassign(self.changeset)
+        if self.is_refused:
+            registry.unassign(self)
             registry.refused(self)
         else:
-            registry.decided(self, batch.locked.now)
+            registry.decided(self, batch)
 
     def failed(self, error: Exception) -> None:
         registry = self.actor.registry
-        registry.unassign(self.changeset)
+        registry.unassign(self)
         registry.abandon(self.actor, self.offers, error)
 
 
@@ -305,5 +391,9 @@ def timer_offer(timer_id: str) -> Offer:
 
 def report_offer(report: TaskReport, acknowledge: Acknowledge | None) -> Offer:
     """What a worker's report offers."""
-    assert isinstance(report.fact, Reported)
     return Offer(report.fact, report=report, acknowledge=acknowledge)
+
+
+def notice_offer(notice: Notice) -> Offer:
+    """What the word of a child offers."""
+    return Offer(notice.fact, notice=notice)

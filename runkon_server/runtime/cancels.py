@@ -15,14 +15,26 @@ if TYPE_CHECKING:
 
     from runkon_server.runtime.commands import CancelRun
     from runkon_server.runtime.entries import Batch, FactRecorded
-    from runkon_server.store.locking import NewRequest, Wants
+    from runkon_server.store.locking import LockedRun, NewRequest, Wants
+
+
+def ask_to_stop(
+    batch: Batch, run: LockedRun, *, reason: str, force: bool, requested_by: str
+) -> FactRecorded | None:
+    """Record that a run is to stop, unless it is over or has been asked before.
+
+    Only `force` is worth recording a second time.
+    """
+    if run.is_terminal or (run.status == "cancelling" and not force):
+        return None
+    run.status = "cancelling"
+    told = {"reason": reason, "force": force, "requested_by": requested_by}
+    batch.append_event(run, "run_cancel_requested", to_json(told))
+    return batch.record_fact(run, CancelAsked(reason=reason, force=force))
 
 
 class CancelEntry(CallEntry[RunCancelled]):
-    """Asks a run to stop.
-
-    A run that is cancelled or cancelling answers OK; only `force` is worth recording a second time.
-    """
+    """Asks a run to stop. A run that is cancelled or cancelling answers OK."""
 
     __slots__ = ("_command", "_recorded", "_then")
 
@@ -56,17 +68,9 @@ class CancelEntry(CallEntry[RunCancelled]):
             self.refusal = errors.RunStateError(run.id, status=run.status, wish="cancelled")
             return
         self.answer = RunCancelled(run_id=run.id)
-        if run.status == "cancelled" or (run.status == "cancelling" and not command.force):
-            return
-        run.status = "cancelling"
-        told = {
-            "reason": command.reason,
-            "force": command.force,
-            "requested_by": command.principal,
-        }
-        batch.append_event(run, "run_cancel_requested", to_json(told))
-        fact = CancelAsked(reason=command.reason, force=command.force)
-        self._recorded = batch.record_fact(run, fact)
+        self._recorded = ask_to_stop(
+            batch, run, reason=command.reason, force=command.force, requested_by=command.principal
+        )
 
     def committed(self, batch: Batch) -> None:
         if self._recorded is not None:

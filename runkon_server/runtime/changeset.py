@@ -5,7 +5,7 @@ Built outside the lock (JSON is encoded here); `write_to` only appends to the ba
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from runkon_server.core import decision as core
@@ -16,10 +16,18 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from runkon_server.runtime.entries import Batch
+    from runkon_server.runtime.programs import Program
     from runkon_server.store.locking import LockedRun
 
 HOT_COLUMNS: Final = ("phase", "body_outcome", "force", "iteration")
-DETAIL_COLUMNS: Final = ("cancel_reason", "body_error", "error", "result_summary", "metrics")
+DETAIL_COLUMNS: Final = (
+    "cancel_reason",
+    "body_error",
+    "error",
+    "result_summary",
+    "metrics",
+    "resume_mode",
+)
 OPEN_STATUSES: Final = frozenset({"running", "waiting"})
 
 
@@ -37,11 +45,15 @@ class NewTask:
 class Changeset:
     """What a commit does to one run."""
 
+    program: Program
     namespace: str
     workflow_name: str
     priority: int
+    is_child: bool
+    """Whether some parent has to be told of the run's end and of its gates."""
     run: dict[str, Any] = field(default_factory=dict)
     steps: list[core.StepWrite] = field(default_factory=list)
+    items: list[core.ItemWrite] = field(default_factory=list)
     events: list[tuple[str, str]] = field(default_factory=list)
     tasks: dict[str, NewTask] = field(default_factory=dict)
     cancelled_tasks: dict[str, str] = field(default_factory=dict)
@@ -51,6 +63,9 @@ class Changeset:
     cleared_timers: list[str] = field(default_factory=list)
     gates: list[core.OpenGate] = field(default_factory=list)
     closed_gates: list[str] = field(default_factory=list)
+    child_starts: list[core.StartChild] = field(default_factory=list)
+    child_resumes: list[core.ResumeChild] = field(default_factory=list)
+    child_cancels: list[core.CancelChild] = field(default_factory=list)
     ended: str | None = None
     """The terminal status."""
 
@@ -68,6 +83,8 @@ class Changeset:
         """
         self.run.update(decision.run)
         self.steps.extend(decision.steps)
+        if decision.items:
+            self.items.extend(decision.items)
         for event in decision.events:
             payload = event.payload
             step = payload.get("step")
@@ -81,10 +98,20 @@ class Changeset:
         for order in decision.orders:
             self._add_order(order)
 
+    @property
+    def has_children(self) -> bool:
+        """Whether child runs have to be looked after before the commit."""
+        return bool(self.child_starts or self.child_resumes or self.child_cancels)
+
+    @property
+    def concerns_parent(self) -> bool:
+        """Whether the run's parent has to be told of it."""
+        return self.is_child and (self.ended is not None or "blocked_on" in self.run)
+
     def _add_order(self, order: core.Order) -> None:
         match order:
             case core.Dispatch():
-                payload = task_payload(order, self.workflow_name)
+                payload = task_payload(order, self.workflow_name, self.program.content_hash)
                 self.tasks[order.task_id] = NewTask(order, payload)
             case core.CancelTask():
                 self.cancelled_tasks[order.task_id] = order.reason
@@ -99,6 +126,12 @@ class Changeset:
                 self.gates.append(order)
             case core.CloseGate():
                 self.closed_gates.append(order.gate_id)
+            case core.StartChild():
+                self.child_starts.append(order)
+            case core.ResumeChild():
+                self.child_resumes.append(order)
+            case core.CancelChild():
+                self.child_cancels.append(order)
             case core.RunEnded():
                 self.ended = order.status
 
@@ -115,11 +148,17 @@ class Changeset:
         if "blocked_on" in self.run:
             changes["set_blocked"] = True
             changes["blocked_on"] = self.run["blocked_on"]
+        if self.concerns_parent:
+            changes["parent_notified"] = run.parent_notified = False
         details: dict[str, Any] = {n: self.run[n] for n in DETAIL_COLUMNS if n in self.run}
+        if changes.get("reopens"):
+            details["reopens"] = True
         if details:
             writes.details.append({"run_id": run.id, **details})
         for step in self.steps:
             writes.add_step(step)
+        for item in self.items:
+            writes.add_item(item)
         for kind, payload in self.events:
             batch.append_event(run, kind, payload)
         self._write_tasks(batch, run)
@@ -134,6 +173,7 @@ class Changeset:
                 "id": order.task_id,
                 "namespace": self.namespace,
                 "step_id": order.step_id,
+                "kind": order.kind,
                 "action": order.action,
                 "priority": self.priority,
                 "payload": task.payload,
@@ -181,13 +221,15 @@ class Changeset:
                     "exclude_starter": gate.exclude_starter,
                     "on_timeout": gate.on_timeout,
                     "timeout_s": gate.timeout_s,
+                    "min_approvals": gate.min_approvals,
+                    "approval_mode": gate.approval_mode,
                 }
             )
         for gate_id in self.closed_gates:
             writes.gate_ends.append({"run_id": run.id, "id": gate_id, "state": "cancelled"})
 
 
-def task_payload(order: core.Dispatch, workflow_name: str) -> str:
+def task_payload(order: core.Dispatch, workflow_name: str, content_hash: str) -> str:
     """What a worker needs beyond the task's own columns, as JSON; unset fields are left out."""
     payload: dict[str, Any] = {
         "workflow_name": workflow_name,
@@ -207,8 +249,14 @@ def task_payload(order: core.Dispatch, workflow_name: str) -> str:
         "max_turns",
         "plugin_dirs",
         "dry_run",
+        "output_schema",
+        "snippets",
     ):
         value = getattr(order, name)
         if value is not None and value != () and value is not False and value != 0:
             payload[name] = value
+    if order.output_schema is not None or order.snippets:
+        payload["content_hash"] = content_hash
+    if order.work is not None:
+        payload["work"] = asdict(order.work)
     return to_json(payload)

@@ -7,7 +7,7 @@ same id with another digest.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -40,6 +40,9 @@ class PinnedDefinition:
     definition: Definition
     version: int | None = None
     """None: started from an inline source."""
+    output_schemas: Mapping[str, str] = field(default_factory=dict)
+    """Texts by name, as are the snippets; both as they were given with the source."""
+    snippets: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

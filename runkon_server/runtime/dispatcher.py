@@ -1,32 +1,35 @@
 """Tasks to workers: at once to a connected one with credit, else through the queue in the table.
 
 Two ways in, one rule of order: as long as an action has a backlog in the queue, new tasks of it
-queue up behind instead of overtaking on the fast path.
+queue up behind instead of overtaking on the fast path. Other kinds of tasks go the same ways; what
+an action is to them is a script, an item provider or a type of gates.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections import defaultdict
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 
 import structlog
 
-from runkon_server.runtime.commands import TaskLease
-from runkon_server.runtime.sessions import WorkerSession
+from runkon_server import errors
+from runkon_server.runtime.leases import claimed_lease, content_hash_of, ordered_lease
+from runkon_server.runtime.providers import PROVIDED
+from runkon_server.runtime.sessions import ANY_SCRIPT, EVERYWHERE, WorkerSession
 from runkon_server.store import claims
 from runkon_server.store.database import is_passing
 from runkon_server.store.locking import run_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from runkon_server.core.decision import TaskKind
     from runkon_server.runtime.ambient import Ambient
     from runkon_server.runtime.changeset import Changeset, NewTask
     from runkon_server.runtime.commands import (
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
         TaskReport,
         WorkerHello,
     )
+    from runkon_server.runtime.programs import Program
     from runkon_server.runtime.settings import EngineConfig
     from runkon_server.runtime.stats import EngineStats
     from runkon_server.store.claims import ClaimedTask
@@ -45,6 +49,9 @@ KeyT = TypeVar("KeyT")
 BeatFuture: TypeAlias = "asyncio.Future[tuple[bool, str | None]]"
 """For a heartbeat that came as a call: (still counts, reason to stop)."""
 
+Need: TypeAlias = "tuple[str, TaskKind, str]"
+"""What a task asks for: namespace, kind, name."""
+
 CLAIM_MAX = 64
 
 
@@ -53,7 +60,8 @@ class Dispatcher:
 
     The engine connects its other parts before it starts: `report` takes a report on to the
     registry, `progress` a task's progress to its run's events, `unreached` hears that a task was
-    told to stop that no session here has, `may_push` says whether this replica's leases are good.
+    told to stop that no session here has, `may_push` says whether this replica's leases are good,
+    `program` gives a definition by namespace and content hash.
     """
 
     def __init__(
@@ -68,10 +76,10 @@ class Dispatcher:
         self._reads = reads
         self._stats = stats
         self._sessions: set[WorkerSession] = set()
-        self._named: defaultdict[tuple[str, str], list[WorkerSession]] = defaultdict(list)
+        self._named: defaultdict[Need, list[WorkerSession]] = defaultdict(list)
         self._fallbacks: defaultdict[str, list[WorkerSession]] = defaultdict(list)
         self._holders: dict[str, WorkerSession] = {}
-        self._backlog: set[tuple[str, str]] = set()
+        self._backlog: set[Need] = set()
         self._beats: list[tuple[WorkerSession | BeatFuture, TaskHeartbeat, str]] = []
         self._unseen: list[tuple[str, str, str]] = []
         """Leases (run id, task id, token) that never left for a worker."""
@@ -82,6 +90,7 @@ class Dispatcher:
         self.progress: Callable[[str, TaskHeartbeat], None] = _not_wired
         self.unreached: Callable[[], None] = _not_wired
         self.may_push: Callable[[], bool] = lambda: True
+        self.program: Callable[[str, str], Awaitable[Program]] = _not_wired
 
     # -- sessions --------------------------------------------------------------------------------
 
@@ -89,8 +98,8 @@ class Dispatcher:
         """Add a worker; it gets nothing before it gives credit."""
         session = WorkerSession(self, hello, notify)
         self._sessions.add(session)
-        for action in session.actions:
-            self._named[(session.namespace, action)].append(session)
+        for need in _needs_met(session):
+            self._named[need].append(session)
         if session.is_fallback:
             self._fallbacks[session.namespace].append(session)
         self._stats.workers_connected = len(self._sessions)
@@ -101,8 +110,8 @@ class Dispatcher:
         if session not in self._sessions:
             return
         self._sessions.discard(session)
-        for action in session.actions:
-            _drop(self._named, (session.namespace, action), session)
+        for need in _needs_met(session):
+            _drop(self._named, need, session)
         if session.is_fallback:
             _drop(self._fallbacks, session.namespace, session)
         for task_id in session.tasks:
@@ -119,7 +128,7 @@ class Dispatcher:
 
     def credit_added(self, session: WorkerSession) -> None:
         """A worker can take more: look into the queue if something may be there."""
-        namespaces = {namespace for namespace, _ in self._backlog}
+        namespaces = {namespace for namespace, _, _ in self._backlog}
         if session.may_find_more or session.namespace in namespaces:
             self._claim_wanted.set()
 
@@ -129,16 +138,17 @@ class Dispatcher:
 
     # -- the fast path ---------------------------------------------------------------------------
 
-    def reserve(self, namespace: str, action: str) -> WorkerSession | None:
+    def reserve(self, namespace: str, kind: TaskKind, name: str) -> WorkerSession | None:
         """A worker with credit for a task that is about to be committed; one credit is taken.
 
-        Named workers go before fallbacks; among equals they take turns.
+        Named workers go before fallbacks, which take actions only; among equals they take turns.
         """
-        if (namespace, action) in self._backlog:
+        need = _need(namespace, kind, name)
+        if need in self._backlog:
             return None
-        named = self._named.get((namespace, action))
+        named = self._named.get(need)
         session = _next_with_credit(named) if named else None
-        if session is None and not named:
+        if session is None and not named and kind == "action":
             fallbacks = self._fallbacks.get(namespace)
             session = _next_with_credit(fallbacks) if fallbacks else None
         if session is not None:
@@ -154,7 +164,7 @@ class Dispatcher:
         """After the commit: send new tasks, pass on cancellations."""
         for task in changeset.tasks.values():
             if task.session is None:
-                self.queued(changeset.namespace, task.order.action)
+                self.queued(changeset.namespace, task.order.kind, task.order.action)
             elif task.order.task_id in changeset.abandoned_tasks:
                 self.release(task.session)
             elif not task.session.is_open or not self.may_push():
@@ -177,9 +187,9 @@ class Dispatcher:
         session.cancel(task_id, session.tasks[task_id], reason)
         return True
 
-    def queued(self, namespace: str, action: str) -> None:
+    def queued(self, namespace: str, kind: TaskKind, name: str) -> None:
         """A task waits in the table for a worker."""
-        self._backlog.add((namespace, action))
+        self._backlog.add(_need(namespace, kind, name))
         self._claim_wanted.set()
 
     def look(self) -> None:
@@ -206,41 +216,11 @@ class Dispatcher:
         self.look()
 
     def _push(self, changeset: Changeset, task: NewTask, generation: int, now: datetime) -> None:
-        order = task.order
-        assert task.token is not None
         session: WorkerSession = task.session
-        self._holders[order.task_id] = session
+        self._holders[task.order.task_id] = session
         self._stats.tasks_dispatched += 1
         session.push(
-            TaskLease(
-                task_id=order.task_id,
-                token=task.token,
-                namespace=changeset.namespace,
-                run_id=run_of(order.task_id),
-                workflow_name=changeset.workflow_name,
-                step_id=order.step_id,
-                step_name=order.step_name,
-                action=order.action,
-                iteration=order.iteration,
-                iterations=order.iterations,
-                attempt=order.attempt,
-                delivery=0,
-                retries_remaining=order.retries_remaining,
-                idempotency_key=order.idempotency_key,
-                fence=f"{generation}.0",
-                inputs=dict(order.inputs),
-                prior_contexts=order.prior_contexts,
-                retry_error=order.retry_error,
-                gate_feedback=order.gate_feedback,
-                identity=order.identity,
-                max_turns=order.max_turns,
-                plugin_dirs=order.plugin_dirs,
-                lease=self._lease,
-                deadline_at=(
-                    None if order.timeout_s is None else now + timedelta(seconds=order.timeout_s)
-                ),
-                dry_run=order.dry_run,
-            )
+            ordered_lease(changeset, task, generation=generation, now=now, lease=self._lease)
         )
 
     # -- the queue -------------------------------------------------------------------------------
@@ -263,80 +243,89 @@ class Dispatcher:
                 await self._ambient.sleep(self._config.poll_s)
 
     async def _claim(self, session: WorkerSession) -> None:
+        kinds = [kind for kind in session.offers if session.serves(kind)]
+        session.may_find_more = False
+        for kind in kinds:
+            await self._claim_kind(session, kind)
+
+    async def _claim_kind(self, session: WorkerSession, kind: TaskKind) -> None:
         limit = min(session.credit, CLAIM_MAX)
         if limit <= 0:  # it was given something, or closed, while others were looked after
+            session.may_find_more = True
             return
         session.credit -= limit
         claimed: list[ClaimedTask] = []
         try:
-            async with self._reads.connect() as conn:
-                claimed = await claims.claim_tasks(
-                    conn,
-                    namespace=session.namespace,
-                    worker_id=session.worker_id,
-                    actions=sorted(session.actions),
-                    fallback=session.is_fallback,
-                    named=[a for n, a in self._named if n == session.namespace],
-                    limit=limit,
-                    ttl_s=self._config.task_lease_s,
-                )
+            claimed = await self._take(session, kind, limit)
         finally:
             if session.is_open:
                 session.credit += limit - len(claimed)
-        for task in claimed:
+        await self._hand_out(session, claimed)
+        if len(claimed) < limit:
+            self._served(session, kind)
+        else:
+            session.may_find_more = True
+            if session.credit > 0:
+                self._claim_wanted.set()
+
+    async def _take(self, session: WorkerSession, kind: TaskKind, limit: int) -> list[ClaimedTask]:
+        names, ttl_s = sorted(session.offers[kind]), self._config.task_lease_s
+        async with self._reads.connect() as conn:
+            if session.namespace == EVERYWHERE:
+                return await claims.claim_items(
+                    conn, worker_id=session.worker_id, names=names, limit=limit, ttl_s=ttl_s
+                )
+            return await claims.claim_tasks(
+                conn,
+                kind,
+                namespace=session.namespace,
+                worker_id=session.worker_id,
+                names=names,
+                fallback=session.is_fallback,
+                named=[
+                    name
+                    for namespace, named_kind, name in self._named
+                    if namespace == session.namespace and named_kind == kind
+                ],
+                limit=limit,
+                ttl_s=ttl_s,
+            )
+
+    async def _hand_out(self, session: WorkerSession, claimed: Sequence[ClaimedTask]) -> None:
+        for number, task in enumerate(claimed):
+            try:
+                program = await self._program_of(task)
+            except Exception:
+                for unseen in claimed[number:]:
+                    self._give_back(unseen.id, unseen.token)
+                    self.release(session)
+                raise
             if not session.is_open:
                 self._give_back(task.id, task.token)
                 continue
             self._holders[task.id] = session
             self._stats.tasks_dispatched += 1
-            session.push(self._lease_of(task))
-        session.may_find_more = len(claimed) == limit
-        if len(claimed) < limit:
-            self._served(session)
-        elif session.credit > 0:
-            self._claim_wanted.set()
+            session.push(claimed_lease(task, program, self._lease))
 
-    def _served(self, session: WorkerSession) -> None:
+    async def _program_of(self, task: ClaimedTask) -> Program | None:
+        content_hash = content_hash_of(task)
+        if content_hash is None:
+            return None
+        try:
+            return await self.program(task.namespace, content_hash)
+        except errors.WorkflowNotFoundError:
+            return None
+
+    def _served(self, session: WorkerSession, kind: TaskKind) -> None:
         """The queue held less than was asked for: nothing of what this worker serves is left."""
+        met = set(_needs_met(session))
+        is_fallback = session.is_fallback and kind == "action"
         self._backlog = {
-            (namespace, action)
-            for namespace, action in self._backlog
-            if namespace != session.namespace
-            or not (
-                action in session.actions
-                or (session.is_fallback and (namespace, action) not in self._named)
-            )
+            need
+            for need in self._backlog
+            if need[:2] != (session.namespace, kind)
+            or not (need in met or (is_fallback and need not in self._named))
         }
-
-    def _lease_of(self, task: ClaimedTask) -> TaskLease:
-        payload: dict[str, Any] = json.loads(task.payload)
-        return TaskLease(
-            task_id=task.id,
-            token=task.token,
-            namespace=task.namespace,
-            run_id=task.run_id,
-            workflow_name=payload["workflow_name"],
-            step_id=task.step_id,
-            step_name=payload["step_name"],
-            action=task.action,
-            iteration=payload.get("iteration", 0),
-            iterations=tuple(payload.get("iterations", ())),
-            attempt=payload.get("attempt", 0),
-            delivery=task.delivery,
-            retries_remaining=payload.get("retries_remaining", 0),
-            idempotency_key=payload["key"],
-            fence=f"{task.generation}.{task.delivery}",
-            inputs=payload["inputs"],
-            prior_contexts=payload.get("prior_contexts"),
-            retry_error=payload.get("retry_error"),
-            gate_feedback=payload.get("gate_feedback"),
-            identity=payload.get("identity"),
-            max_turns=payload.get("max_turns"),
-            plugin_dirs=tuple(payload.get("plugin_dirs", ())),
-            lease=self._lease,
-            deadline_at=task.deadline_at,
-            dry_run=payload.get("dry_run", False),
-        )
 
     # -- heartbeats ------------------------------------------------------------------------------
 
@@ -389,6 +378,21 @@ class Dispatcher:
                 sender.cancel(beat.task_id, beat.token, reason)
 
 
+def _need(namespace: str, kind: TaskKind, name: str) -> Need:
+    """What a task asks for, by the name that sessions are found under."""
+    if kind in {"action", "gate"}:
+        return (namespace, kind, name)
+    if kind == "script":
+        return (namespace, kind, ANY_SCRIPT)
+    return (EVERYWHERE if name in PROVIDED else namespace, kind, name)
+
+
+def _needs_met(session: WorkerSession) -> list[Need]:
+    return [
+        (session.namespace, kind, name) for kind, names in session.offers.items() for name in names
+    ]
+
+
 def _next_with_credit(sessions: list[WorkerSession]) -> WorkerSession | None:
     """The first session with credit; it moves to the end of the line."""
     for index, session in enumerate(sessions):
@@ -404,5 +408,5 @@ def _drop(table: defaultdict[KeyT, list[WorkerSession]], key: KeyT, session: Wor
         del table[key]
 
 
-def _not_wired(*_: object) -> None:
+def _not_wired(*_: object) -> NoReturn:
     raise AssertionError("the engine connects this before it starts")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -28,7 +29,10 @@ from runkon_server.runtime.gates import GateVoteEntry
 from runkon_server.runtime.lessor import Lessor
 from runkon_server.runtime.listener import EVERYTHING, Listener
 from runkon_server.runtime.progress import ProgressFilter
+from runkon_server.runtime.providers import ItemProviders
+from runkon_server.runtime.pull_requests import PullRequestEntry
 from runkon_server.runtime.registry import Registry
+from runkon_server.runtime.resuming import Resumer
 from runkon_server.runtime.scanner import Scanner
 from runkon_server.runtime.settings import EngineConfig
 from runkon_server.runtime.starting import StartEntry
@@ -48,8 +52,12 @@ if TYPE_CHECKING:
     from runkon_server.runtime.commands import (
         EventRecord,
         GateResolved,
+        PullRequestReported,
+        ReportPullRequest,
         ResolveGate,
+        ResumeRun,
         RunCancelled,
+        RunResumed,
         RunStarted,
         StartRun,
         TaskHeartbeat,
@@ -136,6 +144,7 @@ class Engine:
         self._dispatcher.progress = ProgressFilter(ambient, self._registry.submit).take
         self._dispatcher.unreached = self._scanner.look_for_tasks
         self._dispatcher.may_push = lambda: self._lessor.is_good
+        self._dispatcher.program = partial(self._registry.programs.load, self.reads)
         self._lessor.start()
         self._lanes = [self._spawn(self._committer.run_lane()) for _ in range(config.lanes)]
         self._tasks = [
@@ -146,7 +155,9 @@ class Engine:
                 self._scanner.run_tasks(),
                 self._scanner.run_idle(),
                 self._scanner.run_facts(),
+                self._scanner.run_children(),
                 self._scanner.run_partitions(),
+                self._registry.notifier.run(),
                 self._dispatcher.run_claims(),
                 self._dispatcher.run_heartbeats(),
             )
@@ -176,17 +187,20 @@ class Engine:
             )
             self._builtin.append(worker)
             worker.start()
+        self._providers = ItemProviders(self._dispatcher, self.reads)
+        self._providers.start()
 
     async def stop(self, grace_s: float = 1.0) -> None:
         """Drain: end streams, commit what is queued, hand every run to the other replicas."""
         if not self.is_started or self.is_draining:
             return
-        self.is_draining = self._scanner.is_draining = True
+        self.is_draining = self._scanner.is_draining = self._registry.is_draining = True
         self._dispatcher.drain()
         for listener in list(self._drain_listeners):
             listener()
         for worker in self._builtin:
             worker.stop()
+        self._providers.stop()
         self._committer.close()
         _, late = await asyncio.wait(self._lanes, timeout=grace_s)
         self._registry.stop()
@@ -354,24 +368,58 @@ class Engine:
             GateClosedError, GateSelectionInvalidError, GateStarterExcludedError
         """
         self._require_ready()
-        gate_id = command.gate_id
-        if gate_id is None:
-            async with self.reads.connect() as conn:
-                gate_id = await find_gate(
-                    conn,
-                    namespace=command.namespace,
-                    run_id=command.run_id,
-                    key=command.key,
-                    gate_name=command.gate_name or "",
-                )
+        gate_id = await self._gate_of(command)
         run_id = run_of(gate_id)
         request = self._request(command, "ResolveGate", {"run_id": run_id, "gate_id": gate_id})
         entry = GateVoteEntry(run_id, gate_id, command, request, self._registry.recorded)
         self._committer.submit(entry)
         return await entry.future
 
+    async def _gate_of(self, command: ResolveGate | ReportPullRequest) -> str:
+        """The gate that a command names by its id, or by its run and name."""
+        if command.gate_id is not None:
+            return command.gate_id
+        async with self.reads.connect() as conn:
+            return await find_gate(
+                conn,
+                namespace=command.namespace,
+                run_id=command.run_id,
+                key=command.key,
+                gate_name=command.gate_name or "",
+            )
+
+    async def report_pull_request(self, command: ReportPullRequest) -> PullRequestReported:
+        """Tell a gate how its pull request stands.
+
+        Raises:
+            GateNotFoundError, RunNotFoundError, GateTypeMismatchError, GateAlreadyResolvedError,
+            GateTimedOutError, GateClosedError
+        """
+        self._require_ready()
+        gate_id = await self._gate_of(command)
+        run_id = run_of(gate_id)
+        response = {"run_id": run_id, "gate_id": gate_id}
+        request = self._request(command, "ReportPullRequest", response)
+        entry = PullRequestEntry(run_id, gate_id, command, request, self._registry.recorded)
+        self._committer.submit(entry)
+        return await entry.future
+
+    async def resume_run(self, command: ResumeRun) -> RunResumed:
+        """Take a finished run up again, in a new epoch.
+
+        Raises:
+            RunNotFoundError, StepNotFoundError, RunStateError, ResumeRefusedError,
+            RunKeyInUseError, RequestIdReusedError, ConflictError
+        """
+        self._require_ready()
+        request = self._request(command, "ResumeRun", {"run_id": command.run_id})
+        return await Resumer(self._registry, self.reads).resume(command, request)
+
     def _request(
-        self, command: StartRun | CancelRun | ResolveGate, method: str, response: dict[str, Any]
+        self,
+        command: StartRun | CancelRun | ResolveGate | ResumeRun | ReportPullRequest,
+        method: str,
+        response: dict[str, Any],
     ) -> NewRequest | None:
         if command.request_id is None:
             return None

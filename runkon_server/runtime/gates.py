@@ -5,10 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runkon_server import errors
-from runkon_server.core.facts import GateDecided, GateDecision
+from runkon_server.core.facts import GateDecision
 from runkon_server.core.gates import Vote, tally
 from runkon_server.runtime.commands import GateResolved
 from runkon_server.runtime.entries import CallEntry, Entry, find_run
+from runkon_server.runtime.settling import (
+    Resolution,
+    last_words,
+    require_open,
+    settle,
+    wrong_selections,
+)
 from runkon_server.store.locking import LockedVote
 from runkon_server.store.writing import to_json
 
@@ -67,7 +74,7 @@ class GateVoteEntry(CallEntry[GateResolved]):
     def _vote(self, batch: Batch, run: LockedRun, gate: LockedGate) -> None:
         command = self._command
         decision = "approve" if command.approve else "reject"
-        wrong = [s for s in command.selections if s not in {k for k, _ in gate.options or ()}]
+        wrong = wrong_selections(gate, command.selections)
         if wrong:
             raise errors.GateSelectionInvalidError(wrong, [key for key, _ in gate.options or ()])
         mine = next((v for v in gate.votes if v.principal == command.principal), None)
@@ -75,11 +82,7 @@ class GateVoteEntry(CallEntry[GateResolved]):
             return
         if gate.exclude_starter and command.principal == run.started_by:
             raise errors.GateStarterExcludedError(gate.id, principal=command.principal)
-        _require_pending(gate)
-        if run.is_terminal or run.status == "cancelling":
-            raise errors.GateClosedError(gate.id)
-        if gate.is_due:
-            raise errors.GateTimedOutError(gate.id)
+        require_open(run, gate)
         if mine is not None:
             raise errors.GateAlreadyResolvedError(
                 gate.id, decision=f"{mine.decision} voted", resolved_by=mine.principal
@@ -108,7 +111,19 @@ class GateVoteEntry(CallEntry[GateResolved]):
             ],
         )
         if verdict is not None:
-            self._recorded = _settle(batch, run, gate, verdict, command)
+            feedback, selections = last_words(gate)
+            self._recorded = settle(
+                batch,
+                run,
+                gate,
+                Resolution(
+                    decision=verdict,
+                    resolved_by=command.principal,
+                    on_behalf_of=command.on_behalf_of,
+                    feedback=feedback,
+                    selections=selections,
+                ),
+            )
 
     def committed(self, batch: Batch) -> None:
         if self._recorded is not None:
@@ -152,7 +167,11 @@ class GateTimeoutEntry(Entry):
         if run is None or run.is_terminal or gate is None or gate.state != "pending":
             return
         if gate.is_due:
-            self._recorded = _settle(batch, run, gate, GateDecision.TIMED_OUT, None)
+            feedback, selections = last_words(gate)
+            found = Resolution(
+                decision=GateDecision.TIMED_OUT, feedback=feedback, selections=selections
+            )
+            self._recorded = settle(batch, run, gate, found)
             # The core takes a timer that fired for gone; left there, it would wake the run again.
             batch.writes.cleared_timers.append(self._timer_id)
         else:
@@ -171,72 +190,3 @@ def _same(vote: LockedVote, command: ResolveGate, decision: str) -> bool:
         and vote.feedback == command.feedback
         and (vote.selections or []) == list(command.selections)
     )
-
-
-def _require_pending(gate: LockedGate) -> None:
-    match gate.state:
-        case "pending":
-            return
-        case "timed_out":
-            raise errors.GateTimedOutError(gate.id)
-        case "cancelled":
-            raise errors.GateClosedError(gate.id)
-        case _:
-            raise errors.GateAlreadyResolvedError(
-                gate.id, decision=gate.state, resolved_by=gate.resolved_by or "the server"
-            )
-
-
-def _settle(
-    batch: Batch,
-    run: LockedRun,
-    gate: LockedGate,
-    verdict: GateDecision,
-    command: ResolveGate | None,
-) -> FactRecorded:
-    """Write the decision to the gate's row, tell it, and record the fact for the owner."""
-    feedback, selections = _last_words(gate)
-    gate.state = verdict.value
-    gate.resolved_by = command.principal if command else None
-    row: dict[str, Any] = {
-        "run_id": run.id,
-        "id": gate.id,
-        "state": verdict.value,
-        "resolved_by": gate.resolved_by,
-        "on_behalf_of": command.on_behalf_of if command else None,
-        "feedback": feedback,
-        "selections": selections,
-    }
-    batch.writes.gate_ends.append(row)
-    told = {
-        "id": gate.id,
-        "step_id": gate.step_id,
-        "name": gate.name,
-        "gate_type": gate.gate_type,
-        "iteration": gate.iteration,
-        "prompt": gate.prompt,
-        "options": [{"key": key, "label": label} for key, label in gate.options or ()],
-        "approvers": gate.approvers,
-        "exclude_starter": gate.exclude_starter,
-        **{key: value for key, value in row.items() if key != "run_id"},
-    }
-    batch.append_event(
-        run, "gate_resolved", to_json({"gate": {k: v for k, v in told.items() if v is not None}})
-    )
-    return batch.record_fact(
-        run,
-        GateDecided(
-            gate_id=gate.id,
-            decision=verdict,
-            feedback=feedback,
-            selections=tuple(selections or ()),
-            decided_by=gate.resolved_by,
-        ),
-    )
-
-
-def _last_words(gate: LockedGate) -> tuple[str | None, list[str] | None]:
-    """The newest feedback and the newest selections among the votes."""
-    feedback = next((v.feedback for v in reversed(gate.votes) if v.feedback is not None), None)
-    selections = next((v.selections for v in reversed(gate.votes) if v.selections), None)
-    return feedback, selections

@@ -3,90 +3,59 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from runkon_server import errors
-from runkon_server.core.engine import compile_plan, restore
+from runkon_server.core.engine import restore, resume, waits_only_for_gates
 from runkon_server.core.facts import Started
-from runkon_server.dsl import snapshot
-from runkon_server.runtime.actors import TIMER_NOT_DUE, Actor, Offer, report_offer, timer_offer
+from runkon_server.runtime.actors import (
+    MISFIT,
+    TIMER_NOT_DUE,
+    Actor,
+    Offer,
+    notice_offer,
+    report_offer,
+    timer_offer,
+)
+from runkon_server.runtime.children import prepare
 from runkon_server.runtime.commands import ACCEPTED
 from runkon_server.runtime.gates import GateTimeoutEntry
+from runkon_server.runtime.looks import LookEntry
+from runkon_server.runtime.notices import NoticeEntry, Notifier
+from runkon_server.runtime.programs import Programs
 from runkon_server.runtime.reports import ReportEntry, not_recorded
+from runkon_server.runtime.resuming import Resumption
 from runkon_server.store.database import is_passing
-from runkon_server.store.loading import load_facts, load_runs, load_snapshot
+from runkon_server.store.loading import load_facts, load_runs
 from runkon_server.store.locking import run_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Sequence
-    from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from runkon_server.core.plan import Plan
-    from runkon_server.dsl.ast import Definition
+    from runkon_server.core.engine import ResumeMode
     from runkon_server.runtime.actors import DecisionEntry
     from runkon_server.runtime.ambient import Ambient
     from runkon_server.runtime.changeset import Changeset
     from runkon_server.runtime.commands import Acknowledge, TaskReport
     from runkon_server.runtime.committer import Committer
     from runkon_server.runtime.dispatcher import Dispatcher
-    from runkon_server.runtime.entries import Entry, FactRecorded
+    from runkon_server.runtime.entries import Batch, Entry, FactRecorded
+    from runkon_server.runtime.notices import Notice
+    from runkon_server.runtime.programs import Program
     from runkon_server.runtime.settings import EngineConfig
     from runkon_server.runtime.stats import EngineStats
     from runkon_server.store.loading import LoadedRun
 
 log = structlog.get_logger(__name__)
 
-PLANS_MAX = 256
 TIMER_SLACK_S = 0.002
 """A timer fires this much late by our clock, so that it is rarely early by the database's."""
 REARM_S = 0.05
-
-
-class Plans:
-    """Compiled definitions by content hash, the least recently used dropped first."""
-
-    def __init__(self) -> None:
-        self._plans: OrderedDict[tuple[str, str], Plan] = OrderedDict()
-        self._stored: set[tuple[str, str]] = set()
-
-    def compile(self, namespace: str, content_hash: str, definition: Definition) -> Plan:
-        """The plan of a definition at hand."""
-        key = (namespace, content_hash)
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = compile_plan(definition)
-            self._plans[key] = plan
-            if len(self._plans) > PLANS_MAX:
-                dropped, _ = self._plans.popitem(last=False)
-                self._stored.discard(dropped)
-        self._plans.move_to_end(key)
-        return plan
-
-    def is_stored(self, namespace: str, content_hash: str) -> bool:
-        """Whether the definition is known to be in the database."""
-        return (namespace, content_hash) in self._stored
-
-    def mark_stored(self, namespace: str, content_hash: str) -> None:
-        """A commit with the definition is durable."""
-        if (namespace, content_hash) in self._plans:
-            self._stored.add((namespace, content_hash))
-
-    async def load(self, reads: AsyncEngine, namespace: str, content_hash: str) -> Plan:
-        """The plan of a pinned definition, read from the database when it is not known here."""
-        known = self._plans.get((namespace, content_hash))
-        if known is not None:
-            return known
-        async with reads.connect() as conn:
-            text = await load_snapshot(conn, namespace, content_hash)
-        if text is None:
-            raise errors.WorkflowNotFoundError(content_hash)
-        return self.compile(namespace, content_hash, snapshot.load(text))
 
 
 class Registry:
@@ -105,13 +74,14 @@ class Registry:
         self._ambient = ambient
         self._committer = committer
         self._dispatcher = dispatcher
-        self._reads = reads
-        self._stats = stats
+        self.reads = reads
+        self.stats = stats
         self._loop = asyncio.get_running_loop()
         self._loading: dict[str, list[Offer]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.actors: dict[str, Actor] = {}
-        self.plans = Plans()
+        self.programs = Programs()
+        self.notifier = Notifier(ambient, reads, self._deliver)
         self.is_draining = False
 
     # -- what actors need ------------------------------------------------------------------------
@@ -125,17 +95,63 @@ class Registry:
         for task in changeset.tasks.values():
             if task.order.task_id in changeset.abandoned_tasks:
                 continue
-            session = self._dispatcher.reserve(changeset.namespace, task.order.action)
+            session = self._dispatcher.reserve(
+                changeset.namespace, task.order.kind, task.order.action
+            )
             if session is not None:
                 task.session = session
                 task.token = self._ambient.token()
 
-    def unassign(self, changeset: Changeset) -> None:
+    def unassign(self, entry: DecisionEntry) -> None:
         """Return the credit of a decision that was not committed."""
-        for task in changeset.tasks.values():
+        for task in entry.changeset.tasks.values():
             if task.session is not None:
                 self._dispatcher.release(task.session)
                 task.session = None
+        if entry.offspring is not None:
+            entry.offspring.release(self)
+
+    def prepare_children(self, entry: DecisionEntry) -> None:
+        """Submit a decision once everything is found that its child runs need."""
+        self._spawn(self._prepare_and_submit(entry))
+
+    async def _prepare_and_submit(self, entry: DecisionEntry) -> None:
+        try:
+            entry.offspring = await prepare(self, entry.actor, entry.changeset)
+        except Exception as error:  # noqa: BLE001 - told to whoever waits for the decision
+            entry.failed(error)
+        else:
+            self.submit(entry)
+
+    async def prepare_resume(
+        self, run_id: str, mode: ResumeMode, step_id: str | None = None, resumed_by: str = ""
+    ) -> Resumption:
+        """Decide how a finished run goes on, and find what that needs.
+
+        Raises:
+            ResumeRefusedError: it does not; the core's error.
+            RunNotFoundError: there is no such run.
+        """
+        async with self.reads.connect() as conn:
+            loaded = (await load_runs(conn, [run_id])).get(run_id)
+        if loaded is None:
+            raise errors.RunNotFoundError(run_id)
+        info = loaded.info
+        program = await self.programs.load(self.reads, info.namespace, info.content_hash)
+        decision = resume(program.plan, loaded.rows, mode, step_id)
+        resumption = Resumption(self, loaded, program, decision, resumed_by)
+        entry = resumption.entry
+        if entry.changeset.has_children:
+            entry.offspring = await prepare(self, entry.actor, entry.changeset)
+        return resumption
+
+    def _deliver(self, notice: Notice) -> None:
+        """Take the word of a child to its parent: in memory here, or in the table."""
+        actor = self.actors.get(notice.parent_run_id)
+        if actor is not None:
+            actor.offer(notice_offer(notice))
+        else:
+            self.submit(NoticeEntry(notice, self.recorded, self.notifier.settled))
 
     def arm(self, actor: Actor, timer_id: str, kind: str, delay_s: float) -> None:
         """Have a timer of an owned run fire in this process too; its row stays the truth."""
@@ -160,9 +176,9 @@ class Registry:
 
     # -- after a commit --------------------------------------------------------------------------
 
-    def decided(self, entry: DecisionEntry, now: datetime) -> None:
+    def decided(self, entry: DecisionEntry, batch: Batch) -> None:
         """A decision is durable: carry out its orders, go on with what came meanwhile."""
-        actor, changeset = entry.actor, entry.changeset
+        actor, changeset, now = entry.actor, entry.changeset, batch.locked.now
         actor.is_committing = False
         actor.settle(entry, now)
         self._dispatcher.carry_out(changeset, actor.generation, now)
@@ -170,34 +186,52 @@ class Registry:
         for offer in entry.offers:
             if offer.acknowledge is not None:
                 offer.acknowledge(ACCEPTED)
-        if changeset.ended is not None or entry.park:
-            self._stats.runs_parked += entry.park
+            if offer.notice is not None:
+                self.notifier.settled(offer.notice.child_run_id, is_told=True)
+        if changeset.concerns_parent:
+            self.notifier.tell(actor.run_id)
+        if entry.offspring is not None:
+            entry.offspring.committed(self, batch)
+            actor.pending += [
+                Offer(each.fact, fact_seq=each.fact_seq) for each in entry.offspring.unheard
+            ]
+        if changeset.ended is not None or entry.is_parked:
+            self.stats.runs_parked += entry.is_parked
             self._remove(actor)
             self._reoffer(actor.pending, actor)
         else:
             actor.idle_since_s = self._ambient.boottime_s()
             actor.move()
 
-    def started(self, entry: DecisionEntry | None, now: datetime) -> None:
-        """A run was created here; without a first decision it starts later, by its timer."""
-        self._stats.runs_started += 1
+    def started(self, entry: DecisionEntry | None, batch: Batch) -> None:
+        """A run was created or resumed here; without a decision it goes on later, by its timer."""
+        self.stats.runs_started += 1
         if entry is not None:
             self.adopt(entry.actor)
-            self.decided(entry, now)
+            self.decided(entry, batch)
+
+    def begin(self, actor: Actor) -> None:
+        """Take up a run that was created here with the fact that begins it."""
+        self.adopt(actor)
+        actor.offer(Offer(Started(), fact_seq=1))
 
     def refused(self, entry: DecisionEntry) -> None:
         """A decision rested on something that is not so; see what is, and decide again."""
         actor = entry.actor
         actor.is_committing = False
         if entry.is_lost:
-            self._stats.leases_lost += 1
+            self.stats.leases_lost += 1
             log.info("lease.lost", run_id=actor.run_id, generation=actor.generation)
             self._remove(actor)
             self._reoffer([*entry.offers, *actor.pending], actor)
             return
-        rejected = {id(offer) for offer, _ in entry.rejected}
+        if entry.is_over_budget:
+            actor.is_over_budget = True
+        rejected = {id(offer) for offer, verdict in entry.rejected if verdict is not MISFIT}
         for offer, verdict in entry.rejected:
-            if offer.acknowledge is not None:
+            if offer.notice is not None:
+                self.notifier.settled(offer.notice.child_run_id, is_told=False)
+            if offer.acknowledge is not None and verdict is not MISFIT:
                 offer.acknowledge(verdict)
             if offer.timer_id is not None and verdict is TIMER_NOT_DUE:
                 self._rearm(actor, offer.timer_id)
@@ -205,6 +239,8 @@ class Registry:
         actor.pending[:0] = kept
         if entry.is_behind:
             self._spawn(self._catch_up(actor))
+        elif entry.is_over_budget and not actor.pending:
+            actor.submit(actor.decide([]))
         else:
             actor.move()
 
@@ -223,12 +259,14 @@ class Registry:
         for offer in [*offers, *actor.pending]:
             if offer.acknowledge is not None:
                 offer.acknowledge(not_recorded())
+            if offer.notice is not None:  # the scan tells of it again
+                self.notifier.settled(offer.notice.child_run_id, is_told=True)
 
     def recorded(self, recorded: FactRecorded) -> None:
         """A fact was stored by this replica: apply it if the run is ours."""
         offer = Offer(recorded.fact, fact_seq=recorded.fact_seq)
         if recorded.taken:
-            self._stats.runs_acquired += 1
+            self.stats.runs_acquired += 1
             self.load([recorded.run_id])
             return
         actor = self.actors.get(recorded.run_id)
@@ -238,7 +276,7 @@ class Registry:
             self._loading[recorded.run_id].append(offer)
 
     def _count(self, changeset: Changeset) -> None:
-        stats = self._stats
+        stats = self.stats
         stats.events_appended += len(changeset.events)
         for step in changeset.steps:
             status = step.columns.get("status")
@@ -253,13 +291,13 @@ class Registry:
         """Keep a run that was started or loaded here."""
         actor.idle_since_s = self._ambient.boottime_s()
         self.actors[actor.run_id] = actor
-        self._stats.leases_held = len(self.actors)
+        self.stats.leases_held = len(self.actors)
 
     def _remove(self, actor: Actor) -> None:
         actor.stop()
         if self.actors.get(actor.run_id) is actor:
             del self.actors[actor.run_id]
-        self._stats.leases_held = len(self.actors)
+        self.stats.leases_held = len(self.actors)
 
     def _reoffer(self, offers: Iterable[Offer], actor: Actor) -> None:
         """Facts whose run is no longer ours: reports are recorded for the new owner.
@@ -269,13 +307,15 @@ class Registry:
         for offer in offers:
             if offer.report is not None:
                 self._record_report(actor.info.namespace, offer.report, offer.acknowledge)
+            elif offer.notice is not None:
+                self.notifier.settled(offer.notice.child_run_id, is_told=False)
 
     def lost(self, run_ids: Iterable[str]) -> None:
         """The renewal found that these runs are no longer ours."""
         for run_id in run_ids:
             actor = self.actors.get(run_id)
             if actor is not None and not actor.is_committing:
-                self._stats.leases_lost += 1
+                self.stats.leases_lost += 1
                 self._remove(actor)
                 self._reoffer(actor.pending, actor)
 
@@ -295,7 +335,7 @@ class Registry:
     async def _catch_up(self, actor: Actor) -> None:
         """Read the facts that were stored by others and go on."""
         try:
-            async with self._reads.connect() as conn:
+            async with self.reads.connect() as conn:
                 facts = await load_facts(conn, [actor.run_id])
         except Exception as error:
             if not is_passing(error):
@@ -319,7 +359,7 @@ class Registry:
 
     async def _load(self, run_ids: Sequence[str]) -> None:
         try:
-            async with self._reads.connect() as conn:
+            async with self.reads.connect() as conn:
                 loaded = await load_runs(conn, run_ids)
         except Exception as error:
             # The lease is not renewed for a run without an actor, so it is tried again later.
@@ -333,16 +373,18 @@ class Registry:
 
     async def _load_one(self, run_id: str, run: LoadedRun) -> None:
         try:
-            plan = await self.plans.load(self._reads, run.info.namespace, run.info.content_hash)
-            self._revive(run_id, run, plan)
+            info = run.info
+            program = await self.programs.load(self.reads, info.namespace, info.content_hash)
+            self._revive(run_id, run, program)
         except Exception as error:
             # As above; and one run that cannot be read must not keep the others from being loaded.
             log.exception("run.load_failed", run_ids=[run_id], error=str(error))
 
-    def _revive(self, run_id: str, run: LoadedRun, plan: Plan) -> None:
+    def _revive(self, run_id: str, run: LoadedRun, program: Program) -> None:
         if run.info.owner_token != self._committer.owner_token:
             return
-        actor = Actor(self, run_id, run.info, run.info.generation, restore(plan, run.rows))
+        state = restore(program.plan, run.rows)
+        actor = Actor(self, run_id, run.info, run.info.generation, state, program)
         actor.started_at.update(run.started_at)
         self.adopt(actor)
         for timer in run.timers:
@@ -350,9 +392,8 @@ class Registry:
         actor.pending += [Offer(each.fact, fact_seq=each.fact_seq) for each in run.facts]
         actor.pending += self._loading.get(run_id, ())
         actor.move()
-        if not actor.is_committing and not actor.timers and not actor.waits_for_workers:
-            # Nothing to wait for in memory, for example a fact that was applied twice over.
-            actor.park_if_idle()
+        if not actor.is_committing and waits_only_for_gates(actor.state):
+            actor.park_if_idle()  # a fact was applied twice over; others wait for `linger_s`
 
     # -- reports ---------------------------------------------------------------------------------
 
@@ -363,7 +404,11 @@ class Registry:
         acknowledge: Acknowledge | None,
     ) -> None:
         """Take a worker's report: to the run in memory here, or into the table for its owner."""
-        actor = self.actors.get(run_of(report.fact.task_id))
+        run_id = run_of(report.fact.task_id)
+        if report.gate_decision is not None:
+            self.submit(LookEntry(run_id, namespace, report, acknowledge, self.recorded))
+            return
+        actor = self.actors.get(run_id)
         if actor is not None and actor.info.namespace == namespace:
             actor.offer(report_offer(report, acknowledge))
         else:

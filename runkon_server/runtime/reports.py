@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runkon_server import errors
+from runkon_server.core.facts import GatePolled, ItemsCollected, Outcome, Reported
 from runkon_server.runtime.commands import ACCEPTED, AckStatus, Verdict
 from runkon_server.runtime.entries import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runkon_server.core.facts import Fact
     from runkon_server.runtime.commands import Acknowledge, TaskReport
     from runkon_server.runtime.entries import Batch, FactRecorded
     from runkon_server.store.locking import LockedTask, Wants
@@ -43,6 +45,27 @@ def judge_second(first: TaskReport, report: TaskReport) -> Verdict:
     if first.digest == report.digest:
         return Verdict(AckStatus.DUPLICATE)
     return Verdict(AckStatus.REFUSED, errors.ReportConflictError(report.fact.task_id))
+
+
+def misfit(kind: str, fact: Fact) -> Reported | None:
+    """What stands for an answer to another question than the task asked; None: the answer fits."""
+    match fact:
+        case ItemsCollected() if kind == "items":
+            return None
+        case GatePolled() if kind == "gate":
+            return None
+        case Reported() if kind in {"action", "script"} or fact.outcome is not Outcome.COMPLETED:
+            return None
+        case Reported() | ItemsCollected() | GatePolled():
+            return Reported(
+                task_id=fact.task_id,
+                outcome=Outcome.FAILED,
+                error=f"the task is of the kind `{kind}`, which asks for another answer",
+                error_code="OUTPUT_INVALID",
+                retryable=False,
+            )
+        case _:
+            return None
 
 
 def stale(task_id: str, state: str) -> Verdict:
@@ -99,7 +122,8 @@ class ReportEntry(Entry):
         batch.writes.task_ends.append(
             {"run_id": run.id, "id": task.id, "state": "done", "digest": self._report.digest}
         )
-        self._recorded = batch.record_fact(run, self._report.fact)
+        fact = self._report.fact
+        self._recorded = batch.record_fact(run, misfit(task.kind, fact) or fact)
 
     def committed(self, batch: Batch) -> None:
         if self._recorded is not None:

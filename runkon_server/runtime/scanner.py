@@ -90,6 +90,12 @@ class Scanner:
             await self._ambient.sleep(self._config.poll_s * (0.5 + self._ambient.jitter()))
             await self._guarded(self._find_behind)
 
+    async def run_children(self) -> None:
+        """Tell parents of children that nobody told of."""
+        while True:
+            await self._ambient.sleep(self._config.poll_s * (0.5 + self._ambient.jitter()))
+            await self._guarded(self._registry.notifier.scan)
+
     async def run_partitions(self) -> None:
         """Make the partitions of the months to come; a failure is only logged, rows have a home.
 

@@ -13,6 +13,7 @@ from runkon_server.runtime.commands import ReportAck, TaskCancel
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from runkon_server.core.decision import TaskKind
     from runkon_server.runtime.commands import (
         TaskHeartbeat,
         TaskLease,
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from runkon_server.runtime.dispatcher import Dispatcher
 
 FALLBACK = "*"
+ANY_SCRIPT = "*"
+"""What stands for the names of scripts: whoever executes one executes all."""
+EVERYWHERE = ""
+"""Namespace of the server's own item providers, which serve all of them."""
 
 
 class WorkerSession:
@@ -39,8 +44,14 @@ class WorkerSession:
         self.hello = hello
         self.worker_id = hello.worker_id
         self.namespace = hello.namespace
-        self.actions = hello.actions - {FALLBACK}
         self.is_fallback = FALLBACK in hello.actions
+        self.offers: dict[TaskKind, frozenset[str]] = {
+            "action": hello.actions - {FALLBACK},
+            "items": hello.item_providers,
+            "gate": hello.gate_types,
+            "script": frozenset({ANY_SCRIPT}) if hello.scripts else frozenset(),
+        }
+        """Names by kind of task."""
         self.credit = 0
         self.is_open = True
         self.may_find_more = True
@@ -59,13 +70,17 @@ class WorkerSession:
         for report in reports:
             task_id, token = report.fact.task_id, report.token
             if self.tasks.get(task_id) == token:
-                del self.tasks[task_id]
-                self._dispatcher.forget(task_id)
+                self.settle(task_id)
 
             def acknowledge(verdict: Verdict, task_id: str = task_id, token: str = token) -> None:
                 self.acknowledge(ReportAck(task_id=task_id, token=token, verdict=verdict))
 
             self._dispatcher.report(self.namespace, report, acknowledge)
+
+    def settle(self, task_id: str) -> None:
+        """A task that this worker had is reported."""
+        self.tasks.pop(task_id, None)
+        self._dispatcher.forget(task_id)
 
     def heartbeat(self, beats: Sequence[TaskHeartbeat]) -> None:
         """Extend the leases of these tasks; those that no longer count come back as cancels."""
@@ -86,6 +101,10 @@ class WorkerSession:
         """The worker is gone; what it has stays leased until the deadline."""
         self.drain()
         self._dispatcher.remove(self)
+
+    def serves(self, kind: TaskKind) -> bool:
+        """Whether it takes some task of this kind."""
+        return bool(self.offers[kind]) or (kind == "action" and self.is_fallback)
 
     def push(self, lease: TaskLease) -> None:
         """Put a task into the outbox."""

@@ -31,7 +31,7 @@ class StartEntry(CallEntry[RunStarted]):
         instead_of: a run that may hold the key although it is live (it is being cancelled for us).
     """
 
-    __slots__ = ("_command", "_decision", "_instead_of", "_registry")
+    __slots__ = ("_command", "_decision", "_instead_of", "_registry", "_waiting")
 
     def __init__(
         self,
@@ -46,10 +46,14 @@ class StartEntry(CallEntry[RunStarted]):
         self._registry = registry
         self._command = command
         self._instead_of = instead_of
-        self._decision = self._first_decision()
+        self._decision: DecisionEntry | None = None
+        self._waiting: Actor | None = None
+        """Of a run whose first decision needs more than is at hand: it is made after the commit."""
+        if not command.start_delay:
+            self._decide_first()
 
-    def _first_decision(self) -> DecisionEntry | None:
-        """What the run does at once; None when it starts later."""
+    def _decide_first(self) -> None:
+        """What the run does at once."""
         command, registry = self._command, self._registry
         pinned = command.pinned
         info = RunInfo(
@@ -59,15 +63,16 @@ class StartEntry(CallEntry[RunStarted]):
             workflow_version=pinned.version,
             trigger=command.trigger,
             started_by=command.principal,
+            labels=command.labels,
             priority=command.priority,
+            parent_workflow_run_id=None,
             owner_token=None,
             generation=1,
+            last_seq=0,
             fact_seq=0,
             applied_fact_seq=0,
         )
-        if command.start_delay:
-            return None
-        plan = registry.plans.compile(command.namespace, pinned.content_hash, pinned.definition)
+        program = registry.programs.of(command.namespace, pinned)
         record = RunRecord(
             run_id=self.run_id,
             workflow_name=pinned.definition.name,
@@ -76,8 +81,14 @@ class StartEntry(CallEntry[RunStarted]):
             dry_run=command.dry_run,
             fail_fast=command.fail_fast,
         )
-        actor = Actor(registry, self.run_id, info, 1, restore(plan, RunRows(run=record)))
-        return actor.decide([Offer(Started())])
+        state = restore(program.plan, RunRows(run=record))
+        actor = Actor(registry, self.run_id, info, 1, state, program)
+        decision = actor.decide([Offer(Started())])
+        if decision.changeset.has_children:
+            registry.unassign(decision)
+            self._waiting = actor
+        else:
+            self._decision = decision
 
     @property
     def exclusive(self) -> tuple[tuple[str, ...], ...]:
@@ -98,15 +109,23 @@ class StartEntry(CallEntry[RunStarted]):
         if not self._take_key(batch):
             return
         command, pinned = self._command, self._command.pinned
-        if not self._registry.plans.is_stored(command.namespace, pinned.content_hash):
-            batch.writes.definitions[(command.namespace, pinned.content_hash)] = pinned.snapshot
+        if not self._registry.programs.is_stored(command.namespace, pinned.content_hash):
+            batch.writes.add_definition(
+                command.namespace,
+                pinned.content_hash,
+                snapshot=pinned.snapshot,
+                output_schemas=pinned.output_schemas,
+                snippets=pinned.snippets,
+            )
         run = LockedRun(
             self.run_id, command.namespace, "pending", batch.owner_token, 1, 0, 0, 0, 1,
             command.principal,
         )  # fmt: skip
         decision = self._decision
         row = self._row()
-        if decision is None:
+        if self._waiting is not None:
+            batch.record_fact(run, Started())
+        elif decision is None:
             assert command.start_delay is not None
             delay_s = command.start_delay.total_seconds()
             run.owner_token = None
@@ -120,9 +139,10 @@ class StartEntry(CallEntry[RunStarted]):
             run.fact_seq = run.applied_fact_seq = 1
             decision.applied_fact_seq = 1
             decision.changeset.write_to(batch, run)
+            decision.is_parked = decision.park and decision.changeset.ended is None
             if decision.changeset.ended is not None:
                 run.owner_token = None
-            elif decision.park:
+            elif decision.is_parked:
                 run.owner_token = None
                 waits = [timer.delay_s for timer in decision.changeset.timers.values()]
                 row["ready_in_s"] = min(waits, default=None)
@@ -200,17 +220,19 @@ class StartEntry(CallEntry[RunStarted]):
         return details
 
     def committed(self, batch: Batch) -> None:
-        decision = self._decision
+        registry, decision = self._registry, self._decision
         started = self.answer is not None and self.answer.started and not self.answer.replayed
         if started:
             pinned = self._command.pinned
-            self._registry.plans.mark_stored(self._command.namespace, pinned.content_hash)
-            self._registry.started(self._decision, batch.locked.now)
+            registry.programs.mark_stored(self._command.namespace, pinned.content_hash)
+            registry.started(decision, batch)
+            if self._waiting is not None:
+                registry.begin(self._waiting)
         elif decision is not None:
-            self._registry.unassign(decision.changeset)
+            registry.unassign(decision)
         super().committed(batch)
 
     def failed(self, error: Exception) -> None:
         if self._decision is not None:
-            self._registry.unassign(self._decision.changeset)
+            self._registry.unassign(self._decision)
         super().failed(error)

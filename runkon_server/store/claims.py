@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import psycopg
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from runkon_server.core.decision import TaskKind
+
 ADVISORY_CLASS: Final = 0x52554E4B
 """Class of the session locks by which replicas see each other ("RUNK")."""
 
@@ -53,18 +55,38 @@ WHERE r.id = c.id"""
 _BEHIND = """
 SELECT id FROM workflow_runs WHERE owner_token = %(token)s AND applied_fact_seq < fact_seq"""
 
-_CLAIM = """
+_TAKE = """
 UPDATE tasks t SET state = 'leased', token = gen_random_uuid()::text, worker_id = %(worker)s,
     lease_until = clock_timestamp() + make_interval(secs => %(ttl)s)
-FROM (
-    SELECT q.run_id, q.id FROM tasks q
-    WHERE q.state = 'queued' AND q.namespace = %(namespace)s AND q.cancel_requested_at IS NULL
-      AND (q.action = ANY(%(actions)s) OR (%(fallback)s AND q.action <> ALL(%(named)s)))
-    ORDER BY q.priority DESC, q.created_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
-) c JOIN workflow_runs r ON r.id = c.run_id
+FROM ({queued}) c JOIN workflow_runs r ON r.id = c.run_id
 WHERE t.run_id = c.run_id AND t.id = c.id
-RETURNING t.run_id, t.id, t.namespace, t.step_id, t.action, t.token, t.delivery, t.deadline_at,
-    t.payload, r.generation"""
+RETURNING t.run_id, t.id, t.namespace, t.step_id, t.kind, t.action, t.token, t.delivery,
+    t.deadline_at, t.payload, r.generation"""
+
+_QUEUED = """
+    SELECT q.run_id, q.id FROM tasks q
+    WHERE q.state = 'queued' AND q.kind = '{kind}' AND q.cancel_requested_at IS NULL
+      AND {condition}
+    ORDER BY q.priority DESC, q.created_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED"""
+
+
+def _claim_of(kind: str, condition: str) -> str:
+    return _TAKE.format(queued=_QUEUED.format(kind=kind, condition=condition))
+
+
+_IN_NAMESPACE = "q.namespace = %(namespace)s"
+_CLAIMS: Final = {
+    "action": _claim_of(
+        "action",
+        f"{_IN_NAMESPACE} AND (q.action = ANY(%(names)s)"
+        " OR (%(fallback)s AND q.action <> ALL(%(named)s)))",
+    ),
+    "script": _claim_of("script", _IN_NAMESPACE),
+    "items": _claim_of("items", f"{_IN_NAMESPACE} AND q.action = ANY(%(names)s)"),
+    "gate": _claim_of("gate", f"{_IN_NAMESPACE} AND q.action = ANY(%(names)s)"),
+}
+"""By the kind of task. A worker of some kind is given any script."""
+_CLAIM_ITEMS_EVERYWHERE: Final = _claim_of("items", "q.action = ANY(%(names)s)")
 
 _EXTEND = """
 UPDATE tasks t SET lease_until = clock_timestamp() + make_interval(secs => %(ttl)s)
@@ -110,6 +132,7 @@ class ClaimedTask:
     id: str
     namespace: str
     step_id: str
+    kind: TaskKind
     action: str
     token: str
     delivery: int
@@ -162,31 +185,41 @@ async def find_behind(conn: AsyncConnection, *, token: str) -> list[str]:
 
 async def claim_tasks(
     conn: AsyncConnection,
+    kind: TaskKind,
     *,
     namespace: str,
     worker_id: str,
-    actions: Sequence[str],
+    names: Sequence[str],
     fallback: bool,
     named: Sequence[str],
     limit: int,
     ttl_s: float,
 ) -> list[ClaimedTask]:
-    """Lease queued tasks to a worker, highest priority and oldest first.
+    """Lease queued tasks of one kind to a worker, highest priority and oldest first.
 
     Args:
+        names: of actions, item providers or types of gates that it serves.
         fallback: also take actions that are not among `named`.
         named: actions that some worker serves by name.
     """
     parameters = {
         "namespace": namespace,
         "worker": worker_id,
-        "actions": list(actions),
+        "names": list(names),
         "fallback": fallback,
         "named": list(named),
         "limit": limit,
         "ttl": ttl_s,
     }
-    return [ClaimedTask(*row) for row in await fetch(conn, _CLAIM, parameters)]
+    return [ClaimedTask(*row) for row in await fetch(conn, _CLAIMS[kind], parameters)]
+
+
+async def claim_items(
+    conn: AsyncConnection, *, worker_id: str, names: Sequence[str], limit: int, ttl_s: float
+) -> list[ClaimedTask]:
+    """Lease queued tasks that find items to the server itself, in whatever namespace they are."""
+    parameters = {"worker": worker_id, "names": list(names), "limit": limit, "ttl": ttl_s}
+    return [ClaimedTask(*row) for row in await fetch(conn, _CLAIM_ITEMS_EVERYWHERE, parameters)]
 
 
 async def extend_tasks(

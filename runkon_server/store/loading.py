@@ -1,4 +1,4 @@
-"""Everything `restore` needs of a set of runs, in five statements whatever their number."""
+"""Everything `restore` needs of a set of runs, in six statements whatever their number."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from runkon_server.core import facts as core_facts
-from runkon_server.core.records import RunRecord, RunRows, StepRecord, TimerRecord
+from runkon_server.core.bubbling import load_results
+from runkon_server.core.records import ItemRecord, RunRecord, RunRows, StepRecord, TimerRecord
 from runkon_server.store.database import fetch
 
 if TYPE_CHECKING:
@@ -34,19 +35,25 @@ class RunInfo:
     workflow_version: int | None
     trigger: str
     started_by: str
+    labels: dict[str, str]
     priority: int
+    parent_workflow_run_id: str | None
+    """The run that started this one; None: a caller did."""
     owner_token: str | None
     generation: int
+    last_seq: int
     fact_seq: int
     applied_fact_seq: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class OpenTimer:
     """A timer with what is left of it by the database's clock (negative: overdue)."""
 
     timer_id: str
     kind: str
+    step_id: str | None
+    attempt: int
     due_in_s: float
 
 
@@ -62,17 +69,46 @@ class LoadedRun:
     """Of the steps that have not ended."""
 
 
-_RUNS = """
-SELECT r.id, r.workflow_name, r.status, r.epoch, r.phase, r.dry_run, r.fail_fast, r.body_outcome,
-       r.force, d.inputs, d.body_error, d.cancel_reason, d.resume_mode, d.metrics, r.namespace,
-       d.content_hash, d.workflow_version, d.trigger, d.started_by, r.priority, r.owner_token,
-       r.generation, r.fact_seq, r.applied_fact_seq
+_HOT_FIELDS = frozenset(
+    {
+        "workflow_name", "status", "epoch", "phase", "dry_run", "fail_fast", "body_outcome",
+        "force", "blocked_on",
+    }
+)  # fmt: skip
+"""Fields of a `RunRecord` that are in the narrow table; the others are in the details."""
+_RUN_FIELDS = tuple(f.name for f in fields(RunRecord) if f.name != "run_id")
+_INFO_COLUMNS = {
+    "namespace": "r",
+    "workflow_name": "r",
+    "content_hash": "d",
+    "workflow_version": "d",
+    "trigger": "d",
+    "started_by": "d",
+    "labels": "d",
+    "priority": "r",
+    "parent_workflow_run_id": "r",
+    "owner_token": "r",
+    "generation": "r",
+    "last_seq": "r",
+    "fact_seq": "r",
+    "applied_fact_seq": "r",
+}
+"""Fields of a `RunInfo`, with the table of each."""
+_RUN_COLUMNS = ", ".join(f"{'r' if name in _HOT_FIELDS else 'd'}.{name}" for name in _RUN_FIELDS)
+_RUNS = f"""
+SELECT r.id, {_RUN_COLUMNS},
+    {", ".join(f"{table}.{name}" for name, table in _INFO_COLUMNS.items())}
 FROM workflow_runs r JOIN run_details d ON d.run_id = r.id WHERE r.id = ANY(%(ids)s)"""
 
 _STEP_FIELDS = tuple(f.name for f in fields(StepRecord))
 _STEPS = f"""
 SELECT s.workflow_run_id, s.started_at, {", ".join("s." + name for name in _STEP_FIELDS)}
 FROM workflow_run_steps s WHERE s.workflow_run_id = ANY(%(ids)s)"""
+
+_ITEM_FIELDS = tuple(f.name for f in fields(ItemRecord))
+_ITEMS = f"""
+SELECT i.workflow_run_id, {", ".join("i." + name for name in _ITEM_FIELDS)}
+FROM workflow_run_step_fan_out_items i WHERE i.workflow_run_id = ANY(%(ids)s)"""
 
 _TIMERS = """
 SELECT t.run_id, t.id, t.kind, t.step_id, t.attempt,
@@ -83,7 +119,9 @@ _FACTS = """
 SELECT f.run_id, f.fact_seq, f.kind, f.payload FROM facts f JOIN workflow_runs r ON r.id = f.run_id
 WHERE f.run_id = ANY(%(ids)s) AND f.fact_seq > r.applied_fact_seq ORDER BY f.run_id, f.fact_seq"""
 
-_SNAPSHOT = "SELECT snapshot FROM definitions WHERE namespace = %(n)s AND content_hash = %(h)s"
+_DEFINITION = """
+SELECT snapshot, output_schemas, snippets FROM definitions
+WHERE namespace = %(n)s AND content_hash = %(h)s"""
 
 
 async def load_runs(conn: AsyncConnection, run_ids: Sequence[str]) -> dict[str, LoadedRun]:
@@ -96,47 +134,48 @@ async def load_runs(conn: AsyncConnection, run_ids: Sequence[str]) -> dict[str, 
     runs = await fetch(conn, _RUNS, ids)
     steps: dict[str, list[StepRecord]] = {}
     started: dict[str, dict[str, datetime]] = {}
+    has_items: set[str] = set()
     for run_id, started_at, *values in await fetch(conn, _STEPS, ids):
-        step = _step(values)
+        step = step_record(values)
         steps.setdefault(run_id, []).append(step)
+        if step.role == "foreach":
+            has_items.add(run_id)
         if started_at is not None and step.status in {"running", "waiting"}:
             started.setdefault(run_id, {})[step.id] = started_at
-    records: dict[str, list[TimerRecord]] = {}
-    timers: dict[str, list[OpenTimer]] = {}
-    for run_id, timer_id, kind, step_id, attempt, due_in_s in await fetch(conn, _TIMERS, ids):
-        records.setdefault(run_id, []).append(
-            TimerRecord(timer_id=timer_id, kind=kind, step_id=step_id, attempt=attempt)
-        )
-        timers.setdefault(run_id, []).append(
-            OpenTimer(timer_id=timer_id, kind=kind, due_in_s=due_in_s)
-        )
+    items = await _load_items(conn, sorted(has_items)) if has_items else {}
+    timers = await _load_timers(conn, run_ids)
     facts = await load_facts(conn, run_ids)
     return {
-        row[0]: LoadedRun(
+        run_id: LoadedRun(
             rows=RunRows(
-                run=_run(row),
-                steps=tuple(steps.get(row[0], ())),
-                timers=tuple(records.get(row[0], ())),
+                run=RunRecord(run_id=run_id, **dict(zip(_RUN_FIELDS, values, strict=False))),
+                steps=tuple(steps.get(run_id, ())),
+                timers=tuple(_timer(each) for each in timers.get(run_id, ())),
+                items=tuple(items.get(run_id, ())),
             ),
-            info=RunInfo(
-                namespace=row[14],
-                workflow_name=row[1],
-                content_hash=row[15],
-                workflow_version=row[16],
-                trigger=row[17],
-                started_by=row[18],
-                priority=row[19],
-                owner_token=row[20],
-                generation=row[21],
-                fact_seq=row[22],
-                applied_fact_seq=row[23],
-            ),
-            facts=tuple(facts.get(row[0], ())),
-            timers=tuple(timers.get(row[0], ())),
-            started_at=started.get(row[0], {}),
+            info=RunInfo(**dict(zip(_INFO_COLUMNS, values[len(_RUN_FIELDS) :], strict=True))),
+            facts=tuple(facts.get(run_id, ())),
+            timers=tuple(timers.get(run_id, ())),
+            started_at=started.get(run_id, {}),
         )
-        for row in runs
+        for run_id, *values in runs
     }
+
+
+async def _load_items(conn: AsyncConnection, run_ids: Sequence[str]) -> dict[str, list[ItemRecord]]:
+    found: dict[str, list[ItemRecord]] = {}
+    for run_id, *values in await fetch(conn, _ITEMS, {"ids": list(run_ids)}):
+        columns = dict(zip(_ITEM_FIELDS, values, strict=True))
+        columns["blockers"] = tuple(columns["blockers"])
+        found.setdefault(run_id, []).append(ItemRecord(**columns))
+    return found
+
+
+async def _load_timers(conn: AsyncConnection, run_ids: Sequence[str]) -> dict[str, list[OpenTimer]]:
+    found: dict[str, list[OpenTimer]] = {}
+    for run_id, *values in await fetch(conn, _TIMERS, {"ids": list(run_ids)}):
+        found.setdefault(run_id, []).append(OpenTimer(*values))
+    return found
 
 
 async def load_facts(conn: AsyncConnection, run_ids: Sequence[str]) -> dict[str, list[StoredFact]]:
@@ -149,35 +188,29 @@ async def load_facts(conn: AsyncConnection, run_ids: Sequence[str]) -> dict[str,
     return found
 
 
-async def load_snapshot(conn: AsyncConnection, namespace: str, content_hash: str) -> str | None:
-    """The snapshot JSON of a pinned definition."""
-    result = await conn.exec_driver_sql(_SNAPSHOT, {"n": namespace, "h": content_hash})
-    return result.scalar_one_or_none()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredDefinition:
+    """A pinned definition and what belongs to it."""
+
+    snapshot: str
+    output_schemas: dict[str, str]
+    snippets: dict[str, str]
 
 
-def _run(row: Sequence[Any]) -> RunRecord:
-    return RunRecord(
-        run_id=row[0],
-        workflow_name=row[1],
-        status=row[2],
-        epoch=row[3],
-        phase=row[4],
-        dry_run=row[5],
-        fail_fast=row[6],
-        body_outcome=row[7],
-        force=row[8],
-        inputs=row[9],
-        body_error=row[10],
-        cancel_reason=row[11],
-        resume_mode=row[12],
-        metrics=row[13],
-    )
+async def load_definition(
+    conn: AsyncConnection, namespace: str, content_hash: str
+) -> StoredDefinition | None:
+    """A pinned definition; None if there is none of this hash."""
+    result = await conn.exec_driver_sql(_DEFINITION, {"n": namespace, "h": content_hash})
+    row = result.mappings().one_or_none()
+    return None if row is None else StoredDefinition(**row)
 
 
-_AS_TUPLE = frozenset({"iterations", "markers_out", "gate_selections"})
+_AS_TUPLE = ("iterations", "markers_out", "gate_selections")
 
 
-def _step(values: Sequence[Any]) -> StepRecord:
+def step_record(values: Sequence[Any]) -> StepRecord:
+    """A step from the values of its columns, in the order of the record's fields."""
     columns = dict(zip(_STEP_FIELDS, values, strict=True))
     for name in _AS_TUPLE:
         if columns[name] is not None:
@@ -185,4 +218,12 @@ def _step(values: Sequence[Any]) -> StepRecord:
     options = columns["gate_options"]
     if options is not None:
         columns["gate_options"] = tuple((key, label) for key, label in options)
+    if columns.get("child_results") is not None:
+        columns["child_results"] = load_results(columns["child_results"])
     return StepRecord(**columns)
+
+
+def _timer(timer: OpenTimer) -> TimerRecord:
+    return TimerRecord(
+        timer_id=timer.timer_id, kind=timer.kind, step_id=timer.step_id, attempt=timer.attempt
+    )

@@ -42,8 +42,12 @@ class LockedRun:
     applied_fact_seq: int
     epoch: int
     started_by: str
+    parent_notified: bool = True
+    """False: the run's parent has to be told how it stands."""
+    descendants: int = 0
+    """Of a root: runs below it."""
     changes: dict[str, Any] = field(default_factory=dict)
-    """Columns for `writing.UPDATE_RUNS` beyond the counters; not empty when touched."""
+    """Columns for `statements.UPDATE_RUNS` beyond the counters; not empty when touched."""
 
     @property
     def is_terminal(self) -> bool:
@@ -70,6 +74,7 @@ class LockedTask:
     token: str | None
     digest: str | None
     delivery: int
+    kind: str
 
 
 @dataclass(slots=True)
@@ -89,6 +94,8 @@ class LockedGate:
     resolved_by: str | None
     feedback: str | None
     selections: list[str] | None
+    min_approvals: int
+    approval_mode: str
     is_due: bool
     votes: list[LockedVote] = field(default_factory=list)
 
@@ -188,18 +195,19 @@ LEFT JOIN workflow_runs r ON r.id = k.run_id"""
 
 LOCK_RUNS = """
 SELECT r.id, r.namespace, r.status, r.owner_token, r.generation, r.last_seq, r.fact_seq,
-       r.applied_fact_seq, r.epoch, d.started_by
+       r.applied_fact_seq, r.epoch, d.started_by, r.parent_notified, r.descendants
 FROM workflow_runs r JOIN run_details d ON d.run_id = r.id
 WHERE r.id = ANY($1::text[]) ORDER BY r.id FOR NO KEY UPDATE OF r"""
 
 LOCK_TASKS = """
-SELECT t.id, t.state, t.token, t.digest, t.delivery
+SELECT t.id, t.state, t.token, t.digest, t.delivery, t.kind
 FROM unnest($1::text[], $2::text[]) AS u(r, i) JOIN tasks t ON t.run_id = u.r AND t.id = u.i
 ORDER BY t.run_id, t.id FOR NO KEY UPDATE OF t"""
 
 LOCK_GATES = """
 SELECT g.id, g.step_id, g.name, g.gate_type, g.prompt, g.options, g.approvers, g.exclude_starter,
-       g.state, g.iteration, g.resolved_by, g.feedback, g.selections,
+       g.state, g.iteration, g.resolved_by, g.feedback, g.selections, g.min_approvals,
+       g.approval_mode,
        coalesce(g.deadline_at <= clock_timestamp(), false)
 FROM unnest($1::text[], $2::text[]) AS u(r, i) JOIN gates g ON g.run_id = u.r AND g.id = u.i
 ORDER BY g.run_id, g.id FOR NO KEY UPDATE OF g"""

@@ -58,7 +58,13 @@ async def put_version(conn: AsyncConnection, new: NewVersion) -> tuple[int, bool
     version = 1 if newest is None else newest.version + 1
     await conn.execute(
         insert(definitions)
-        .values(namespace=new.namespace, content_hash=new.content_hash, snapshot=new.snapshot)
+        .values(
+            namespace=new.namespace,
+            content_hash=new.content_hash,
+            snapshot=new.snapshot,
+            output_schemas=new.output_schemas,
+            snippets=new.snippets,
+        )
         .on_conflict_do_nothing()
     )
     await conn.execute(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 import pytest
 
-from runkon_server.store import locking, writing
+from runkon_server.store import locking, statements
 from runkon_server.store.database import COMMITTER_SETTINGS
 
 if TYPE_CHECKING:
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 
 ID: Final = "01M83JRVN0DTW1Q6YH3C1P269S"
 STATEMENTS: Final = {
-    "update runs": (writing.UPDATE_RUNS, "workflow_runs"),
-    "update steps": (writing.UPDATE_STEPS, "workflow_run_steps"),
-    "update details": (writing.UPDATE_DETAILS, "run_details"),
-    "end tasks": (writing.END_TASKS, "tasks"),
-    "cancel tasks": (writing.CANCEL_TASKS, "tasks"),
-    "end gates": (writing.END_GATES, "gates"),
-    "delete facts": (writing.DELETE_FACTS, "facts"),
-    "delete timers": (writing.DELETE_TIMERS, "timers"),
-    "move keys": (writing.MOVE_KEYS, "run_keys"),
+    "update runs": (statements.UPDATE_RUNS, "workflow_runs"),
+    "update steps": (statements.UPDATE_STEPS, "workflow_run_steps"),
+    "update items": (statements.UPDATE_ITEMS, "workflow_run_step_fan_out_items"),
+    "update details": (statements.UPDATE_DETAILS, "run_details"),
+    "end tasks": (statements.END_TASKS, "tasks"),
+    "cancel tasks": (statements.CANCEL_TASKS, "tasks"),
+    "end gates": (statements.END_GATES, "gates"),
+    "delete facts": (statements.DELETE_FACTS, "facts"),
+    "delete timers": (statements.DELETE_TIMERS, "timers"),
+    "move keys": (statements.MOVE_KEYS, "run_keys"),
     "lock runs": (locking.LOCK_RUNS, "workflow_runs"),
     "lock tasks": (locking.LOCK_TASKS, "tasks"),
     "lock gates": (locking.LOCK_GATES, "gates"),
@@ -40,6 +41,8 @@ SELECT id, namespace, 'h' FROM workflow_runs;
 INSERT INTO run_keys SELECT namespace, id, id FROM workflow_runs;
 INSERT INTO workflow_run_steps (workflow_run_id, id, at)
 SELECT id, id || '/a', 'a' FROM workflow_runs;
+INSERT INTO workflow_run_step_fan_out_items (workflow_run_id, step_run_id, ordinal, id, item_id)
+SELECT id, id || '/a', 0, id || '/a/0', 'i' FROM workflow_runs;
 INSERT INTO tasks (run_id, id, namespace, step_id, kind, action, state, payload, created_at)
 SELECT id, id || '/a#0', namespace, id || '/a', 'action', 'a', 'queued', '', now()
 FROM workflow_runs;

@@ -57,7 +57,8 @@ async def claim(conn: AsyncConnection, *actions: str, **fields: object) -> list[
     values = {"namespace": "default", "worker_id": "w", "fallback": False, "named": []}
     found = await claims.claim_tasks(
         conn,
-        **{**values, "actions": actions, "limit": 10, "ttl_s": 30.0, **fields},  # type: ignore[arg-type] # mixed values by name
+        "action",
+        **{**values, "names": actions, "limit": 10, "ttl_s": 30.0, **fields},  # type: ignore[arg-type] # mixed values by name
     )
     return [task.id for task in found]
 
