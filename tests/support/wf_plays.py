@@ -24,7 +24,7 @@ from runkon_client.worker.scripts import ScriptRunner, View
 from runkon_server.dsl.parser import parse
 from runkon_server.dsl.queries import schema_refs, snippet_refs
 from support.clusters import working
-from support.wf_examples import Deed, script_of
+from support.wf_examples import Deed, cues_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from runkon_client.handles import RunHandle
     from runkon_client.values import Run
     from runkon_client.worker import ItemsTask
-    from support.wf_examples import Script, Vote
+    from support.wf_examples import Cues, Vote
 
 STARTER: Final = "sam"
 """Who starts the runs of the examples."""
@@ -92,19 +92,19 @@ class Stage:
 class _Cast:
     """The worker of one run."""
 
-    def __init__(self, client: Client, script: Script, texts: Iterable[str], folder: Path) -> None:
+    def __init__(self, client: Client, cues: Cues, texts: Iterable[str], folder: Path) -> None:
         self._client = client
-        self._script = script
+        self._cues = cues
         self._count: Counter[str] = Counter()
         self.actions = Actions()
         self.actions.fallback(self._act)
-        for provider, ids in script.items.items():
+        for provider, ids in cues.items.items():
             self.actions.items(provider)(_finder(ids))
         if any("script " in text for text in texts):
             self.actions.scripts(serve_scripts(ScriptRunner(View(folder=folder, is_writable=True))))
 
     async def _act(self, task: Task) -> ActionOutput:
-        deeds = self._script.deeds.get(task.action, (_DONE,))
+        deeds = self._cues.deeds.get(task.action, (_DONE,))
         deed = deeds[min(self._count[task.action], len(deeds) - 1)]
         self._count[task.action] += 1
         if deed.verb == "cancels":
@@ -138,27 +138,26 @@ async def play(
         stored: other workflows, put there before; what their comments say counts as well.
         dry_run: how to start it.
     """
-    script = script_of("\n".join((*stored, text)))
+    cues = cues_of("\n".join((*stored, text)))
     schemas, snippets = stage.needed(text)
     async with stage.client(STARTER) as client:
         for other in stored:
             others = stage.needed(other)
             await client.put_workflow(other, output_schemas=others[0], snippets=others[1])
-        cast = _Cast(client, script, (text, *stored), stage.folder)
+        cast = _Cast(client, cues, (text, *stored), stage.folder)
         async with working(stage.address, cast.actions, namespace=stage.namespace):
             started = await client.start_run(
                 source=text,
                 output_schemas=schemas,
                 snippets=snippets,
                 inputs={
-                    name: value for name, value in script.inputs.items() if name in _inputs(text)
+                    name: value for name, value in cues.inputs.items() if name in _inputs(text)
                 },
                 dry_run=dry_run,
             )
-            answering = asyncio.create_task(_answer(stage, started, script))
+            answering = asyncio.create_task(_answer(stage, started, cues))
             try:
-                run = await started.wait(_DEADLINE)
-                await answering
+                run, _ = await asyncio.gather(started.wait(_DEADLINE), answering)
             finally:
                 answering.cancel()
         steps = [(step.step_name, step.status.value) async for step in started.steps()]
@@ -171,11 +170,11 @@ def _inputs(text: str) -> set[str]:
     return {each.name for each in definition.inputs}
 
 
-async def _answer(stage: Stage, run: RunHandle, script: Script) -> None:
+async def _answer(stage: Stage, run: RunHandle, cues: Cues) -> None:
     """Vote at every gate that opens, until the run has ended."""
     async for event in run.events(kinds=[EventKind.GATE_WAITING]):
         assert isinstance(event, GateWaiting)
-        for vote in script.votes.get(event.gate.name, ()):
+        for vote in cues.votes.get(event.gate.name, ()):
             await _vote(stage, event.gate.id, vote)
 
 
