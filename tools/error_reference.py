@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
+import re
 import sys
 import textwrap
 from pathlib import Path
@@ -21,6 +22,7 @@ from runkon_server.api.status import CODES, DOMAIN
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+PROTOS: Final = Path(__file__).resolve().parents[1] / "protos" / "runkon" / "v1"
 TARGET: Final = Path(__file__).resolve().parents[1] / "docs" / "reference" / "errors.md"
 
 ADVICE: Final = {
@@ -48,8 +50,8 @@ ADVICE: Final = {
 HEAD: Final = f"""\
 # Errors
 
-<!-- Made by `python -m tools.error_reference` from runkon_server/errors.py and
-     runkon_server/api/status.py; a test fails when it is stale. -->
+<!-- Made by `python -m tools.error_reference` from runkon_server/errors.py,
+     runkon_server/api/status.py and protos/; a test fails when it is stale. -->
 
 A call that fails has a gRPC code, a message that is safe to show to anybody, and details in
 `google.rpc.Status`. `google.rpc.ErrorInfo` is always among them: its domain is `{DOMAIN}`, its
@@ -80,9 +82,38 @@ server's log has the rest under it. | Report it. |
 """
 
 
+METHODS: Final = """
+## By method
+
+What a call may fail with beyond a bad field, a missing right, an exhausted quota and a server that
+is away, which hold for all of them. Made from the comments in the `.proto` files.
+
+| Method | Reasons |
+| --- | --- |
+"""
+_METHOD: Final = re.compile(r"((?:^ *//.*\n)+) *rpc (\w+)\(", re.MULTILINE)
+
+
 def render() -> str:
     """The whole document."""
-    return HEAD + "\n".join(_sections()) + TAIL
+    return HEAD + "\n".join(_sections()) + METHODS + "\n".join(_methods()) + "\n" + TAIL
+
+
+def _methods() -> Iterator[str]:
+    for method, reasons in reasons_by_method().items():
+        if reasons:
+            yield f"| {method} | {', '.join(f'`{reason}`' for reason in reasons)} |"
+
+
+def reasons_by_method() -> dict[str, list[str]]:
+    """The reasons that the contract names for each RPC, codes without a reason left out."""
+    known = {kind.reason for kind in CODES} - {code.name for code in StatusCode}
+    found: dict[str, list[str]] = {}
+    for path in sorted(PROTOS.glob("*.proto")):
+        for comment, method in _METHOD.findall(path.read_text(encoding="utf-8")):
+            named = dict.fromkeys(re.findall(r"[A-Z_]{3,}", comment))
+            found[method] = [word for word in named if word in known]
+    return found
 
 
 def _sections() -> Iterator[str]:

@@ -797,7 +797,7 @@ class GateApproved(_message.Message):
     @_builtins.property
     def selections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Keys of the gate's options, each at most once; joined with commas they replace `feedback`. With
-        keys that are not among the options the report is refused, GATE_SELECTION_INVALID.
+        keys that are not among the options the look counts as failed.
         """
 
     def __init__(
