@@ -35,6 +35,8 @@ class Block:
 
     kind: BlockKind
     items: list[Item] = field(default_factory=list)
+    words: list[str] | None = None
+    """Instead of items, the elements of a list that holds nothing but words, close together."""
     opening_comment: str | None = None
     """Behind the opening bracket, on its line."""
     closing_comments: Sequence[Line] = ()

@@ -36,6 +36,9 @@ class _Printer:
     def items(self, block: Block, indent: str) -> None:
         """Print what is inside a block."""
         self._starts_block = True
+        if block.words is not None:
+            self.lines += [f"{indent}{word}," for word in block.words]
+            return
         separator = "," if block.kind is BlockKind.LIST else ""
         for item in block.items:
             if item.comments:
@@ -95,6 +98,11 @@ def _inline(item: Item) -> str | None:
 def _inline_entries(block: Block) -> str | None:
     # Most blocks are told by their size, before anything in them is looked at (and again for
     # every block around them).
+    if block.words is not None:
+        if len(block.words) > _INLINE_MAX[block.kind]:
+            return None
+        line = ", ".join(block.words)
+        return None if "\n" in line else line
     if len(block.items) > _INLINE_MAX[block.kind] or block.has_comments:
         return None
     if not block.items:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +14,6 @@ from runkon_server.dsl.tokens import (
     INT,
     KEY_KINDS,
     NAME_KINDS,
-    OPENERS,
     STRING,
 )
 
@@ -26,6 +26,8 @@ _OPTION_BLOCKS: Final = frozenset({"call", "gate", "script", "foreach"})
 _WITH_NAME: Final = frozenset({"workflow", "gate", "script", "foreach"})
 _WITH_CONDITION: Final = frozenset({"if", "unless", "while"})
 _WORDS: Final = NAME_KINDS | {STRING, INT}
+_PLAIN: Final = _WORDS | {","}
+_GAP: Final = re.compile(r"\n[^\S\n]*\n")
 _WHILE_TAIL: Final = 4
 """Tokens of `while step.marker`, and how far ahead anybody looks."""
 
@@ -55,6 +57,7 @@ class _Reader:
         self._texts = tokens.texts
         self._starts = tokens.starts
         self._comments = _by_token(tokens)
+        self._commented = list(self._comments)
         self._index = 0
         self._seen_to = 0
         """Offset behind the last token or comment taken."""
@@ -77,8 +80,11 @@ class _Reader:
         """Read brackets and what is in them; every item of it by `read`."""
         self._hoist(owner)
         self._advance()
+        if kind is BlockKind.LIST and (words := self._words()) is not None:
+            self._advance()
+            return Block(kind, words=words)
         block = Block(kind)
-        last = self._plain_elements(block) if kind is BlockKind.LIST else None
+        last = self._plain_pairs(block)
         while (ahead := self._kinds[self._index]) not in CLOSERS:
             if ahead == ",":
                 self._waiting = self._comments_before(last, block)
@@ -91,19 +97,35 @@ class _Reader:
         self._advance()
         return block
 
-    def _plain_elements(self, block: Block) -> Item | None:
-        """Read elements of one word each with no comment near, as most are; gives the last."""
+    def _words(self) -> list[str] | None:
+        """All elements up to the closing bracket, if each is one word with no comment or gap near.
+
+        Most lists are like that, and only they can be long.
+        """
+        first, last = self._index, self._kinds.index("]", self._index)
+        commented = bisect_left(self._commented, first)
+        if commented < len(self._commented) and self._commented[commented] <= last:
+            return None
+        if _GAP.search(self._text, self._seen_to, self._starts[last]):
+            return None
+        if not _PLAIN.issuperset(self._kinds[first:last]):
+            return None
+        self._index = last
+        return [text for text in self._texts[first:last] if text != ","]
+
+    def _plain_pairs(self, block: Block) -> Item | None:
+        """Read the pairs of three tokens with no comment near; gives the last."""
         kinds, texts, starts, comments = self._kinds, self._texts, self._starts, self._comments
         index, seen_to, item = self._index, self._seen_to, None
-        while kinds[index] in _WORDS and kinds[index + 1] != "." and index not in comments:
-            start, text = starts[index], texts[index]
-            item = Item(head=text, blank_before=self._text.count("\n", seen_to, start) > 1)
+        while kinds[index] in KEY_KINDS and kinds[index + 1] == "=" and kinds[index + 2] in _WORDS:
+            value = index + 2
+            if kinds[value + 1] == "." or not comments.keys().isdisjoint((index, index + 1, value)):
+                break
+            blank_before = self._text.count("\n", seen_to, starts[index]) > 1
+            item = Item(head=f"{texts[index]} = {texts[value]}", blank_before=blank_before)
             block.items.append(item)
-            seen_to = start + len(text)
-            index += 1
-            if kinds[index] == "," and index not in comments:
-                seen_to = starts[index] + 1
-                index += 1
+            seen_to = starts[value] + len(texts[value])
+            index += 3
         self._index, self._seen_to = index, seen_to
         return item
 
@@ -157,13 +179,6 @@ class _Reader:
             self._pair(item)
 
     def _pair(self, item: Item) -> None:
-        key, equals, value = self._index, self._index + 1, self._index + 2
-        is_plain = self._kinds[value] not in OPENERS and self._kinds[value + 1] != "."
-        if is_plain and equals not in self._comments and value not in self._comments:
-            item.head = f"{self._texts[key]} = {self._texts[value]}"
-            self._index = value
-            self._advance()
-            return
         self._take(item)
         self._take(item)
         self._value(item)
