@@ -60,6 +60,20 @@ _JSON: Final = "runkon.as_json"
     " identities, snippets, schemas); a use of any other is reported.",
 )
 @click.option(
+    "--schema",
+    "schemas",
+    multiple=True,
+    metavar="[NAME=]FILE|DIR",
+    help="Output schemas that exist; a use of any other is reported. May be repeated.",
+)
+@click.option(
+    "--snippet",
+    "snippets",
+    multiple=True,
+    metavar="[NAME=]FILE|DIR",
+    help="Prompt snippets that exist, likewise.",
+)
+@click.option(
     "--worker",
     "workers",
     multiple=True,
@@ -87,6 +101,8 @@ def check(
     strict: bool,
     format_name: str,
     known: str | None,
+    schemas: tuple[str, ...],
+    snippets: tuple[str, ...],
     workers: tuple[str, ...],
     server: str | None,
     scripts: tuple[str, ...],
@@ -104,7 +120,7 @@ def check(
     refusals = Refusals()
     results = read_all(find_files(paths, refusals), refusals)
     host: Host = context.find_root().obj
-    world = World() if known is None else _known(known)
+    world = _known(known, schemas, snippets)
     if workers:
         offers = [*map(host.actions, workers), tuple(world.actions or ())]
         world = replace(world, actions=served_by(offers))
@@ -145,13 +161,20 @@ def neighbours_of(
     return Neighbours(folders, is_whole=not singles, fetch=fetch)
 
 
-def _known(path: str) -> World:
+def _known(path: str | None, schemas: tuple[str, ...], snippets: tuple[str, ...]) -> World:
+    """What the options tell about the place; what they name adds to what the file names."""
     from runkon_server.cli.language.known import read_known
+    from runkon_server.cli.language.material import schemas_of, snippets_of
 
     try:
-        return read_known(path)
+        world = World() if path is None else read_known(path)
+        if schemas:
+            world = replace(world, schemas={**(world.schemas or {}), **schemas_of(schemas)})
+        if snippets:
+            world = replace(world, snippets=(*(world.snippets or ()), *snippets_of(snippets)))
     except UnreadableError as error:
         raise click.UsageError(str(error)) from error
+    return world
 
 
 def _document(format_name: str, reports: Mapping[str, Report], refusals: Refusals) -> str:

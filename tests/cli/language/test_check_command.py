@@ -392,3 +392,29 @@ def test_a_snapshot_is_checked_like_a_file(folder: Path) -> None:
     )
     assert places() == {}
     assert places("old.json") == {"old.json": [("WF702", 0, 0)]}
+
+
+def test_schemas_and_snippets_are_held_against_the_files(folder: Path) -> None:
+    """By the names of their files, or by those that are given; a broken schema is told."""
+    write_files(
+        folder,
+        a="call x { output = verdict with = [style] }\n"
+        "call y { output = broken with = [tone] }\n"
+        "call z { output = other with = [odd] }",
+    )
+    for path, text in {
+        "schemas/verdict.yaml": "fields:\n  approved: boolean\n",
+        "schemas/broken.yml": "fields: 3\n",
+        "schemas/notes.txt": "no schema",
+        "style.md": "Be brief.",
+        "somewhere.txt": "Be kind.",
+    }.items():
+        folder.joinpath(path).parent.mkdir(exist_ok=True)
+        folder.joinpath(path).write_text(text)
+    options = ("--schema", "schemas", "--snippet", "style.md", "--snippet", "tone=somewhere.txt")
+    found = [(code, line) for code, line, _ in places(*options)["a.wf"] if code != "WF601"]
+
+    assert found == [("WF563", 3), ("WF561", 4), ("WF562", 4)]
+    assert codes() == {"a.wf": ""}
+    assert check("--schema", "gone.yaml").code == 2
+    assert check("--snippet", "gone.md").code == 2
