@@ -6,17 +6,19 @@ import asyncio
 import hashlib
 import json
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Concatenate, Final, Generic, ParamSpec, TypeVar
 
 from runkon_server import errors
+from runkon_server.core.outputs_schema import SchemaError
 from runkon_server.dsl import snapshot
+from runkon_server.dsl.check import World
 from runkon_server.dsl.codes import Group, Severity
-from runkon_server.dsl.diagnostics import has_errors, in_order, strict
-from runkon_server.dsl.limits import PROBLEMS
+from runkon_server.dsl.diagnostics import has_errors, strict
 from runkon_server.dsl.unsupported import refuse_unsupported
 from runkon_server.dsl.validate import validate
 from runkon_server.runtime.commands import PinnedDefinition
+from runkon_server.runtime.schemas import read_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +31,6 @@ __all__ = [
     "CheckedSource",
     "Definitions",
     "check_source",
-    "first_problems",
     "hash_of",
     "refusal_of",
     "work_on",
@@ -76,6 +77,8 @@ class CheckedSource:
     definition: Definition | None
     """None: it could not be read."""
     snapshot: str
+    output_schemas: Mapping[str, str] = field(default_factory=dict)
+    snippets: Mapping[str, str] = field(default_factory=dict)
 
     def judged(self, *, strictly: bool) -> tuple[Diagnostic, ...]:
         """The problems; `strictly` makes errors of warnings."""
@@ -93,7 +96,11 @@ class CheckedSource:
             raise refusal_of([each for each in problems if each.severity is Severity.ERROR])
         assert self.definition is not None
         return PinnedDefinition(
-            content_hash=self.content_hash, snapshot=self.snapshot, definition=self.definition
+            content_hash=self.content_hash,
+            snapshot=self.snapshot,
+            definition=self.definition,
+            output_schemas=self.output_schemas,
+            snippets=self.snippets,
         )
 
 
@@ -119,24 +126,47 @@ def hash_of(source: str, schemas: Mapping[str, str], snippets: Mapping[str, str]
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def check_source(text: str, content_hash: str) -> CheckedSource:
-    """Read and check a source. Never raises, whatever the text says."""
-    report = validate(text, LABEL)
+def check_source(
+    text: str,
+    content_hash: str,
+    schemas: Mapping[str, str] | None = None,
+    snippets: Mapping[str, str] | None = None,
+) -> CheckedSource:
+    """Read and check a source. Never raises, whatever the text says.
+
+    Args:
+        text: the source.
+        content_hash: over it and what came with it.
+        schemas: all that it may name; None: it is not known which there are.
+        snippets: likewise.
+    """
+    world = World(
+        schemas=(
+            None
+            if schemas is None
+            else {name: _flaw_of(name, schema) for name, schema in schemas.items()}
+        ),
+        snippets=snippets,
+    )
+    report = validate(text, LABEL, world)
     return CheckedSource(
         source=report.source,
-        diagnostics=first_problems(report.diagnostics),
+        diagnostics=report.diagnostics,
         content_hash=content_hash,
         definition=report.parsed,
         snapshot="" if report.parsed is None else snapshot.dump(report.parsed),
+        output_schemas=schemas or {},
+        snippets=snippets or {},
     )
 
 
-def first_problems(found: Sequence[Diagnostic]) -> tuple[Diagnostic, ...]:
-    """As many as are shown, in the order of the source; errors go before warnings if need be."""
-    if len(found) <= PROBLEMS:
-        return tuple(found)
-    by_weight = sorted(found, key=lambda each: each.severity is not Severity.ERROR)
-    return in_order(by_weight[:PROBLEMS])
+def _flaw_of(name: str, schema: str) -> str | None:
+    """Why a text cannot be used as a schema; None: it can."""
+    try:
+        read_schema(name, schema)
+    except SchemaError as error:
+        return str(error)
+    return None
 
 
 class Definitions:
@@ -154,8 +184,14 @@ class Definitions:
         known = self._checked.get(content_hash)
         if known is not None:
             return known
-        made = await work_on(source, check_source, content_hash)
-        self._checked.put(content_hash, made, len(source) + len(made.snapshot))
+        # Copies: those of a request last no longer than the call.
+        schemas, snippets = dict(schemas), dict(snippets)
+        texts = sum(map(len, (*schemas.values(), *snippets.values())))
+        if texts > LOOP_BYTES:
+            made = await asyncio.to_thread(check_source, source, content_hash, schemas, snippets)
+        else:
+            made = await work_on(source, check_source, content_hash, schemas, snippets)
+        self._checked.put(content_hash, made, len(source) + len(made.snapshot) + texts)
         return made
 
     def known(self, content_hash: str) -> PinnedDefinition | None:

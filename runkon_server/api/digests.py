@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from runkon.v1 import gates_pb2, runs_pb2, workflows_pb2
 
     Mutation: TypeAlias = (
-        gates_pb2.ResolveGateRequest
+        gates_pb2.ReportPullRequestRequest
+        | gates_pb2.ResolveGateRequest
         | runs_pb2.CancelRunRequest
+        | runs_pb2.ResumeRunRequest
         | runs_pb2.StartRunRequest
         | workflows_pb2.PutWorkflowRequest
     )

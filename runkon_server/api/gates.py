@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict
 
 import grpc
 
@@ -11,9 +11,15 @@ from runkon.v1 import gates_pb2, gates_pb2_grpc
 from runkon_server.api.digests import digest_of
 from runkon_server.api.identity import current_principal
 from runkon_server.api.parsing.checks import namespace_of, page_rows, span_of
+from runkon_server.api.parsing.gates import pull_request_of
 from runkon_server.api.render import render_gate
 from runkon_server.api.render.gates import STATE_NAMES
-from runkon_server.runtime.commands import GateResolved, ResolveGate
+from runkon_server.runtime.commands import (
+    GateResolved,
+    PullRequestReported,
+    ReportPullRequest,
+    ResolveGate,
+)
 from runkon_server.store.reads import gates
 from runkon_server.store.reads.gates import GateCursor, GateQuery
 
@@ -37,6 +43,9 @@ class GateEngine(Protocol):
 
     async def resolve_gate(self, command: ResolveGate) -> GateResolved:
         """Cast a vote."""
+
+    async def report_pull_request(self, command: ReportPullRequest) -> PullRequestReported:
+        """Tell a gate how its pull request stands."""
 
 
 class GateService(gates_pb2_grpc.GateServiceServicer):
@@ -84,17 +93,12 @@ class GateService(gates_pb2_grpc.GateServiceServicer):
     ) -> gates_pb2.ResolveGateResponse:
         """Cast the caller's vote."""
         namespace, principal = namespace_of(request.namespace), current_principal()
-        by_run = request.WhichOneof("target") == "run_gate"
-        by_key = by_run and request.run_gate.WhichOneof("run") == "key"
         resolved = await self._engine.resolve_gate(
             ResolveGate(
                 namespace=namespace,
                 principal=principal,
                 approve=request.decision == gates_pb2.GATE_DECISION_APPROVE,
-                gate_id=None if by_run else request.gate_id,
-                run_id=request.run_gate.run_id if by_run and not by_key else None,
-                key=request.run_gate.key if by_key else None,
-                gate_name=request.run_gate.gate_name if by_run else None,
+                **_target_of(request),
                 feedback=request.feedback or None,
                 selections=tuple(request.selections),
                 on_behalf_of=request.on_behalf_of or None,
@@ -104,6 +108,52 @@ class GateService(gates_pb2_grpc.GateServiceServicer):
         )
         gate = await self._lookups.gate(namespace, resolved.gate_id)
         return gates_pb2.ResolveGateResponse(gate=render_gate(gate), replayed=resolved.replayed)
+
+    async def ReportPullRequest(
+        self, request: gates_pb2.ReportPullRequestRequest, context: Context
+    ) -> gates_pb2.ReportPullRequestResponse:
+        """Tell a gate how its pull request stands."""
+        namespace, principal = namespace_of(request.namespace), current_principal()
+        reported = await self._engine.report_pull_request(
+            ReportPullRequest(
+                namespace=namespace,
+                principal=principal,
+                pull_request=pull_request_of(request.pull_request),
+                **_target_of(request),
+                request_id=request.request_id or None,
+                digest=digest_of(request, namespace=namespace, principal=principal),
+            )
+        )
+        gate = await self._lookups.gate(namespace, reported.gate_id)
+        return gates_pb2.ReportPullRequestResponse(
+            gate=render_gate(gate),
+            pending_reason=reported.pending_reason,
+            replayed=reported.replayed,
+        )
+
+
+class _Target(TypedDict):
+    """How commands name a gate."""
+
+    gate_id: str | None
+    run_id: str | None
+    key: str | None
+    gate_name: str | None
+
+
+def _target_of(
+    request: gates_pb2.ResolveGateRequest | gates_pb2.ReportPullRequestRequest,
+) -> _Target:
+    if request.WhichOneof("target") != "run_gate":
+        return _Target(gate_id=request.gate_id, run_id=None, key=None, gate_name=None)
+    by_run = request.run_gate
+    by_key = by_run.WhichOneof("run") == "key"
+    return _Target(
+        gate_id=None,
+        run_id=None if by_key else by_run.run_id,
+        key=by_run.key if by_key else None,
+        gate_name=by_run.gate_name,
+    )
 
 
 def _query_of(request: gates_pb2.ListGatesRequest) -> GateQuery:

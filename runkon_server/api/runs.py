@@ -12,13 +12,13 @@ from runkon_server.api.digests import digest_of
 from runkon_server.api.events import render_event
 from runkon_server.api.identity import current_principal
 from runkon_server.api.parsing.checks import LONG_POLL_MAX, namespace_of, page_rows, span_of
-from runkon_server.api.parsing.runs import kinds_of
+from runkon_server.api.parsing.runs import kinds_of, resume_mode
 from runkon_server.api.places import find_places
 from runkon_server.api.render import render_item, render_run, render_step
 from runkon_server.api.render.items import STATUS_NAMES
 from runkon_server.api.starting import RunStarter, StartEngine
 from runkon_server.api.waiting import EndOfRuns, EventTeller
-from runkon_server.runtime.commands import CancelRun, RunCancelled
+from runkon_server.runtime.commands import CancelRun, ResumeRun, RunCancelled, RunResumed
 from runkon_server.store.reads import runs, steps
 from runkon_server.store.reads.events import list_events
 from runkon_server.store.reads.items import list_items
@@ -56,6 +56,9 @@ class RunEngine(StartEngine, EventTeller, Protocol):
     async def cancel_run(self, command: CancelRun) -> RunCancelled:
         """Ask a run to stop."""
 
+    async def resume_run(self, command: ResumeRun) -> RunResumed:
+        """Take a finished run up again."""
+
 
 class RunStreams(Protocol):
     """Who serves StreamRunEvents."""
@@ -68,7 +71,7 @@ class RunService(runs_pb2_grpc.RunServiceServicer):
     """Starts runs and tells what becomes of them.
 
     Args:
-        engine: starts and cancels runs, tells of events.
+        engine: starts, cancels and resumes runs, tells of events.
         lookups: finds what is there.
         definitions: reads and checks inline sources.
         tokens: makes and reads page tokens.
@@ -158,6 +161,25 @@ class RunService(runs_pb2_grpc.RunServiceServicer):
         )
         run = await self._lookups.run(namespace, cancelled.run_id)
         return runs_pb2.CancelRunResponse(run=await self._render(run), replayed=cancelled.replayed)
+
+    async def ResumeRun(
+        self, request: runs_pb2.ResumeRunRequest, context: Context
+    ) -> runs_pb2.ResumeRunResponse:
+        """Take a finished run up again."""
+        namespace, principal = namespace_of(request.namespace), current_principal()
+        resumed = await self._engine.resume_run(
+            ResumeRun(
+                namespace=namespace,
+                run_id=request.run_id,
+                principal=principal,
+                mode=resume_mode(request.mode),
+                from_step_id=request.from_step_id or None,
+                request_id=request.request_id or None,
+                digest=digest_of(request, namespace=namespace, principal=principal),
+            )
+        )
+        run = await self._lookups.run(namespace, resumed.run_id)
+        return runs_pb2.ResumeRunResponse(run=await self._render(run), replayed=resumed.replayed)
 
     async def AwaitRun(
         self, request: runs_pb2.AwaitRunRequest, context: Context

@@ -51,6 +51,42 @@ async def test_every_error_of_a_source_is_a_violation_and_warnings_are_none() ->
     assert all(each.description.startswith("WF501: ") for each in error.violations)
 
 
+NAMING = "workflow w { call a { output = verdict with = [tone] } }"
+SCHEMA = "fields:\n  summary: string\n"
+
+
+@pytest.mark.parametrize(
+    ("schemas", "snippets", "said"),
+    [
+        ({}, {"tone": "t"}, "WF562: there is no output schema `verdict`"),
+        ({"verdict": SCHEMA}, {}, "WF561: there is no prompt snippet `tone`"),
+        ({"verdict": "fields: ["}, {"tone": "t"}, "WF563: the output schema `verdict` cannot be"),
+        ({"verdict": "a: &a [*a]"}, {"tone": "t"}, "WF563: the output schema `verdict` cannot be"),
+        ({"verdict": "[" * 50_000}, {"tone": "t"}, "WF563: the output schema `verdict` cannot be"),
+    ],
+    ids=["no schema", "no snippet", "no YAML", "a circle", "too deep"],
+)
+async def test_what_a_source_names_has_to_come_with_it(
+    schemas: dict[str, str], snippets: dict[str, str], said: str
+) -> None:
+    checked = await Definitions().check(NAMING, schemas, snippets)
+
+    assert any(f"{each.code}: {each.message}".startswith(said) for each in checked.diagnostics)
+    with pytest.raises(errors.InvalidArgumentError):
+        checked.accept()
+
+
+async def test_what_came_with_a_source_is_pinned_with_it() -> None:
+    """Copies, which the caller's own maps cannot change."""
+    snippets = {"tone": "Be brief.", "unused": "x"}
+    checked = await Definitions().check("workflow w { call a }", {"verdict": SCHEMA}, snippets)
+    snippets.clear()
+
+    pinned = checked.accept()
+    assert pinned.output_schemas == {"verdict": SCHEMA}
+    assert pinned.snippets == {"tone": "Be brief.", "unused": "x"}
+
+
 async def test_strictly_a_warning_refuses_as_well() -> None:
     checked = await Definitions().check("workflow w { call a { x = 1 } }", {}, {})
 

@@ -12,6 +12,7 @@ from runkon_server.api.parsing.checks import (
     Check,
     size_of,
 )
+from runkon_server.runtime.commands import PullRequest
 
 GATE: Final = "the id of a gate"
 URL_BYTES: Final = 2 * 1024
@@ -82,6 +83,27 @@ def _check_pull_request(check: Check, seen: gates_pb2.PullRequest) -> None:
         place = f"{field}.checks[{number}]"
         check.label(f"{place}.name", each.name, SHORT_TEXT_BYTES, required=True)
         check.enum(f"{place}.state", each.state, gates_pb2.CheckState, required=True)
+
+
+def pull_request_of(seen: gates_pb2.PullRequest) -> PullRequest:
+    """A checked pull request as the engine takes it."""
+    decision = gates_pb2.ReviewDecision.Name(seen.review_decision)
+    return PullRequest(
+        head_commit=seen.head_commit,
+        author=seen.author,
+        approvals=tuple((each.reviewer, each.commit) for each in seen.approvals),
+        review_decision=(
+            decision.removeprefix("REVIEW_DECISION_").lower() if seen.review_decision else None
+        ),
+        checks=tuple(
+            (
+                each.name,
+                gates_pb2.CheckState.Name(each.state).removeprefix("CHECK_STATE_").lower(),
+            )
+            for each in seen.checks
+        ),
+        url=seen.url,
+    )
 
 
 def _check_target(

@@ -13,6 +13,7 @@ from runkon_server.api.parsing.checks import (
     SHORT_TEXT_BYTES,
     Check,
 )
+from runkon_server.core.resuming import ResumeMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -223,6 +224,13 @@ def check_stream_run_events(request: runs_pb2.StreamRunEventsRequest) -> None:
             high=HEARTBEAT_MAX,
         )
     check.done()
+
+
+def resume_mode(mode: events_pb2.ResumeMode.ValueType) -> ResumeMode:
+    """What a checked mode asks for; unspecified means normal."""
+    if mode == events_pb2.RESUME_MODE_UNSPECIFIED:
+        return ResumeMode.NORMAL
+    return ResumeMode(events_pb2.ResumeMode.Name(mode).removeprefix("RESUME_MODE_").lower())
 
 
 def kinds_of(kinds: Iterable[events_pb2.EventKind.ValueType]) -> frozenset[str]:
