@@ -48,7 +48,7 @@ while [ "$1" != -- ]; do
     shift
 done
 shift
-mount -o remount,ro "$root"
+mount -o remount,bind,ro "$root"
 cd "$root"
 pivot_root . .old
 umount -l /.old

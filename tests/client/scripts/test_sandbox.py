@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import psutil
@@ -23,12 +26,13 @@ from runkon_client.worker.scripts import (
     find_sandbox,
     open_scripts,
 )
+from runkon_client.worker.scripts.environment import PATH
 from support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+NOBODY: Final = 65534
 WORKER: Final = """
 import asyncio, sys
 from pathlib import Path
@@ -228,3 +232,41 @@ async def test_an_identity_gets_what_is_its_own(folder: Path) -> None:
         ]
 
     assert said == ["a bot's\n", "a \n", "a \n"]
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """A folder that other users reach; pytest's own are for its user alone."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        folder.chmod(0o755)
+        for part in ("root", "scripts"):
+            folder.joinpath(part).mkdir()
+            os.chown(folder / part, NOBODY, NOBODY)
+        yield folder
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the other tests are of a user without rights then")
+def test_a_sandbox_needs_no_rights(real_sandbox: Sandbox, shared_folder: Path) -> None:
+    """As another user than root it does the same, and the number of processes is limited."""
+    folder = shared_folder / "scripts"
+    sandbox = Sandbox(real_sandbox.name, real_sandbox.program, str(shared_folder / "root"))
+    flood = "i=0; while [ $i -lt 100 ]; do sleep 9 & i=$((i+1)); done"
+    text = f"cd {folder} && touch mine && touch /x; {flood}"
+    done = subprocess.run(
+        sandbox.wrap(["/bin/sh", "-c", text], View(folder=folder, is_writable=True)),
+        cwd="/",
+        env={"PATH": PATH},
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=(),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NPROC, (64, 64)),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert folder.joinpath("mine").exists(), done.stderr
+    assert "Read-only file system" in done.stderr
+    assert "Cannot fork" in done.stderr
