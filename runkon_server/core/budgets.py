@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from runkon_server.dsl import limits
+
 if TYPE_CHECKING:
     from runkon_server.core.model import RunState
 
@@ -17,6 +19,8 @@ ATTEMPTS_MAX: Final = 50_000
 """Attempts at steps that a run may start before its body is stopped."""
 ALWAYS_ATTEMPTS_MAX: Final = 1_000
 """Beyond those, for the always section."""
+MANY_ROWS: Final = ATTEMPTS_MAX // (1 + limits.RETRIES)
+"""Below this many rows there cannot be that many attempts, so nobody need count them."""
 BUDGET_EXCEEDED: Final = "BUDGET_EXCEEDED"
 """Begins the error of a run that was stopped; the `error_code` of a child without room."""
 

@@ -75,7 +75,8 @@ def report(tx: Scratch, op: CallOp, fact: Reported) -> bool:
         return False
     if op.node.timeout_s is not None:
         tx.order(ClearTimer(timer_id=ids.deadline_timer(op.step_id)))
-    fact = tasks.interpreted(op.node, fact)
+    if fact.raw_output is not None or op.node.schema is not None:
+        fact = tasks.interpreted(op.node, fact)
     if fact.outcome is Outcome.COMPLETED:
         done = tasks.complete(tx, op.step_id, op.row, fact)
         tx.state.leaf = None

@@ -144,8 +144,8 @@ class Scratch:
         """A row that did not exist; `row` is copied."""
         columns = row.copy()
         columns["id"] = step_id
-        self._steps[step_id] = StepWrite(step_id, insert=True, columns=columns)
-        self._count(row["status"], is_new=True)
+        self._steps[step_id] = StepWrite(step_id, True, columns)
+        self._count(row["status"], 1)
 
     def update_step(self, step_id: str, columns: dict[str, Any]) -> None:
         """Columns of an existing row change; `columns` is copied."""
@@ -158,7 +158,7 @@ class Scratch:
             write.columns.update(columns)
         status = columns.get("status")
         if status in ENDED:
-            self._count(status, is_new=False)
+            self._count(status, 0)
         if "retry_count" in columns:
             counts = self.state.counts
             self.state.counts = counts._replace(repeats=counts.repeats + 1)
@@ -206,16 +206,22 @@ class Scratch:
             tuple(self._items.values()),
         )
 
-    def _count(self, status: str, *, is_new: bool) -> None:
-        total, completed, failed, skipped, timed_out, repeats = self.state.counts
-        self.state.counts = Counts(
-            total + is_new,
-            completed + (status == "completed"),
-            failed + (status == "failed"),
-            skipped + (status == "skipped"),
-            timed_out + (status == "timed_out"),
-            repeats,
-        )
+    def _count(self, status: str, new_rows: int) -> None:
+        state = self.state
+        total, completed, failed, skipped, timed_out, repeats = state.counts
+        total += new_rows
+        match status:
+            case "completed":
+                completed += 1
+            case "failed":
+                failed += 1
+            case "skipped":
+                skipped += 1
+            case "timed_out":
+                timed_out += 1
+            case _:
+                pass
+        state.counts = Counts(total, completed, failed, skipped, timed_out, repeats)
 
 
 def without(counts: Counts, record: StepRecord) -> Counts:

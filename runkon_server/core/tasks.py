@@ -153,8 +153,6 @@ def interpreted(node: CallNode, report: Reported) -> Reported:
     """A report as it counts, see `outputs.interpret`."""
     if report.outcome is not Outcome.COMPLETED:
         return report
-    if report.raw_output is None and node.schema is None:
-        return report
     return interpret(report, node.schema, is_script=False)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runkon_server.core import calls, children, foreach, gates, parallel, quality, scripts
-from runkon_server.core.budgets import is_spent, spent
+from runkon_server.core.budgets import MANY_ROWS, is_spent, spent
 from runkon_server.core.ids import ALWAYS, child_at
 from runkon_server.core.model import Frame, ended
 from runkon_server.core.outcomes import abort
@@ -62,7 +62,7 @@ def settle(tx: Scratch) -> None:
 
 
 def _enter(tx: Scratch, node: PlanNode, at: str, passes: Passes) -> None:
-    if is_spent(tx.state) and _is_new_step(tx, node, at) and not tx.is_stopping():
+    if tx.state.counts.total >= MANY_ROWS and _is_too_much(tx, node, at):
         abort(tx, spent())
         return
     match node:
@@ -85,6 +85,11 @@ def _enter(tx: Scratch, node: PlanNode, at: str, passes: Passes) -> None:
         case Block():
             if node.condition is None or holds(tx.state, node.condition) is node.wanted:
                 tx.state.frame = Frame(node, at, passes, 0, tx.state.frame)
+
+
+def _is_too_much(tx: Scratch, node: PlanNode, at: str) -> bool:
+    """Whether this would be a new step of a run whose budget is spent."""
+    return is_spent(tx.state) and not tx.is_stopping() and _is_new_step(tx, node, at)
 
 
 def _is_new_step(tx: Scratch, node: PlanNode, at: str) -> bool:
