@@ -21,7 +21,7 @@ from runkon_server.core.model import (
 )
 
 if TYPE_CHECKING:
-    from runkon_server.core.facts import CancelAsked
+    from runkon_server.core.facts import CancelAsked, LimitReached
     from runkon_server.core.model import RunState
     from runkon_server.core.scratch import Scratch
 
@@ -47,6 +47,24 @@ def ask(tx: Scratch, fact: CancelAsked) -> bool:
         give_up(tx, was_asked=was_asked)
     elif state.phase == "body":
         _stop(tx)
+    return True
+
+
+def break_off(tx: Scratch, fact: LimitReached) -> bool:
+    """The run ends here and now, as by a forced cancel; whether it was this epoch of it.
+
+    It has failed, unless it was being cancelled.
+    """
+    state = tx.state
+    if fact.epoch != state.setup.epoch:
+        return False
+    was_asked = _is_asked(state)
+    if state.cancel is None:
+        tx.failure = state.cancel = fact.reason
+    state.force = True
+    if state.status == "waiting":
+        tx.run["blocked_on"] = None
+    give_up(tx, was_asked=was_asked)
     return True
 
 

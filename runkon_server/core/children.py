@@ -19,10 +19,11 @@ from runkon_server.core.outcomes import abort, absorb, record_metrics, succeed, 
 from runkon_server.core.rows import cut, new_row
 from runkon_server.core.variables import text_variables
 from runkon_server.core.waiting import block, unblock
+from runkon_server.dsl import limits
 from runkon_server.dsl.substitute import ExpansionTooLargeError, Unresolved, substitute
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from runkon_server.core.facts import ChildBlocked, ChildEnded
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from runkon_server.core.plan import ChildNode
     from runkon_server.core.records import StepRecord
     from runkon_server.core.scratch import Scratch
+    from runkon_server.dsl.ast import Pairs
 
 RESUME_REFUSED: Final = "RESUME_REFUSED"
 INPUT_LIMIT: Final = "INPUT_LIMIT"
@@ -88,11 +90,10 @@ def _start(tx: Scratch, op: ChildOp) -> None:
     node, setup = op.node, tx.state.setup
     values = text_variables(tx.state)
     try:
-        inputs = {
-            name: substitute(text, values, unresolved=Unresolved.KEEP) for name, text in node.inputs
-        }
-    except ExpansionTooLargeError as error:
-        why = f"inputs of workflow `{node.workflow}`: {error}"
+        inputs = expanded(node.inputs, values)
+    except ExpansionTooLargeError:
+        most = f"{limits.EXPANDED_BYTES} bytes"
+        why = f"the inputs of workflow `{node.workflow}` are larger than {most} together"
         _fail(tx, op, {"step_error": why, "error_code": INPUT_LIMIT, "retryable": False})
         return
     _announce(tx, op)
@@ -109,6 +110,20 @@ def _start(tx: Scratch, op: ChildOp) -> None:
             root_run_id=setup.root_run_id,
         )
     )
+
+
+def expanded(pairs: Pairs, values: Mapping[str, str]) -> dict[str, str]:
+    """The inputs of a child; placeholders without a value stay, its definition may want them.
+
+    Raises:
+        ExpansionTooLargeError: all together, they are larger than one text may be.
+    """
+    inputs: dict[str, str] = {}
+    room = limits.EXPANDED_BYTES
+    for name, text in pairs:
+        inputs[name] = substitute(text, values, unresolved=Unresolved.KEEP, limit_bytes=room)
+        room -= len(inputs[name].encode())
+    return inputs
 
 
 def _announce(tx: Scratch, op: ChildOp) -> None:

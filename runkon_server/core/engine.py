@@ -29,6 +29,7 @@ from runkon_server.core.facts import (
     GateDecided,
     GatePolled,
     ItemsCollected,
+    LimitReached,
     Reported,
     Started,
     TimerDue,
@@ -125,7 +126,9 @@ def _apply(tx: Scratch, fact: Fact) -> bool:
             return _timer(tx, fact.timer_id)
         case CancelAsked():
             return cancelling.ask(tx, fact)
-        case _:
+        case LimitReached():
+            return cancelling.break_off(tx, fact)
+        case Started():
             return False
 
 

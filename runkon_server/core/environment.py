@@ -52,10 +52,24 @@ def environment(state: RunState, node: ScriptNode) -> dict[str, str]:
     if node.command.problem is not None:
         raise ScriptError(f"`run` cannot be handed to a shell: {node.command.problem}")
     values = text_variables(state)
-    found = dict(_inputs(state))
+    room = ENVIRONMENT_BYTES_MAX
+    found: dict[str, str] = {}
+    for name, value in _variables(state, node, values):
+        room -= len(name) + len(value.encode())
+        if room < 0:
+            raise ScriptError(f"the variables weigh more than {ENVIRONMENT_BYTES_MAX} bytes")
+        found[name] = value
+    return found
+
+
+def _variables(
+    state: RunState, node: ScriptNode, values: dict[str, str]
+) -> Iterator[tuple[str, str]]:
+    """One at a time, so that no more is made than fits; later ones win."""
+    yield from _inputs(state)
     for name, template in node.environment:
         if _is_allowed(name):
-            found[name] = _expanded(name, template, values)
+            yield name, _expanded(name, template, values)
     missing = [name for name in node.command.names if lookup(name, values) is None]
     if missing:
         raise ScriptError(str(UnresolvedPlaceholderError(tuple(missing))))
@@ -63,12 +77,7 @@ def environment(state: RunState, node: ScriptNode) -> dict[str, str]:
         value = lookup(name, values) or ""
         if not _fits(name, value):
             raise ScriptError(f"the value of {{{{{name}}}}} is too long for a script's variable")
-        found[f"{REFERENCE_PREFIX}{number}"] = value
-    if sum(len(name) + len(value.encode()) for name, value in found.items()) > (
-        ENVIRONMENT_BYTES_MAX
-    ):
-        raise ScriptError(f"the variables weigh more than {ENVIRONMENT_BYTES_MAX} bytes")
-    return found
+        yield f"{REFERENCE_PREFIX}{number}", value
 
 
 def _inputs(state: RunState) -> Iterator[tuple[str, str]]:

@@ -178,6 +178,19 @@ class CancelAsked:
     force: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitReached:
+    """The whole run has used up what it may: it fails here and now, always section or not.
+
+    Told by whoever counts what the core cannot, such as events that recorders append.
+    """
+
+    epoch: int
+    """Of the run; a later one has to be told again."""
+    reason: str
+    """The run's error."""
+
+
 Fact: TypeAlias = (
     Started
     | Reported
@@ -188,6 +201,7 @@ Fact: TypeAlias = (
     | ChildBlocked
     | TimerDue
     | CancelAsked
+    | LimitReached
 )
 
 _KINDS: dict[str, type[Fact]] = {
@@ -200,6 +214,7 @@ _KINDS: dict[str, type[Fact]] = {
     "child_blocked": ChildBlocked,
     "timer_due": TimerDue,
     "cancel_asked": CancelAsked,
+    "limit_reached": LimitReached,
 }
 _NAMES: dict[type[Fact], str] = {cls: name for name, cls in _KINDS.items()}
 

@@ -29,7 +29,17 @@ class InconsistentRowsError(ValueError):
 class Scratch:
     """A state being changed; `state` is a copy that nobody else has seen."""
 
-    __slots__ = ("_item_rows", "_items", "_known", "_steps", "events", "orders", "run", "state")
+    __slots__ = (
+        "_item_rows",
+        "_items",
+        "_known",
+        "_steps",
+        "events",
+        "failure",
+        "orders",
+        "run",
+        "state",
+    )
 
     def __init__(
         self,
@@ -39,6 +49,8 @@ class Scratch:
     ) -> None:
         self.state = state
         self.run: dict[str, Any] = {}
+        self.failure: str | None = None
+        """Why the run ends failed in this decision, although all is given up as in a cancel."""
         self.events: list[Event] = []
         self.orders: list[Order] = []
         self._steps: dict[str, StepWrite] = {}

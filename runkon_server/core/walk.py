@@ -164,7 +164,7 @@ def _end_section(tx: Scratch) -> None:
     if state.phase == "always":
         _finish(tx)
         return
-    state.outcome = _body_outcome(state)
+    state.outcome = _body_outcome(tx)
     if state.memo is not None or state.carry:
         tx.forget_memo(superseding=state.outcome == "completed")
     state.ok = True
@@ -177,7 +177,11 @@ def _end_section(tx: Scratch) -> None:
     state.frame = Frame(state.setup.plan.always, ALWAYS, (), 0, None)
 
 
-def _body_outcome(state: RunState) -> BodyOutcome:
+def _body_outcome(tx: Scratch) -> BodyOutcome:
+    state = tx.state
+    if tx.failure is not None:
+        state.error = tx.failure
+        return "failed"
     if state.cancel is not None:
         return "cancelled"
     return "completed" if state.ok else "failed"
@@ -186,7 +190,9 @@ def _body_outcome(state: RunState) -> BodyOutcome:
 def _finish(tx: Scratch) -> None:
     state = tx.state
     status: RunStatus = "cancelled" if state.cancel is not None else state.outcome or "failed"
-    error = state.error if status == "failed" else None
+    if tx.failure is not None:
+        status = "failed"
+    error = (tx.failure or state.error) if status == "failed" else None
     if status == "cancelled":
         error = f"cancelled: {state.cancel}" if state.cancel else "cancelled"
     summary = headline(state.counts)

@@ -43,6 +43,7 @@ from runkon_server.core.facts import (
     GatePolled,
     Item,
     ItemsCollected,
+    LimitReached,
     Outcome,
     Reported,
     Started,
@@ -162,7 +163,8 @@ class World:
         """Decide, and keep what the decision says."""
         before = self.state
         decision = advance(before, fact)
-        if isinstance(fact, CancelAsked) and fact.force and before.phase == "body":
+        is_forced = isinstance(fact, LimitReached) or (isinstance(fact, CancelAsked) and fact.force)
+        if is_forced and before.phase == "body":
             self.was_forced_in_body = True
         self.applied.append(fact)
         self._store(decision)

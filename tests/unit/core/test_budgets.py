@@ -6,7 +6,7 @@ from typing import Any
 
 from runkon_server.core.budgets import ATTEMPTS_MAX
 from runkon_server.core.engine import advance, compile_plan, open_tasks, restore
-from runkon_server.core.facts import Outcome, Reported, Started
+from runkon_server.core.facts import LimitReached, Outcome, Reported, Started
 from runkon_server.core.records import RunRecord, RunRows, StepRecord
 from support.plays import Play
 from support.workflows import accepted
@@ -71,3 +71,48 @@ def test_attempts_that_share_a_row_are_counted() -> None:
 
     assert play.world.state.counts.total == 4
     assert play.world.state.counts.repeats == 3
+
+
+def test_run_that_reached_another_limit_ends_at_once() -> None:
+    """All that is in flight is given up, and the always section is skipped: it would need more."""
+    play = Play("parallel { call a call b } always { call n }")
+    play.happen(LimitReached(epoch=1, reason="too many events"))
+
+    assert play.status == "failed"
+    assert play.error == "too many events"
+    assert play.world.run["body_outcome"] == "failed"
+    assert "cancel_reason" not in play.world.run
+    assert play.rows("n") == []
+    assert play.kinds[-1] == "run_finished"
+
+
+def test_limit_during_a_wait_or_a_cancel() -> None:
+    """A run that is being cancelled stays cancelled; otherwise it fails, whatever its body did."""
+    waiting, cancelled = Play("gate human_review {}"), Play("call a")
+    always = Play("call a always { call n }")
+    always.complete("a")
+    cancelled.cancel()
+    for play in (waiting, cancelled, always):
+        play.happen(LimitReached(epoch=1, reason="too much"))
+
+    assert (waiting.status, waiting.error) == ("failed", "too much")
+    assert waiting.world.run["blocked_on"] is None
+    assert cancelled.status == "cancelled"
+    assert (always.status, always.error) == ("failed", "too much")
+
+
+def test_limit_of_a_run_that_is_over_means_nothing() -> None:
+    """Or of one that has not begun."""
+    over, pending = Play("call a"), Play("call a", start=False)
+    over.complete("a")
+
+    for play in (over, pending):
+        state = play.world.state
+        assert advance(state, LimitReached(epoch=1, reason="too much")).state is state
+
+
+def test_limit_of_an_earlier_epoch_means_nothing() -> None:
+    """It was reached by what a resume has put aside."""
+    state = Play("call a").world.state
+
+    assert advance(state, LimitReached(epoch=2, reason="too much")).state is state

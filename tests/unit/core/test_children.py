@@ -263,6 +263,10 @@ def test_input_that_grows_too_large_fails_the_step() -> None:
     inputs = {"x": "x" * 60_000}
     play = Play(f'call workflow c {{ inputs {{ y = "{"{{x}}" * 20}" }} }}', inputs)
 
+    many = " ".join(f'y{number} = "{{{{x}}}}"' for number in range(20))
+    together = Play(f"call workflow c {{ inputs {{ {many} }} }}", inputs)
+
+    assert together.row("workflow:c")["error_code"] == "INPUT_LIMIT"
     assert play.row("workflow:c")["error_code"] == "INPUT_LIMIT"
     assert play.world.started_children == []
     assert play.status == "failed"

@@ -16,6 +16,7 @@ from runkon_server.core.facts import (
     GatePolled,
     Item,
     ItemsCollected,
+    LimitReached,
     Outcome,
     Reported,
     Started,
@@ -67,6 +68,7 @@ from runkon_server.core.facts import (
         ChildBlocked(child_run_id="c", child_epoch=1, blocked_on=None),
         TimerDue(timer_id="r"),
         CancelAsked(reason="", force=True),
+        LimitReached(epoch=1, reason="too much"),
     ],
     ids=kind_of,
 )

@@ -23,6 +23,7 @@ from runkon_server.core.facts import (
     GateDecided,
     GateDecision,
     GatePolled,
+    LimitReached,
     Outcome,
     Reported,
     TimerDue,
@@ -51,7 +52,8 @@ SOMETIMES: Final = (
     "resume normal", "resume from_step", "resume restart", "third epoch", "taken over", "orphan",
     "block of two epochs", "refused: cancelled", "refused: completed", "refused: unknown_step",
     "child completed", "child failed", "child cancelled", "child blocked", "child again",
-    "child resumed", "refused: superseded_step", "refused: nothing_to_repeat",
+    "child resumed", "limit in body", "limit in always", "refused: superseded_step",
+    "refused: nothing_to_repeat",
     "fan_out_items_collected", "fan_out_item_completed", "item skipped", "item carried over",
     "item's child resumed", "item's child started anew", "halted", "budget", "all items blocked",
 )  # fmt: skip
@@ -119,6 +121,8 @@ class History:
         return True
 
     def _pick(self, step: int) -> Fact:
+        if self.world.state.status != "pending" and self.chance.random() < 0.01:
+            return LimitReached(epoch=self.world.state.setup.epoch, reason="too much")
         facts = self.world.possible()
         cancels = [fact for fact in facts if isinstance(fact, CancelAsked)]
         if step >= self.cancel_at:
@@ -217,6 +221,8 @@ class History:
                 phase = "start" if world.state.status == "pending" else world.state.phase
                 self.seen["cancel before start" if phase == "start" else f"cancel in {phase}"] += 1
                 self.seen["force"] += fact.force
+            case LimitReached():
+                self.seen[f"limit in {world.state.phase}"] += 1
             case ChildEnded():
                 self.seen[f"child {fact.status}"] += 1
             case ChildBlocked(blocked_on=gate):
