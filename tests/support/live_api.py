@@ -36,9 +36,9 @@ class LiveApi:
 
 
 @contextlib.asynccontextmanager
-async def live_api(database: str) -> AsyncIterator[LiveApi]:
-    """Serve the database as long as the context lasts."""
-    engine = Engine(EngineConfig(dsn=database))
+async def live_api(database: str, **settings: Any) -> AsyncIterator[LiveApi]:
+    """Serve the database as long as the context lasts; `settings` are those of `EngineConfig`."""
+    engine = Engine(EngineConfig(dsn=database, **settings))
     hub, health = Hub(engine), Health(engine, SERVICES)
     parts = Parts(streams=EventStreams(engine, hub), workers=WorkerService(engine), health=health)
     server = build_server(engine, parts)

@@ -1,0 +1,52 @@
+"""Both stages for every statement: in memory, and live on PostgreSQL through gRPC."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest_asyncio
+
+from support.engines import SHORT
+from support.live_api import live_api
+from support.postgres import cloned
+from support.stage_live import LiveStage
+from support.stage_memory import MemoryStage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import grpc
+    import pytest
+
+    from support.stage import Stage
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A replica in this process, and its database."""
+
+    channel: grpc.aio.Channel
+    database: str
+
+
+@pytest_asyncio.fixture(scope="session")
+async def served(postgres_server: str, template_database: str) -> AsyncIterator[Served]:
+    """One replica for all statements, with times that let a test see what takes long."""
+    with cloned(postgres_server, template_database) as database:
+        async with live_api(database, **SHORT) as api:
+            yield Served(api.channel, database)
+
+
+@pytest_asyncio.fixture(params=["memory", "live"])
+async def stage(request: pytest.FixtureRequest, served: Served) -> AsyncIterator[Stage]:
+    """The stage on which a statement is shown, twice."""
+    if request.param == "memory":
+        yield MemoryStage()
+        return
+    namespace = f"stage-{next(_numbers)}"
+    async with LiveStage(served.channel, served.database, namespace) as live:
+        yield live
