@@ -37,7 +37,14 @@ from runkon_server.core.items import (
     without_child,
 )
 from runkon_server.core.model import Completion, ForEachOp, Place
-from runkon_server.core.outcomes import abort, fail, forget, record_metrics, succeed
+from runkon_server.core.outcomes import (
+    abort,
+    fail,
+    forget,
+    leave_results,
+    record_metrics,
+    succeed,
+)
 from runkon_server.core.persistent import Vector
 from runkon_server.core.rows import CANCELLED_CODE, completion_of, new_row
 from runkon_server.core.variables import task_variables, text_variables
@@ -378,15 +385,22 @@ def _end(tx: Scratch, op: ForEachOp, columns: dict[str, Any]) -> None:
         done = Completion(
             columns["context_out"], columns["markers_out"], columns.get("structured_output"), None
         )
-        succeed(tx, op.node.key, op.place.passes, done)
+        _succeed(tx, op.node, op.place.passes, done)
     else:
         is_final = op.fan is None or columns.get("error_code") == BUDGET_EXCEEDED
         _fail(tx, op.node, op.step_id, columns["step_error"], is_final=is_final)
 
 
+def _succeed(tx: Scratch, node: ForEachNode, passes: Passes, done: Completion) -> None:
+    """Conditions cannot spell the key `foreach:NAME`, so they find it by its bare name (IMP-19)."""
+    leave_results(tx, node.each.name, done)
+    succeed(tx, node.key, passes, done)
+
+
 def _fail(tx: Scratch, node: ForEachNode, step_id: str, error: str, *, is_final: bool) -> None:
     """The section has failed; without items, or without a budget, it ends here."""
     forget(tx, node.key)
+    forget(tx, node.each.name)
     end = abort if is_final else fail
     end(tx, f"step `{node.name}` failed: {error}", (step_id,))
 
@@ -414,7 +428,7 @@ def give_up(tx: Scratch, op: ForEachOp) -> None:
 def _adopt(tx: Scratch, node: ForEachNode, at: str, passes: Passes, record: StepRecord) -> None:
     tx.state.starts += 1
     if record.status == "completed":
-        succeed(tx, node.key, passes, completion_of(record))
+        _succeed(tx, node, passes, completion_of(record))
         return
     if record.status == "failed":
         is_final = record.fan_out_total is None or record.error_code == BUDGET_EXCEEDED

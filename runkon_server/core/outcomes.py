@@ -19,13 +19,18 @@ if TYPE_CHECKING:
 def succeed(tx: Scratch, key: str, passes: Passes, done: Completion) -> None:
     """A step completed: its result replaces the older one, its context is the newest."""
     state = tx.state
-    plan = state.setup.plan
+    leave_results(tx, key, done)
+    iteration = passes[-1] if passes else 0
+    state.memory = remember(state.memory, state.setup.reserved, key, iteration, done)
+
+
+def leave_results(tx: Scratch, key: str, done: Completion) -> None:
+    """Conditions, options and quality gates that name this key see the step from now on."""
+    plan = tx.state.setup.plan
     if key in plan.watched:
         set_markers(tx, key, frozenset(done.markers))
     if key in plan.option_sources:
         _set_output(tx, key, done.structured_output or "")
-    iteration = passes[-1] if passes else 0
-    state.memory = remember(state.memory, state.setup.reserved, key, iteration, done)
 
 
 def absorb(tx: Scratch, results: ChildResults) -> None:

@@ -412,3 +412,14 @@ def test_counters_equal_the_rows_at_every_event() -> None:
         {"total": 3, "completed": 1, "failed": 1, "skipped": 1},
     ]
     assert [payload["item"]["item_id"] for payload in told] == ["a", "b", "c"]
+
+
+def test_conditions_find_a_foreach_by_its_bare_name() -> None:
+    """And quality gates find its aggregate (IMP-19)."""
+    gate = "gate quality_gate { source = f threshold = 50 on_fail = continue }"
+    play = Fans(foreach() + f" if f.foreach_stalled {{ call never }} {gate} call a")
+    play.collect("x")
+    play.end("x")
+    row = play.row("quality_gate")
+    assert row["result_text"].endswith("(no `confidence` in the output)")  # but there is an output
+    assert play.open_steps == ["a"]
