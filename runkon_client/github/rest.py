@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import time
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 API_URL: Final = "https://api.github.com"
 _TIMEOUT_S: Final = 20.0
+_ANSWER_S: Final = 60.0
 _PAGES_MAX: Final = 20
 _PER_PAGE: Final = 100
 _BODY_BYTES_MAX: Final = 8 << 20
@@ -160,11 +162,15 @@ class GitHub:
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         try:
-            response = await self._http.send(request, stream=True)
-            try:
-                await _read_body(response)
-            finally:
-                await response.aclose()
+            # httpx has a limit for each wait, and an answer may come in any number of pieces.
+            async with asyncio.timeout(_ANSWER_S):
+                response = await self._http.send(request, stream=True)
+                try:
+                    await _read_body(response)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            raise GitHubError("GitHub takes too long to answer") from None
         except httpx.HTTPError as error:
             raise GitHubError(f"GitHub cannot be reached ({type(error).__name__})") from None
         if response.is_success or response.status_code == _NOT_MODIFIED:

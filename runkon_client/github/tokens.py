@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+_log: Final = logging.getLogger("runkon_client.github")
 _DEFAULT: Final = "GITHUB_TOKEN"
 _PREFIX: Final = "RUNKON_GITHUB_TOKEN_"
 _TOKEN: Final = re.compile(r"[!-~]+", re.ASCII)
@@ -61,6 +63,8 @@ class Tokens:
         for name, value in environment.items():
             if name.startswith(_PREFIX):
                 by_identity[_normal(name.removeprefix(_PREFIX))] = _token(value, name)
+        if file is not None and file.stat().st_mode & 0o077:
+            _log.warning("%s can be read by other users of this machine", file)
         lines = [] if file is None else file.read_text(encoding="utf-8").splitlines()
         for number, line in enumerate(lines, 1):
             if line.strip() and not line.lstrip().startswith("#"):

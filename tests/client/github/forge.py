@@ -30,6 +30,8 @@ class Reply(NamedTuple):
     status: int
     headers: Mapping[str, str] = MappingProxyType({})
     body: bytes = b"{}"
+    never_ends: bool = False
+    """The body is announced longer than it is."""
 
 
 class Forge:
@@ -43,6 +45,7 @@ class Forge:
         self.next_replies: deque[Reply] = deque()
         self.asked: list[Asked] = []
         self.page_size = 100
+        self.is_over = threading.Event()
 
     def pull(
         self,
@@ -143,9 +146,11 @@ def serve_forge() -> Iterator[Forge]:
             self.send_response(reply.status)
             for name, value in reply.headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(reply.body)))
+            self.send_header("Content-Length", str(len(reply.body) + reply.never_ends))
             self.end_headers()
             self.wfile.write(reply.body)
+            if reply.never_ends:
+                forge.is_over.wait()
 
         do_POST = do_GET  # noqa: N815 - the base class dictates the name
 
@@ -159,6 +164,7 @@ def serve_forge() -> Iterator[Forge]:
     try:
         yield forge
     finally:
+        forge.is_over.set()
         server.shutdown()
         thread.join()
         server.server_close()

@@ -201,6 +201,22 @@ def test_each_identity_has_its_token(tmp_path: Path) -> None:
     assert Tokens.read({}).of("") is None
 
 
+def test_a_file_that_others_can_read_is_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not refused: in a container it may have been mounted that way."""
+    file = tmp_path / "tokens"
+    file.write_text("bot=one", encoding="utf-8")
+    file.chmod(0o600)
+    Tokens.read({}, file)
+    quiet = caplog.text
+    file.chmod(0o644)
+    Tokens.read({}, file)
+
+    assert quiet == ""
+    assert f"{file} can be read by other users" in caplog.text
+
+
 def test_no_identity_acts_as_another() -> None:
     """The default token is not for an identity that has none."""
     with pytest.raises(UnknownIdentityError, match="no token for the identity bot"):

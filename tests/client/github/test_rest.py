@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from client.github.forge import Forge, Reply, review, serve_forge
 
-from runkon_client.github import GitHub
+from runkon_client.github import GitHub, rest
 from runkon_client.github.rest import GitHubError, RateLimitedError, RefusedError
 from runkon_client.github.tokens import Token
 
@@ -156,6 +156,17 @@ async def test_a_server_that_is_away_is_an_error_of_ours() -> None:
     with pytest.raises(GitHubError, match="cannot be reached"):
         await github.get(PULL, None)
     await github.close()
+
+
+async def test_45_an_answer_that_does_not_end_is_given_up(
+    forge: Forge, github: GitHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However it comes, all of it has to be there in time."""
+    monkeypatch.setattr(rest, "_ANSWER_S", 0.2)
+    forge.next_replies.append(Reply(200, body=b'{"state": "open"', never_ends=True))
+
+    with pytest.raises(GitHubError, match="too long"):
+        await github.get(PULL, None)
 
 
 async def test_a_repository_that_moved_is_followed(forge: Forge, github: GitHub) -> None:
