@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runkon_server.core.engine import advance, open_tasks, waits_only_for_gates
 from runkon_server.core.facts import TimerDue
-from runkon_server.runtime.budgets import EVENTS_MAX, end_over_budget
+from runkon_server.runtime.budgets import EVENTS_MAX, out_of_events
 from runkon_server.runtime.changeset import OPEN_STATUSES, Changeset
 from runkon_server.runtime.commands import ACCEPTED, AckStatus, Verdict
 from runkon_server.runtime.entries import Entry
@@ -133,7 +133,7 @@ class Actor:
             state = decision.state
             changeset.add(decision, self.started_at, self._extra)
         if self.is_over_budget and not state.is_terminal:
-            decision = end_over_budget(state)
+            decision = advance(state, out_of_events(state.setup.epoch))
             state = decision.state
             changeset.add(decision, self.started_at, self._extra)
         return self._entry(offers, state, changeset, park=park)

@@ -159,13 +159,23 @@ class NewChild:
         registry.begin(actor)
 
 
+@dataclass(frozen=True, slots=True)
+class ChildResume:
+    """A child run to be resumed."""
+
+    order: ResumeChild
+    resumption: Resumption | None
+    """None: the child was not in a state to be resumed when it was read."""
+    why_not: str = ""
+
+
 @dataclass(slots=True)
 class Offspring:
     """The child runs of one decision."""
 
     root_run_id: str
     starts: list[NewChild] = field(default_factory=list)
-    resumes: list[tuple[ResumeChild, Resumption]] = field(default_factory=list)
+    resumes: list[ChildResume] = field(default_factory=list)
     cancels: list[CancelChild] = field(default_factory=list)
     refused: list[ChildEnded] = field(default_factory=list)
     """What was refused without a look under the locks."""
@@ -180,8 +190,10 @@ class Offspring:
         if self.starts:
             wants.runs.add(self.root_run_id)
         wants.runs |= {order.child_run_id for order in self.cancels}
-        for _, resumption in self.resumes:
-            resumption.want(wants)
+        for each in self.resumes:
+            wants.runs.add(each.order.child_run_id)
+            if each.resumption is not None:
+                each.resumption.want(wants)
 
     def write_to(self, batch: Batch, parent: LockedRun, *, is_draining: bool) -> None:
         """Add the rows and facts; under the locks."""
@@ -213,7 +225,8 @@ class Offspring:
 
     def _resume(self, batch: Batch) -> list[ChildEnded]:
         refused: list[ChildEnded] = []
-        for order, resumption in self.resumes:
+        for each in self.resumes:
+            order, resumption = each.order, each.resumption
             child = batch.locked.runs.get(order.child_run_id)
             if child is not None and child.epoch == order.child_epoch:
                 # Somebody resumed it before: how that ends is what the parent waits for.
@@ -221,11 +234,11 @@ class Offspring:
                     child.parent_notified = False
                     child.changes["parent_notified"] = False
                     child.changes.setdefault("lease", "keep")
-            elif child is not None and resumption.is_current(child):
+            elif child is not None and resumption is not None and resumption.is_current(child):
                 resumption.write_to(batch, child)
                 self._resumed.append(resumption)
             else:
-                error = f"run {order.child_run_id} is no longer as its failure left it"
+                error = each.why_not or f"run {order.child_run_id} has changed since it failed"
                 refused.append(refusal(order, RESUME_REFUSED, error, epoch=order.child_epoch))
         return refused
 
@@ -249,15 +262,16 @@ class Offspring:
             child.begin(registry)
         for resumption in self._resumed:
             resumption.committed(batch)
-        for order, _ in self.resumes:
-            registry.notifier.tell(order.child_run_id)
+        for each in self.resumes:
+            registry.notifier.tell(each.order.child_run_id)
         for recorded in self._recorded:
             registry.recorded(recorded)
 
     def release(self, registry: Registry) -> None:
         """The decision was not committed: give back what was reserved for it."""
-        for _, resumption in self.resumes:
-            resumption.release(registry)
+        for each in self.resumes:
+            if each.resumption is not None:
+                each.resumption.release(registry)
 
 
 async def prepare(registry: Registry, parent: Actor, changeset: Changeset) -> Offspring:
@@ -276,12 +290,10 @@ async def prepare(registry: Registry, parent: Actor, changeset: Changeset) -> Of
     for resume in changeset.child_resumes:
         try:
             resumption = await registry.prepare_resume(resume.child_run_id, ResumeMode.NORMAL)
-        except (ResumeRefusedError, errors.RunkonError) as error:
-            offspring.refused.append(
-                refusal(resume, RESUME_REFUSED, str(error), epoch=resume.child_epoch)
-            )
+        except (ResumeRefusedError, errors.RunNotFoundError) as error:
+            offspring.resumes.append(ChildResume(resume, None, str(error)))
         else:
-            offspring.resumes.append((resume, resumption))
+            offspring.resumes.append(ChildResume(resume, resumption))
     return offspring
 
 

@@ -40,7 +40,6 @@ WORKER_ID: Final = "server"
 _STATUSES: Final = frozenset(
     {"pending", "running", "waiting", "cancelling", "completed", "failed", "cancelled"}
 )
-_LABEL: Final = "label."
 _AGE_S_MAX: Final = 100 * 365 * 86_400
 _ID_BYTES: Final = 256
 _CONTEXT_BYTES: Final = 64 * 1024
@@ -187,8 +186,8 @@ def _is_storable(item: Item) -> bool:
 def run_filter(namespace: str, work: ItemsWork) -> RunFilter:
     """Which runs `workflow_runs` is asked for.
 
-    `filter` may have `status` (words with commas between them), `workflow`, `label.NAME` for each
-    label, `older_than` and `newer_than` (durations such as `24h`).
+    `filter` may have `status` (words with commas between them), `workflow`, `labels` (pairs such as
+    `team=core` with commas between them), `older_than` and `newer_than` (durations such as `24h`).
 
     Raises:
         ProviderError: it has anything else, or there is a scope.
@@ -196,17 +195,13 @@ def run_filter(namespace: str, work: ItemsWork) -> RunFilter:
     if work.scope is not None:
         raise ProviderError(f"`{WORKFLOW_RUNS}` takes no scope: use `filter`")
     given = dict(work.filter)
-    statuses = tuple(filter(None, map(str.strip, given.pop("status", "").split(","))))
+    statuses = _words(given.pop("status", ""))
     unknown = sorted(set(statuses) - _STATUSES)
     if unknown:
         raise ProviderError(f"`{unknown[0]}` is no status of a run")
     workflow_name = given.pop("workflow", None)
     older_than, newer_than = _age(given, "older_than"), _age(given, "newer_than")
-    labels = {
-        name.removeprefix(_LABEL): given.pop(name)
-        for name in list(given)
-        if name.startswith(_LABEL)
-    }
+    labels = _labels(given.pop("labels", ""))
     if given:
         raise ProviderError(f"`{WORKFLOW_RUNS}` knows no filter `{min(given)}`")
     return RunFilter(
@@ -217,6 +212,20 @@ def run_filter(namespace: str, work: ItemsWork) -> RunFilter:
         older_than=older_than,
         newer_than=newer_than,
     )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, text.split(","))))
+
+
+def _labels(text: str) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for pair in _words(text):
+        name, separator, value = pair.partition("=")
+        if not separator:
+            raise ProviderError(f"`labels` has {pair!r}, which is no pair such as `team=core`")
+        labels[name.strip()] = value.strip()
+    return labels
 
 
 def _age(given: dict[str, str], name: str) -> timedelta | None:

@@ -392,8 +392,10 @@ class Registry:
         actor.pending += [Offer(each.fact, fact_seq=each.fact_seq) for each in run.facts]
         actor.pending += self._loading.get(run_id, ())
         actor.move()
-        if not actor.is_committing and waits_only_for_gates(actor.state):
-            actor.park_if_idle()  # a fact was applied twice over; others wait for `linger_s`
+        is_due = any(timer.due_in_s < self._config.linger_s for timer in run.timers)
+        if waits_only_for_gates(actor.state) and not is_due:
+            # Nothing to wait for in memory, for example a fact that was applied twice over.
+            actor.park_if_idle()
 
     # -- reports ---------------------------------------------------------------------------------
 

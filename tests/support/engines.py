@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import itertools
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import psycopg
 from psycopg.rows import dict_row
@@ -130,12 +130,12 @@ class Worker:
                 self.session.add_credit(1)
                 self.session.report([report(lease, self.answers)])
 
-    def credit(self, n: int = 1) -> Worker:
+    def credit(self, n: int = 1) -> Self:
         """Allow more tasks."""
         self.session.add_credit(n)
         return self
 
-    def serve(self, credit: int = 10) -> Worker:
+    def serve(self, credit: int = 10) -> Self:
         """Complete everything that comes."""
         self.answers = Outcome.COMPLETED
         return self.credit(credit)
