@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+
+PROVIDED: Final = "thing"
+"""The type of an item unless another one is given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +119,7 @@ class Stage(ABC):
         """Start the run of a workflow `w` with these contents.
 
         Raises:
-            Refused: inputs are missing.
+            Refused: the contents are wrong, or inputs are missing.
         """
 
     @abstractmethod
@@ -133,6 +137,10 @@ class Stage(ABC):
         """The open task of a step fails."""
 
     @abstractmethod
+    async def contradict(self, name: str) -> None:
+        """The worker says of the step that it answered last that it failed; that must not count."""
+
+    @abstractmethod
     async def stopped(self, name: str) -> None:
         """The worker says that it has stopped a step, asked or not."""
 
@@ -142,10 +150,19 @@ class Stage(ABC):
         name: str,
         items: Sequence[str],
         *,
+        types: Sequence[str] = (),
         edges: Sequence[tuple[str, str]] = (),
         context: Mapping[str, str] | None = None,
     ) -> None:
-        """The provider that a foreach asks finds these ids; `edges` are (blocker, dependent)."""
+        """The provider that a foreach asks finds these ids.
+
+        Args:
+            name: of the foreach.
+            items: their ids.
+            types: of each item; without them all are `PROVIDED`.
+            edges: (blocker, dependent) each.
+            context: of every item.
+        """
 
     @abstractmethod
     async def approve(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import grpc
 import psycopg
+import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from google.rpc import error_details_pb2
@@ -25,7 +26,7 @@ from runkon.v1 import (
     workflows_pb2,
     workflows_pb2_grpc,
 )
-from support.stage import Given, ItemRow, Refused, Row, Stage
+from support.stage import PROVIDED, Given, ItemRow, Refused, Row, Stage
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -175,6 +176,15 @@ class LiveStage(Stage):
             name, failure=workers_pb2.TaskFailure(message=error, retryable=retryable)
         )
 
+    async def contradict(self, name: str) -> None:
+        lease = [each for each in self._leases if each.step_name == name][-1]
+        assert lease.task_id in self._answered, "not answered yet"
+        failure = workers_pb2.TaskFailure(message="after all")
+        report = workers_pb2.TaskReport(task_id=lease.task_id, token=lease.token, failure=failure)
+        request = workers_pb2.ReportTaskRequest(namespace=self._namespace, report=report)
+        with pytest.raises(Refused, match=r"REPORT_CONFLICT|TASK_ATTEMPT_STALE"):
+            await _asked(self._workers.ReportTask(request))
+
     async def stopped(self, name: str) -> None:
         await self._report(name, cancelled=workers_pb2.TaskCancelled())
 
@@ -183,18 +193,19 @@ class LiveStage(Stage):
         name: str,
         items: Sequence[str],
         *,
+        types: Sequence[str] = (),
         edges: Sequence[tuple[str, str]] = (),
         context: Mapping[str, str] | None = None,
     ) -> None:
         listed = [
             workers_pb2.Item(
-                item_type="thing",
+                item_type=kind,
                 item_id=each,
                 item_ref=f"ref {each}",
                 context=context or {},
                 depends_on=[blocker for blocker, dependent in edges if dependent == each],
             )
-            for each in items
+            for kind, each in zip(types or [PROVIDED] * len(items), items, strict=True)
         ]
         await self._report(name, items=workers_pb2.ItemList(items=listed))
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from runkon_server.api.definitions import check_source
 from runkon_server.api.inputs import complete_inputs
 from runkon_server.core import gates
 from runkon_server.core.bubbling import results_of
@@ -26,11 +27,11 @@ from runkon_server.core.facts import (
     TimerDue,
 )
 from runkon_server.dsl.limits import CALL_DEPTH
-from runkon_server.errors import InputsInvalidError
+from runkon_server.errors import InputsInvalidError, InvalidArgumentError
 from runkon_server.runtime.schemas import read_schema
 from support.histories import RUN, World, check_laws, epoch_of
-from support.stage import Given, ItemRow, Refused, Row, Stage
-from support.workflows import accepted
+from support.stage import PROVIDED, Given, ItemRow, Refused, Row, Stage
+from support.workflows import wrap
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,7 +62,7 @@ class MemoryStage(Stage):
         return self._worlds[RUN]
 
     async def put(self, name: str, body: str) -> None:
-        self._definitions[name] = replace(accepted(body), name=name)
+        self._definitions[name] = replace(_checked(body), name=name)
 
     async def start(
         self,
@@ -74,7 +75,7 @@ class MemoryStage(Stage):
         dry_run: bool = False,
         starter: str = "starter",
     ) -> None:
-        definition = accepted(body)
+        definition = _checked(body, schemas, snippets)
         values = _inputs(definition, inputs or {})
         parsed = {name: read_schema(name, text) for name, text in (schemas or {}).items()}
         self._starter = starter
@@ -202,6 +203,14 @@ class MemoryStage(Stage):
         )
         self._happen(run_id, failed)
 
+    async def contradict(self, name: str) -> None:
+        run_id, order = self._dispatched(name)
+        world = self._worlds[run_id]
+        assert order.task_id not in world.tasks, "not answered yet"
+        before = world.state
+        world.apply(Reported(task_id=order.task_id, outcome=Outcome.FAILED, error="after all"))
+        assert world.state is before
+
     async def stopped(self, name: str) -> None:
         run_id, task = self._task(name)
         self._happen(run_id, Reported(task_id=task.task_id, outcome=Outcome.CANCELLED))
@@ -211,11 +220,15 @@ class MemoryStage(Stage):
         name: str,
         items: Sequence[str],
         *,
+        types: Sequence[str] = (),
         edges: Sequence[tuple[str, str]] = (),
         context: Mapping[str, str] | None = None,
     ) -> None:
         run_id, task = self._task(name)
-        found = tuple(Item("thing", each, f"ref {each}", dict(context or {})) for each in items)
+        found = tuple(
+            Item(kind, each, f"ref {each}", dict(context or {}))
+            for kind, each in zip(types or [PROVIDED] * len(items), items, strict=True)
+        )
         dependencies = tuple(Dependency(blocker, dependent) for blocker, dependent in edges)
         self._happen(
             run_id, ItemsCollected(task_id=task.task_id, items=found, dependencies=dependencies)
@@ -356,14 +369,17 @@ class MemoryStage(Stage):
     async def event(self, kind: str) -> dict[str, Any]:
         return next(each.payload for each in reversed(self.world.events) if each.kind == kind)
 
-    def given(self, name: str) -> Given:
-        dispatched = [
+    def _dispatched(self, name: str) -> tuple[str, Dispatch]:
+        """The newest task of a step, open or not, and its run."""
+        return [
             (run_id, order)
             for run_id, world in self._worlds.items()
             for order in world.dispatched
             if order.step_name == name
-        ]
-        run_id, order = dispatched[-1]
+        ][-1]
+
+    def given(self, name: str) -> Given:
+        run_id, order = self._dispatched(name)
         script = order.work if isinstance(order.work, ScriptWork) else None
         return Given(
             name=name,
@@ -400,6 +416,18 @@ class MemoryStage(Stage):
 
     async def child_inputs(self, run_id: str) -> dict[str, str]:
         return dict(self._worlds[run_id].run["inputs"])
+
+
+def _checked(
+    body: str,
+    schemas: Mapping[str, str] | None = None,
+    snippets: Mapping[str, str] | None = None,
+) -> Definition:
+    """What a server makes of the workflow `w` with these contents."""
+    try:
+        return check_source(wrap(body), "", schemas or {}, snippets or {}).accept().definition
+    except InvalidArgumentError as error:
+        raise Refused(error.reason, str(error)) from error
 
 
 def _inputs(definition: Definition, given: Mapping[str, str]) -> dict[str, str]:
