@@ -51,15 +51,15 @@ def _can_change(loop: While | DoWhile, library: Library) -> bool:
 
 
 def _unreached(nodes: tuple[Node, ...]) -> Iterator[Diagnostic]:
-    fails = False
+    failing: Node | None = None
     for node in nodes:
-        if fails:
-            message = "this is never reached: the step before it always fails"
+        if failing is not None:
+            message = f"this is never reached: the run always ends on line {failing.span.line}"
             yield diagnostic(codes.NEVER_REACHED, node.span, message)
             return
         if isinstance(node, CONTAINERS):
             yield from _unreached(node.body)
-        fails = _always_fails(node)
+        failing = node if _always_fails(node) else None
 
 
 def _always_fails(node: Node) -> bool:

@@ -32,7 +32,7 @@ from runkon_server.dsl.diagnostics import diagnostic, nearest
 from runkon_server.dsl.queries import all_nodes, step_key, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from runkon_server.dsl.ast import Node
     from runkon_server.dsl.checking.world import Library
@@ -101,9 +101,15 @@ class _Walk:
             case Do() | Always():
                 yield from self.nodes(node.body)
             case Parallel():
+                beside = {step_key(call) for call in node.calls}
                 for call in node.calls:
                     if call.condition is not None:
-                        yield from self._condition(call.condition, codes.STEP_BEFORE_CALL)
+                        yield from self._step(
+                            call.condition.step,
+                            call.condition.span,
+                            codes.STEP_BEFORE_CALL,
+                            beside=beside,
+                        )
             case QualityGate():
                 yield from self._step(node.source, node.span, codes.STEP_BEFORE_GATE)
             case CallWorkflow():
@@ -126,11 +132,17 @@ class _Walk:
         else:
             yield from self._input(condition)
 
-    def _step(self, step: str, span: Span, code: Code) -> Iterator[Diagnostic]:
+    def _step(
+        self, step: str, span: Span, code: Code, *, beside: Collection[str] = ()
+    ) -> Iterator[Diagnostic]:
+        """Check what a condition looks at; `beside`: steps that start together with it."""
         if step in self._produced or self._anything_may_have_run:
             return
         message = f"no step `{step}` has run before this point"
-        yield diagnostic(code, span, message, hint=self._hint(step))
+        hint = self._hint(step)
+        if step in beside:
+            hint = f"the calls of a block start together: put `{step}` before the block"
+        yield diagnostic(code, span, message, hint=hint)
 
     def _hint(self, step: str) -> str:
         if step in self._line_of:

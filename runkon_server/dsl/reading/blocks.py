@@ -187,7 +187,10 @@ def _loop_options(options: Options) -> _LoopOptions:
     stuck_after = options.number("stuck_after", positive=True)
     if stuck_after == 1:
         options.report(
-            codes.STUCK_AFTER_ONE, "stuck_after", "one pass always has the same markers as itself"
+            codes.STUCK_AFTER_ONE,
+            "stuck_after",
+            "the loop would always fail after its first pass",
+            hint="write 2 or more",
         )
     on_max_iter = options.word("on_max_iter", Policy, default=Policy.FAIL)
     return _LoopOptions(limit or 0, stuck_after, on_max_iter)

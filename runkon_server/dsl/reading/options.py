@@ -14,6 +14,7 @@ from runkon_server.dsl.durations import parse_duration
 from runkon_server.dsl.keys import KEYS
 from runkon_server.dsl.reading.agents import agent_ref
 from runkon_server.dsl.reading.values import Text, TextList, TextMap
+from runkon_server.dsl.strings import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,6 +34,11 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
 _DIGITS_MAX: Final = 10
 _SUSPECTS: Final = 5
 """Unknown options that are compared with those missing; a longer list is no slip of the pen."""
+_LIMIT: Final = "max_iterations"
+_BOOLEANS: Final = dict.fromkeys(("yes", "on", "1", "true"), "true") | dict.fromkeys(
+    ("no", "off", "0", "false"), "false"
+)
+"""What people write for the two words, in lower case."""
 _REQUIRED: Final = {
     construct: tuple(name for name, key in keys.items() if key.required)
     for construct, keys in KEYS.items()
@@ -100,7 +106,7 @@ class Options:
         if len(text) > limits.NAME_LENGTH:
             self.report(codes.NAME_TOO_LONG, key, f"names may have {limits.NAME_LENGTH} characters")
         else:
-            self.report(codes.BAD_NAME, key, f"`{key}` is no usable name", hint=hint)
+            self.report(codes.BAD_NAME, key, f"{quote(text)} cannot be a name", hint=hint)
         return None
 
     def number(
@@ -131,7 +137,9 @@ class Options:
         if found is None:
             return default
         if found.text not in {"true", "false"}:
-            self.report(codes.BAD_BOOLEAN, key, f"`{key}` must be `true` or `false`")
+            meant = _BOOLEANS.get(found.text.lower())
+            hint = None if meant is None else f"did you mean `{meant}`?"
+            self.report(codes.BAD_BOOLEAN, key, f"`{key}` must be `true` or `false`", hint=hint)
         return found.text == "true"
 
     def word(self, key: str, choices: type[_Word], *, default: _Word) -> _Word:
@@ -264,7 +272,8 @@ class Options:
                 missing.remove(meant)
         if missing:
             message = f"`{construct}` needs {' and '.join(f'`{key}`' for key in missing)}"
-            self._problems.report(codes.MISSING_OPTION, span.offset, span.end, message)
+            hint = "for example `max_iterations = 10`" if _LIMIT in missing else None
+            self._problems.report(codes.MISSING_OPTION, span.offset, span.end, message, hint=hint)
 
     def _text(self, key: str) -> Text | None:
         pair = self._pairs.get(key)
