@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 
 PROVIDED: Final = "thing"
@@ -79,6 +79,8 @@ class Given:
     """Of a script."""
     text: str = ""
     """Of a script."""
+    timeout_s: float | None = None
+    """Of a script."""
 
 
 class Refused(Exception):
@@ -94,7 +96,8 @@ class Stage(ABC):
 
     Whatever answers (`complete`, `approve`, …) waits until what it answers is there, and fails if
     it does not come. What only looks (`rows`, `kinds`, …) shows the present: await a condition with
-    `until_open`, `until_status` or `end` before.
+    `until`, `until_open`, `until_status` or `end` before. A step of the child run of a foreach's
+    item may be named `STEP@ITEM`.
     """
 
     is_live: bool
@@ -115,8 +118,12 @@ class Stage(ABC):
         fail_fast: bool = True,
         dry_run: bool = False,
         starter: str = "starter",
+        is_delayed: bool = False,
     ) -> None:
         """Start the run of a workflow `w` with these contents.
+
+        Args:
+            is_delayed: leave it pending for a while.
 
         Raises:
             Refused: the contents are wrong, or inputs are missing.
@@ -192,8 +199,10 @@ class Stage(ABC):
         """The one timer of a kind goes off: `retry`, `deadline`, `grace`, `gate`, `poll`."""
 
     @abstractmethod
-    async def cancel(self, reason: str = "enough", *, force: bool = False) -> None:
-        """Somebody cancels the run.
+    async def cancel(
+        self, reason: str = "enough", *, force: bool = False, run_id: str = ""
+    ) -> None:
+        """Somebody cancels the run, or another one of the tree.
 
         Raises:
             Refused: it has ended otherwise.
@@ -208,6 +217,10 @@ class Stage(ABC):
         """
 
     @abstractmethod
+    async def until(self, condition: Callable[[], Awaitable[object]], what: str) -> None:
+        """Return once a look at the stage shows something."""
+
+    @abstractmethod
     async def until_open(self, *names: str) -> None:
         """Return once exactly the tasks of these steps are open, in all runs of the tree."""
 
@@ -216,8 +229,8 @@ class Stage(ABC):
         """Return once the run has this status."""
 
     @abstractmethod
-    async def status(self) -> str:
-        """The run's status."""
+    async def status(self, run_id: str = "") -> str:
+        """The run's status, or that of another run of the tree."""
 
     @abstractmethod
     async def error(self) -> str:
@@ -244,8 +257,8 @@ class Stage(ABC):
         """Rows of the items of the newest foreach of that name, in the provider's order."""
 
     @abstractmethod
-    async def kinds(self) -> list[str]:
-        """Kinds of the run's events, in order, such as `step_started`."""
+    async def kinds(self, run_id: str = "") -> list[str]:
+        """Kinds of the run's events, or of another run's, in order, such as `step_started`."""
 
     @abstractmethod
     async def event(self, kind: str) -> dict[str, Any]:

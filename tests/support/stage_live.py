@@ -30,7 +30,7 @@ from support.stage import PROVIDED, Given, ItemRow, Refused, Row, Stage
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 PROVIDER: Final = "things"
 """The item provider that the stage's worker is."""
@@ -123,6 +123,7 @@ class LiveStage(Stage):
         fail_fast: bool = True,
         dry_run: bool = False,
         starter: str = "starter",
+        is_delayed: bool = False,
     ) -> None:
         request = runs_pb2.StartRunRequest(
             namespace=self._namespace,
@@ -132,6 +133,7 @@ class LiveStage(Stage):
             inputs=inputs or {},
             dry_run=dry_run,
             config=types_pb2.RunConfig(fail_fast=fail_fast),
+            start_delay=Duration(seconds=3600) if is_delayed else None,
         )
         answer = await _asked(self._runs.StartRun(request, metadata=_as(starter)))
         self.run_id = answer.run.id
@@ -147,7 +149,7 @@ class LiveStage(Stage):
 
     def _lease(self, name: str) -> workers_pb2.TaskLease | None:
         for lease in self._leases:
-            if lease.step_name == name and lease.task_id not in self._answered:
+            if _is_of(lease, name) and lease.task_id not in self._answered:
                 return lease
         return None
 
@@ -177,7 +179,7 @@ class LiveStage(Stage):
         )
 
     async def contradict(self, name: str) -> None:
-        lease = [each for each in self._leases if each.step_name == name][-1]
+        lease = [each for each in self._leases if _is_of(each, name)][-1]
         assert lease.task_id in self._answered, "not answered yet"
         failure = workers_pb2.TaskFailure(message="after all")
         report = workers_pb2.TaskReport(task_id=lease.task_id, token=lease.token, failure=failure)
@@ -266,9 +268,11 @@ class LiveStage(Stage):
         await eventually(is_set, f"a timer of kind {kind}")
         await eventually(is_gone, f"timer of kind {kind} went off")
 
-    async def cancel(self, reason: str = "enough", *, force: bool = False) -> None:
+    async def cancel(
+        self, reason: str = "enough", *, force: bool = False, run_id: str = ""
+    ) -> None:
         request = runs_pb2.CancelRunRequest(
-            namespace=self._namespace, run_id=self.run_id, reason=reason, force=force
+            namespace=self._namespace, run_id=run_id or self.run_id, reason=reason, force=force
         )
         await _asked(self._runs.CancelRun(request))
 
@@ -285,6 +289,9 @@ class LiveStage(Stage):
         )
         await _asked(self._runs.ResumeRun(request))
 
+    async def until(self, condition: Callable[[], Awaitable[object]], what: str) -> None:
+        await eventually(condition, what, within_s=10)
+
     async def until_open(self, *names: str) -> None:
         wanted = sorted(names)
 
@@ -297,8 +304,8 @@ class LiveStage(Stage):
             error.add_note(f"they are {await self._open()}")
             raise
 
-    async def _run(self) -> types_pb2.Run:
-        request = runs_pb2.GetRunRequest(namespace=self._namespace, run_id=self.run_id)
+    async def _run(self, run_id: str = "") -> types_pb2.Run:
+        request = runs_pb2.GetRunRequest(namespace=self._namespace, run_id=run_id or self.run_id)
         answer = await self._runs.GetRun(request)
         run: types_pb2.Run = answer.run
         return run
@@ -319,8 +326,8 @@ class LiveStage(Stage):
             error.add_note(f"it is {await self.status()}, open: {await self._open()}")
             raise
 
-    async def status(self) -> str:
-        return _word(types_pb2.RunStatus.Name((await self._run()).status), "RUN_STATUS_")
+    async def status(self, run_id: str = "") -> str:
+        return _word(types_pb2.RunStatus.Name((await self._run(run_id)).status), "RUN_STATUS_")
 
     async def error(self) -> str:
         return (await self._run()).error
@@ -371,14 +378,14 @@ class LiveStage(Stage):
             for item in answer.items
         ]
 
-    async def _events(self) -> list[Any]:
+    async def _events(self, run_id: str = "") -> list[Any]:
         found: list[Any] = []
         after = 0
         while True:
             answer = await self._runs.ListRunEvents(
                 runs_pb2.ListRunEventsRequest(
                     namespace=self._namespace,
-                    run_id=self.run_id,
+                    run_id=run_id or self.run_id,
                     after_seq=after,
                     page_size=500,
                 )
@@ -388,8 +395,8 @@ class LiveStage(Stage):
             if after >= answer.head_seq:
                 return found
 
-    async def kinds(self) -> list[str]:
-        return [event.WhichOneof("payload") for event in await self._events()]
+    async def kinds(self, run_id: str = "") -> list[str]:
+        return [event.WhichOneof("payload") for event in await self._events(run_id)]
 
     async def event(self, kind: str) -> dict[str, Any]:
         for event in reversed(await self._events()):
@@ -401,7 +408,7 @@ class LiveStage(Stage):
         raise AssertionError(f"no event of kind {kind}")
 
     def given(self, name: str) -> Given:
-        lease = [each for each in self._leases if each.step_name == name][-1]
+        lease = [each for each in self._leases if _is_of(each, name)][-1]
         contexts = (
             None if lease.prior_contexts_omitted else json.loads(lease.prior_contexts or "[]")
         )
@@ -423,10 +430,13 @@ class LiveStage(Stage):
             idempotency_key=lease.idempotency_key,
             environment=dict(lease.script.environment),
             text=lease.script.text,
+            timeout_s=lease.script.timeout.ToMilliseconds() / 1000
+            if lease.script.HasField("timeout")
+            else None,
         )
 
     def times_given(self, name: str) -> int:
-        return sum(lease.step_name == name for lease in self._leases)
+        return sum(_is_of(lease, name) for lease in self._leases)
 
     async def was_asked_to_stop(self, name: str) -> bool:
         async def is_so() -> bool:
@@ -440,12 +450,16 @@ class LiveStage(Stage):
         return True
 
     async def child_inputs(self, run_id: str) -> dict[str, str]:
-        request = runs_pb2.GetRunRequest(namespace=self._namespace, run_id=run_id)
-        return dict((await self._runs.GetRun(request)).run.inputs)
+        return dict((await self._run(run_id)).inputs)
 
 
 def _as(principal: str) -> tuple[tuple[str, str], ...]:
     return (("runkon-principal", principal),)
+
+
+def _is_of(lease: workers_pb2.TaskLease, name: str) -> bool:
+    step, _, item = name.partition("@")
+    return lease.step_name == step and item in ("", lease.inputs.get("item.id"))
 
 
 def _word(name: str, prefix: str) -> str:

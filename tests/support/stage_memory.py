@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runkon_server.api.definitions import check_source
-from runkon_server.api.inputs import complete_inputs
 from runkon_server.core import gates
 from runkon_server.core.bubbling import results_of
 from runkon_server.core.decision import CancelChild, Dispatch, ResumeChild, ScriptWork, StartChild
@@ -26,15 +25,18 @@ from runkon_server.core.facts import (
     Started,
     TimerDue,
 )
+from runkon_server.core.summary import summarize
 from runkon_server.dsl.limits import CALL_DEPTH
 from runkon_server.errors import InputsInvalidError, InvalidArgumentError
+from runkon_server.runtime.inputs import complete_inputs
+from runkon_server.runtime.resuming import as_domain_error
 from runkon_server.runtime.schemas import read_schema
 from support.histories import RUN, World, check_laws, epoch_of
 from support.stage import PROVIDED, Given, ItemRow, Refused, Row, Stage
 from support.workflows import wrap
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from runkon_server.core.decision import OpenGate
     from runkon_server.core.facts import Fact
@@ -74,13 +76,15 @@ class MemoryStage(Stage):
         fail_fast: bool = True,
         dry_run: bool = False,
         starter: str = "starter",
+        is_delayed: bool = False,
     ) -> None:
         definition = _checked(body, schemas, snippets)
         values = _inputs(definition, inputs or {})
         parsed = {name: read_schema(name, text) for name, text in (schemas or {}).items()}
         self._starter = starter
         self._worlds[RUN] = World(definition, values, parsed, fail_fast=fail_fast, dry_run=dry_run)
-        self._happen(RUN, Started())
+        if not is_delayed:
+            self._happen(RUN, Started())
 
     def _happen(self, run_id: str, fact: Fact) -> None:
         """A fact is recorded, a replica takes the run over and applies it; the laws hold."""
@@ -130,7 +134,7 @@ class MemoryStage(Stage):
                 raise Refused("WORKFLOW_NOT_FOUND", f"no workflow `{order.workflow_name}`")
             if order.depth > CALL_DEPTH:
                 raise Refused("DEPTH_EXCEEDED", f"more than {CALL_DEPTH} runs below one another")
-            values = _inputs(definition, order.inputs)
+            values = _inputs(definition, order.inputs, is_item=order.item_id is not None)
         except Refused as refused:
             ended = ChildEnded(
                 **about,
@@ -180,7 +184,7 @@ class MemoryStage(Stage):
     def _task(self, name: str) -> tuple[str, Dispatch]:
         for run_id, world in self._worlds.items():
             for task in world.tasks.values():
-                if task.step_name == name:
+                if _is_of(task, name):
                     return run_id, task
         raise AssertionError(f"no open task of step {name}; there are {self._open()}")
 
@@ -300,13 +304,15 @@ class MemoryStage(Stage):
                 return
         raise AssertionError(f"no timer of kind {kind} is set")
 
-    async def cancel(self, reason: str = "enough", *, force: bool = False) -> None:
-        status = self.world.run["status"]
+    async def cancel(
+        self, reason: str = "enough", *, force: bool = False, run_id: str = ""
+    ) -> None:
+        status = await self.status(run_id)
         if status == "cancelled":
             return
         if status in _TERMINAL:
             raise Refused("RUN_STATE", status)
-        self._happen(RUN, CancelAsked(reason=reason, force=force))
+        self._happen(run_id or RUN, CancelAsked(reason=reason, force=force))
 
     async def resume(self, mode: str = "normal", *, step: str = "") -> None:
         step_id = None
@@ -317,8 +323,12 @@ class MemoryStage(Stage):
         try:
             decision = self.world.resume(ResumeMode(mode), step_id)
         except ResumeRefusedError as refused:
-            raise Refused("RESUME_REFUSED", str(refused)) from refused
+            told = as_domain_error(refused, RUN, was, ResumeMode(mode), step_id)
+            raise Refused(told.reason, str(refused)) from refused
         self._follow(RUN, was=was, decision=decision)
+
+    async def until(self, condition: Callable[[], Awaitable[object]], what: str) -> None:
+        assert await condition(), what
 
     async def until_open(self, *names: str) -> None:
         assert self._open() == sorted(names)
@@ -329,14 +339,15 @@ class MemoryStage(Stage):
     async def until_terminal(self) -> None:
         assert self.world.run["status"] in _TERMINAL, self._open()
 
-    async def status(self) -> str:
-        return str(self.world.run["status"])
+    async def status(self, run_id: str = "") -> str:
+        return str(self._worlds[run_id or RUN].run["status"])
 
     async def error(self) -> str:
         return self.world.run.get("error") or ""
 
     async def summary(self) -> str:
-        return self.world.run.get("result_summary") or ""
+        rows = self.world.rows()
+        return summarize(rows.run, rows.steps, self.world.run.get("error"))
 
     async def metrics(self) -> dict[str, float]:
         return dict(self.world.run.get("metrics") or {})
@@ -363,8 +374,8 @@ class MemoryStage(Stage):
             for item in sorted(found, key=lambda item: item["ordinal"])
         ]
 
-    async def kinds(self) -> list[str]:
-        return [event.kind for event in self.world.events]
+    async def kinds(self, run_id: str = "") -> list[str]:
+        return [event.kind for event in self._worlds[run_id or RUN].events]
 
     async def event(self, kind: str) -> dict[str, Any]:
         return next(each.payload for each in reversed(self.world.events) if each.kind == kind)
@@ -401,15 +412,16 @@ class MemoryStage(Stage):
             idempotency_key=order.idempotency_key,
             environment={} if script is None else dict(script.environment),
             text="" if script is None else script.text,
+            timeout_s=None if script is None else script.timeout_s,
         )
 
     def times_given(self, name: str) -> int:
         worlds = self._worlds.values()
-        return sum(order.step_name == name for world in worlds for order in world.dispatched)
+        return sum(_is_of(order, name) for world in worlds for order in world.dispatched)
 
     async def was_asked_to_stop(self, name: str) -> bool:
         return any(
-            order.step_name == name and order.task_id in world.asked
+            _is_of(order, name) and order.task_id in world.asked
             for world in self._worlds.values()
             for order in world.dispatched
         )
@@ -430,9 +442,16 @@ def _checked(
         raise Refused(error.reason, str(error)) from error
 
 
-def _inputs(definition: Definition, given: Mapping[str, str]) -> dict[str, str]:
+def _is_of(task: Dispatch, name: str) -> bool:
+    step, _, item = name.partition("@")
+    return task.step_name == step and item in ("", task.inputs.get("item.id"))
+
+
+def _inputs(
+    definition: Definition, given: Mapping[str, str], *, is_item: bool = False
+) -> dict[str, str]:
     try:
-        return complete_inputs(definition, given)
+        return complete_inputs(definition, given, is_item=is_item)
     except InputsInvalidError as error:
         raise Refused(error.reason, str(error)) from error
 
