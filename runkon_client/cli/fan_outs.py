@@ -43,8 +43,7 @@ class FanOut:
         began = self._running.pop(item.position, None)
         self.counts = counts
         if item.status is FanOutItemStatus.FAILED and len(self._failed) < SHOWN_MAX:
-            began_at = None if began is None else began.dispatched_at
-            self._failed.append(replace(item, dispatched_at=item.dispatched_at or began_at))
+            self._failed.append(item if began is None else _ended(began, item))
 
     def lines(self, depth: int) -> Iterator[Line]:
         """Failed items, then running ones, the first of each."""
@@ -56,6 +55,11 @@ class FanOut:
         if len(running) > SHOWN_MAX:
             more = f"{len(running) - SHOWN_MAX} more running"
             yield Line(depth=depth, mark=Mark.RUNNING, label=more)
+
+
+def _ended(began: FanOutItem, item: FanOutItem) -> FanOutItem:
+    """An item with what its end does not repeat of its beginning."""
+    return replace(item, dispatched_at=began.dispatched_at, child_run_id=began.child_run_id)
 
 
 def _line(item: FanOutItem, depth: int, mark: Mark) -> Line:

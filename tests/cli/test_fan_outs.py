@@ -132,6 +132,7 @@ def test_running_and_failed_items_have_lines_below_the_step(story: Story) -> Non
         FanOutItemStatus.FAILED,
         error="no luck",
         item_ref="the third",
+        child_run_id="",
         completed_at=story.now,
     )
     end(story, tree, failed, counts(3, 1, 1))

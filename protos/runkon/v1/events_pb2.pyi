@@ -927,7 +927,7 @@ class FanOutItemCompleted(_message.Message):
     """True: texts in `item` are cut."""
     @_builtins.property
     def item(self) -> _types_pb2.FanOutItem:
-        """The item after the change."""
+        """The item after the change. Its child run and the time of its start are not repeated."""
 
     @_builtins.property
     def counts(self) -> _types_pb2.FanOutCounts:
@@ -950,7 +950,9 @@ Global___FanOutItemCompleted: _TypeAlias = FanOutItemCompleted  # noqa: Y015
 
 @_typing.final
 class ChildRunStarted(_message.Message):
-    """ChildRunStarted: a step of this run started a run of its own; that run has its own events."""
+    """ChildRunStarted: a `call workflow` of this run started a run; that run has its own events. Of the
+    runs of a `foreach`, FanOutItemStarted and FanOutItemCompleted tell.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -965,7 +967,7 @@ class ChildRunStarted(_message.Message):
     workflow_name: _builtins.str
     """Name of its workflow."""
     fan_out_item_id: _builtins.str
-    """The fan-out item that it serves; empty for `call workflow`."""
+    """Empty: reserved for the fan-out item that it serves."""
     def __init__(
         self,
         *,
@@ -984,7 +986,7 @@ Global___ChildRunStarted: _TypeAlias = ChildRunStarted  # noqa: Y015
 
 @_typing.final
 class ChildRunFinished(_message.Message):
-    """ChildRunFinished: a child run ended, and this run took note of it."""
+    """ChildRunFinished: the run of a `call workflow` ended, and this run took note of it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1002,7 +1004,7 @@ class ChildRunFinished(_message.Message):
     error: _builtins.str
     """Its error; empty if it completed. Cut to 4 KiB."""
     fan_out_item_id: _builtins.str
-    """The fan-out item that it served; empty for `call workflow`."""
+    """Empty: reserved for the fan-out item that it served."""
     def __init__(
         self,
         *,
