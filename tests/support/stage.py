@@ -104,6 +104,10 @@ class Stage(ABC):
     run_id: str
 
     @abstractmethod
+    async def has_run(self) -> bool:
+        """Whether any run was made."""
+
+    @abstractmethod
     async def put(self, name: str, body: str) -> None:
         """Store another workflow, for child runs; `body` is what stands in its braces."""
 
@@ -265,8 +269,8 @@ class Stage(ABC):
         """The payload of the newest event of a kind, as the core names its parts."""
 
     @abstractmethod
-    def given(self, name: str) -> Given:
-        """The newest task that a step was given."""
+    def given(self, name: str, turn: int = -1) -> Given:
+        """A task that a step was given: the newest one, or that of a turn, counted from 0."""
 
     @abstractmethod
     def times_given(self, name: str) -> int:
@@ -288,6 +292,15 @@ class Stage(ABC):
     @abstractmethod
     async def until_terminal(self) -> None:
         """Return once the run has ended."""
+
+    async def offered(self, name: str, times: int = 1) -> Given:
+        """The newest task of a step, once that many of it have been handed out."""
+
+        async def is_so() -> bool:
+            return self.times_given(name) >= times
+
+        await self.until(is_so, f"step {name} is handed out {times} times")
+        return self.given(name)
 
     async def row(self, name: str) -> Row:
         """The only row of a step."""

@@ -108,6 +108,10 @@ class LiveStage(Stage):
             answer = await self._workers.PollTasks(request)
             self._leases.extend(answer.leases)
 
+    async def has_run(self) -> bool:
+        answer = await self._runs.ListRuns(runs_pb2.ListRunsRequest(namespace=self._namespace))
+        return bool(answer.runs)
+
     async def put(self, name: str, body: str) -> None:
         source = f"workflow {name} {{ {body} }}"
         request = workflows_pb2.PutWorkflowRequest(namespace=self._namespace, source=source)
@@ -407,8 +411,8 @@ class LiveStage(Stage):
                 return payload
         raise AssertionError(f"no event of kind {kind}")
 
-    def given(self, name: str) -> Given:
-        lease = [each for each in self._leases if _is_of(each, name)][-1]
+    def given(self, name: str, turn: int = -1) -> Given:
+        lease = [each for each in self._leases if _is_of(each, name)][turn]
         contexts = (
             None if lease.prior_contexts_omitted else json.loads(lease.prior_contexts or "[]")
         )

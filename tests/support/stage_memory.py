@@ -63,6 +63,9 @@ class MemoryStage(Stage):
         """The run itself."""
         return self._worlds[RUN]
 
+    async def has_run(self) -> bool:
+        return bool(self._worlds)
+
     async def put(self, name: str, body: str) -> None:
         self._definitions[name] = replace(_checked(body), name=name)
 
@@ -307,6 +310,8 @@ class MemoryStage(Stage):
     async def cancel(
         self, reason: str = "enough", *, force: bool = False, run_id: str = ""
     ) -> None:
+        if (run_id or RUN) not in self._worlds:
+            raise Refused("RUN_NOT_FOUND", run_id)
         status = await self.status(run_id)
         if status == "cancelled":
             return
@@ -380,17 +385,17 @@ class MemoryStage(Stage):
     async def event(self, kind: str) -> dict[str, Any]:
         return next(each.payload for each in reversed(self.world.events) if each.kind == kind)
 
-    def _dispatched(self, name: str) -> tuple[str, Dispatch]:
-        """The newest task of a step, open or not, and its run."""
+    def _dispatched(self, name: str, turn: int = -1) -> tuple[str, Dispatch]:
+        """A task of a step, open or not, and its run."""
         return [
             (run_id, order)
             for run_id, world in self._worlds.items()
             for order in world.dispatched
             if order.step_name == name
-        ][-1]
+        ][turn]
 
-    def given(self, name: str) -> Given:
-        run_id, order = self._dispatched(name)
+    def given(self, name: str, turn: int = -1) -> Given:
+        run_id, order = self._dispatched(name, turn)
         script = order.work if isinstance(order.work, ScriptWork) else None
         return Given(
             name=name,
