@@ -161,12 +161,6 @@ async def test_a_waiting_run_shows_the_gate_and_the_step(api: LiveApi) -> None:
             ["source:1:14"],
         ),
         (
-            {"source": "workflow w { call workflow v }"},
-            StatusCode.INVALID_ARGUMENT,
-            "DSL_UNSUPPORTED",
-            ["source:1:14"],
-        ),
-        (
             {"source": "workflow w { call a\x00 }"},
             StatusCode.INVALID_ARGUMENT,
             "DSL_SYNTAX",

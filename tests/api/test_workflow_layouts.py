@@ -18,11 +18,15 @@ from runkon.v1.workflows_pb2 import (
     GraphWorkflowRequest,
     PutWorkflowRequest,
 )
+from runkon_server.dsl.ast import Script
+from runkon_server.dsl.unsupported import NOT_SERVED as NOT_SERVED_KINDS
 from runkon_server.store import tables
 from support.live_api import refusal
 from support.rows import ulid
 
 if TYPE_CHECKING:
+    import pytest
+
     from support.live_api import LiveApi
 
 NOT_SERVED = "workflow w {\n  call workflow v\n  script lint { run = x }\n}\n"
@@ -82,8 +86,11 @@ async def test_at_most_a_hundred_problems_are_told(api: LiveApi) -> None:
     assert 1 <= len(answer.diagnostics) <= 100
 
 
-async def test_what_is_not_served_yet_can_be_laid_out_and_drawn(api: LiveApi) -> None:
-    """Refused for a run only."""
+async def test_what_is_not_served_yet_can_be_laid_out_and_drawn(
+    api: LiveApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused for a run only; a server is made that does not run scripts."""
+    monkeypatch.setitem(NOT_SERVED_KINDS, Script, "`script` steps")
     layout = await formatted(api, NOT_SERVED)
     graph = await drawn(api, source=NOT_SERVED)
     error = await refusal(api.runs.StartRun(runs_pb2.StartRunRequest(source=NOT_SERVED)))

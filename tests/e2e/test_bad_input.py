@@ -167,10 +167,9 @@ async def test_a_source_that_does_not_parse_shows_the_place(bench: Bench, client
         ("workflow w { while a.b { max_iterations = 4294967295 call c } }", "DSL_LIMIT"),
         ("workflow w { call a { retries = 4294967296 } }", "DSL_LIMIT"),
         ('workflow w { call a { timeout = "9999999h" } }', "DSL_LIMIT"),
-        ("workflow w { call workflow w }", "DSL_UNSUPPORTED"),
         ("workflow w { if nobody.ready { call a } }", "DSL_SEMANTIC"),
     ],
-    ids=["depth", "steps", "name", "passes", "retries", "timeout", "call workflow", "unknown step"],
+    ids=["depth", "steps", "name", "passes", "retries", "timeout", "unknown step"],
 )
 async def test_a_source_beyond_the_limits_is_refused(
     bench: Bench, client: Client, source: str, reason: str

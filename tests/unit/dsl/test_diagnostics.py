@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from runkon_server.dsl import limits
+from runkon_server.dsl.ast import ForEach
 from runkon_server.dsl.check import check
 from runkon_server.dsl.codes import CODES, Group, Severity
 from runkon_server.dsl.diagnostics import Diagnostic, diagnostic, did_you_mean, one_of, strict
@@ -14,6 +15,7 @@ from runkon_server.dsl.parser import parse
 from runkon_server.dsl.snapshot import dump, load
 from runkon_server.dsl.snapshots.explaining import read_snapshot
 from runkon_server.dsl.source import Source
+from runkon_server.dsl.unsupported import NOT_SERVED
 from runkon_server.dsl.validate_set import validate_set
 from support.workflows import accepted, read, wrap
 from support.worlds import WORLD
@@ -139,6 +141,12 @@ def everything(text: str) -> Iterable[Diagnostic]:
     read = read_snapshot if text.startswith('{"') else parse
     files = {"other.wf": parse("workflow twice { }", "other.wf"), "w.wf": read(text, "w.wf")}
     return validate_set(files, WORLD)["w.wf"].diagnostics
+
+
+@pytest.fixture(autouse=True)
+def _a_server_that_does_not_fan_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This one runs all of the language, so that nothing else would give WF601."""
+    monkeypatch.setitem(NOT_SERVED, ForEach, "`foreach` steps")
 
 
 def split(example: str) -> tuple[str, int]:

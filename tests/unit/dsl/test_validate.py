@@ -36,7 +36,6 @@ def test_warnings_from_every_stage_come_with_the_definition() -> None:
         ("cal build", "WF204", Group.SYNTAX),
         ("call build { retries = 21 }", "WF407", Group.LIMIT),
         ("call test", "WF525", Group.SEMANTIC),
-        ("script s { run = x }", "WF601", Group.UNSUPPORTED),
     ],
 )
 def test_an_error_from_any_stage_refuses_the_text(text: str, code: str, reason: Group) -> None:
