@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from runkon_server.dsl.ast import Definition
     from runkon_server.dsl.diagnostics import Diagnostic
     from runkon_server.dsl.source import Source
+    from runkon_server.store.loading import StoredDefinition
 
 __all__ = [
     "CheckedSource",
@@ -198,23 +199,33 @@ class Definitions:
         """A stored definition that is at hand."""
         return self._loaded.get(content_hash)
 
-    async def load(self, content_hash: str, document: str) -> PinnedDefinition:
-        """A definition from its stored snapshot.
+    async def load(self, content_hash: str, stored: StoredDefinition) -> PinnedDefinition:
+        """A definition as it is stored, with what belongs to it.
 
         Raises:
             DslUnsupportedError: a newer server stored it, with steps that this one does not know.
         """
-        made = await work_on(document, _load, content_hash)
-        self._loaded.put(content_hash, made, len(document))
+        made = await work_on(stored.snapshot, _load, content_hash, stored)
+        texts = sum(map(len, (*stored.output_schemas.values(), *stored.snippets.values())))
+        self._loaded.put(content_hash, made, len(stored.snapshot) + texts)
         return made
 
 
-def _load(document: str, content_hash: str) -> PinnedDefinition:
-    definition = snapshot.load(document)
+def _load(document: str, content_hash: str, stored: StoredDefinition) -> PinnedDefinition:
+    try:
+        definition = snapshot.load(document)
+    except snapshot.SnapshotError as error:
+        raise errors.DslUnsupportedError([errors.Violation("definition", str(error))]) from error
     unsupported = refuse_unsupported(definition)
     if unsupported:
         raise refusal_of(unsupported)
-    return PinnedDefinition(content_hash=content_hash, snapshot=document, definition=definition)
+    return PinnedDefinition(
+        content_hash=content_hash,
+        snapshot=document,
+        definition=definition,
+        output_schemas=stored.output_schemas,
+        snippets=stored.snippets,
+    )
 
 
 class _Cache(Generic[_Value]):

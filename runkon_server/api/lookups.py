@@ -9,6 +9,7 @@ from runkon_server.api.places import find_places
 from runkon_server.core.records import RunRecord
 from runkon_server.core.summary import summarize
 from runkon_server.errors import RunNotFoundError, WorkflowNotFoundError
+from runkon_server.store.loading import load_definition
 from runkon_server.store.reads import gates, requests, runs, steps, workflows
 
 if TYPE_CHECKING:
@@ -144,10 +145,11 @@ class Lookups:
             content_hash = await self._hash_of(namespace, name, version)
         known = self._definitions.known(content_hash)
         if known is None:
-            document = await self.snapshot(namespace, content_hash)
-            if not document:
+            async with self._engine.reads.connect() as conn:
+                stored = await load_definition(conn, namespace, content_hash)
+            if stored is None:
                 raise WorkflowNotFoundError(f"{name}@{version}")
-            known = await self._definitions.load(content_hash, document)
+            known = await self._definitions.load(content_hash, stored)
         return version, known
 
     async def _hash_of(self, namespace: str, name: str, version: int) -> str:

@@ -11,6 +11,7 @@ from runkon_server.api.definitions import Definitions, check_source, hash_of
 from runkon_server.api.inputs import complete_inputs
 from runkon_server.dsl.ast import CallWorkflow
 from runkon_server.dsl.unsupported import NOT_SERVED
+from runkon_server.store.loading import StoredDefinition
 from support.workflows import accepted
 
 if TYPE_CHECKING:
@@ -130,8 +131,12 @@ async def test_definitions_at_hand_take_bounded_memory() -> None:
 
 
 async def test_what_was_stored_comes_back_as_it_was() -> None:
-    checked = await Definitions().check("workflow w { call a { retries = 2 } }", {}, {})
-    loaded = await Definitions().load(checked.content_hash, checked.snapshot)
+    """With the schemas and snippets that were stored beside it."""
+    beside = {"output_schemas": {"verdict": SCHEMA}, "snippets": {"tone": "t"}}
+    source = "workflow w { call a { retries = 2 } }"
+    checked = await Definitions().check(source, *beside.values())
+    stored = StoredDefinition(snapshot=checked.snapshot, **beside)
+    loaded = await Definitions().load(checked.content_hash, stored)
 
     assert loaded == checked.accept()
 
@@ -140,11 +145,22 @@ async def test_a_definition_of_a_newer_server_is_refused_when_it_is_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Stored by a server that runs child workflows; one is made that does not."""
-    checked = check_source("workflow w { call workflow v }", "h")
+    snapshot = check_source("workflow w { call workflow v }", "h").snapshot
+    stored = StoredDefinition(snapshot=snapshot, output_schemas={}, snippets={})
     monkeypatch.setitem(NOT_SERVED, CallWorkflow, "calls of other workflows")
 
     with pytest.raises(errors.DslUnsupportedError):
-        await Definitions().load("h", checked.snapshot)
+        await Definitions().load("h", stored)
+
+
+async def test_a_definition_with_a_step_of_an_unknown_kind_is_refused_when_it_is_used() -> None:
+    snapshot = check_source("workflow w { call a }", "h").snapshot
+    unknown = snapshot.replace('"type":"call"', '"type":"warp"')
+    stored = StoredDefinition(snapshot=unknown, output_schemas={}, snippets={})
+
+    assert unknown != snapshot
+    with pytest.raises(errors.DslUnsupportedError, match="warp"):
+        await Definitions().load("h", stored)
 
 
 def test_the_hash_covers_everything_and_not_its_order() -> None:
