@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from runkon_server.dsl.ast import InputType
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["complete_inputs"]
 
+NAMES_SHOWN: Final = 20
+"""Of the declared inputs, beside one that is not declared."""
 _BOOLEANS: Final = frozenset({"true", "false"})
 
 
@@ -51,6 +54,7 @@ def _missing(declared: Input) -> str:
 
 
 def _undeclared(name: str, declared: Mapping[str, Input]) -> Violation:
-    names = ", ".join(f"`{each}`" for each in declared)
+    names = ", ".join(f"`{each}`" for each in islice(declared, NAMES_SHOWN))
+    names += ", …" if len(declared) > NAMES_SHOWN else ""
     known = f"it declares {names}" if names else "it declares none"
     return Violation(f"inputs.{name}", f"is not declared by the workflow; {known}")

@@ -22,6 +22,10 @@ SHORT_TEXT_BYTES: Final = 256
 NOTE_BYTES: Final = 4 * 1024
 TEXT_BYTES: Final = 64 * 1024
 TEXTS_BYTES: Final = 1024 * 1024
+TEXTS_MAX: Final = 1_000
+"""As many as a definition may declare inputs, and far more than there are schemas and snippets."""
+VIOLATIONS_MAX: Final = 100
+"""A message has room for millions of mistakes; who made so many learns of the first ones."""
 PAGE_ROWS: Final = 50
 PAGE_ROWS_MAX: Final = 500
 TOKEN_BYTES: Final = 2 * 1024
@@ -37,14 +41,20 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 class Check:
-    """Collects what is wrong with one request; `done` raises it."""
+    """Collects what is wrong with one request; `done` raises it, and so does the hundredth."""
 
     def __init__(self) -> None:
         self._violations: list[Violation] = []
 
     def wrong(self, field: str, description: str) -> None:
-        """Note a violation."""
+        """Note a violation.
+
+        Raises:
+            InvalidArgumentError: there are so many by now that it is not worth looking further.
+        """
         self._violations.append(Violation(field, description))
+        if len(self._violations) >= VIOLATIONS_MAX:
+            self.done()
 
     def done(self) -> None:
         """Return if nothing is wrong.
@@ -107,6 +117,9 @@ class Check:
 
     def texts(self, field: str, values: Mapping[str, str], name_bytes: int = NAME_BYTES) -> None:
         """Texts by name, each limited and all together."""
+        if len(values) > TEXTS_MAX:
+            self.wrong(field, f"has {len(values)} entries; at most {TEXTS_MAX} are allowed")
+            return
         total = 0
         for name, value in values.items():
             self.label(f"{field} (a name)", name, name_bytes, required=True)
@@ -138,7 +151,10 @@ class Check:
             self.wrong(field, f"{value} is none of {', '.join(values.keys()[1:])}")
 
     def enums(self, field: str, values: Sequence[int], known: EnumType) -> None:
-        """Values that this server knows, none of them the default."""
+        """Values that this server knows, none of them the default; no more than there are."""
+        if len(values) > (most := len(known.values())):
+            self.wrong(field, f"has {len(values)} values; there are only {most}")
+            return
         for number, value in enumerate(values):
             self.enum(f"{field}[{number}]", value, known, required=True)
 

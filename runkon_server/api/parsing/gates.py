@@ -17,6 +17,8 @@ from runkon_server.runtime.commands import PullRequest
 GATE: Final = "the id of a gate"
 URL_BYTES: Final = 2 * 1024
 REPORTED_MAX: Final = 1_000
+SELECTIONS_MAX: Final = 1_000
+"""As many as a gate may have options."""
 
 
 def check_list_gates(request: gates_pb2.ListGatesRequest) -> None:
@@ -128,6 +130,10 @@ def _check_selections(check: Check, request: gates_pb2.ResolveGateRequest) -> No
         return
     if request.decision == gates_pb2.GATE_DECISION_REJECT:
         check.wrong("selections", "are possible only with an approval")
+    if len(request.selections) > SELECTIONS_MAX:
+        count = len(request.selections)
+        check.wrong("selections", f"are {count}; at most {SELECTIONS_MAX} are allowed")
+        return
     if len(set(request.selections)) < len(request.selections):
         check.wrong("selections", "name the same option twice")
     for number, selection in enumerate(request.selections):

@@ -85,6 +85,7 @@ def check_workflow_name(check: Check, workflow: str) -> None:
 def _check_labels(check: Check, request: runs_pb2.StartRunRequest) -> None:
     if len(request.labels) > LABELS_MAX:
         check.wrong("labels", f"are {len(request.labels)}; at most {LABELS_MAX} are allowed")
+        return
     for key, value in request.labels.items():
         if not _LABEL_KEY.fullmatch(key):
             check.wrong("labels (a key)", "must be 1 to 63 of `A-Z a-z 0-9 _ . / -`")
