@@ -391,7 +391,7 @@ class MemoryStage(Stage):
             (run_id, order)
             for run_id, world in self._worlds.items()
             for order in world.dispatched
-            if order.step_name == name
+            if _is_of(order, name)
         ][turn]
 
     def given(self, name: str, turn: int = -1) -> Given:
