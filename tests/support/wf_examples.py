@@ -142,7 +142,12 @@ def _paragraph(lines: list[str], start: int) -> str:
 
 def outcome_of(block: Block) -> Outcome | None:
     """How the page says that the block's run ends; None if it does not say."""
-    found = _OUTCOME.search(block.after)
+    return outcome_in(block.after)
+
+
+def outcome_in(paragraph: str) -> Outcome | None:
+    """How a run ends by a paragraph in one line; None if it does not say."""
+    found = _OUTCOME.search(paragraph)
     if found is None:
         return None
     steps = tuple(
