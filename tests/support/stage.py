@@ -246,7 +246,7 @@ class Stage(ABC):
 
     @abstractmethod
     async def metrics(self) -> dict[str, float]:
-        """The run's sums, those that are not 0."""
+        """The run's sums by the names that workers report them under, those that are not 0."""
 
     @abstractmethod
     async def blocked_on(self) -> str:

@@ -340,10 +340,11 @@ class LiveStage(Stage):
         return (await self._run()).result_summary
 
     async def metrics(self) -> dict[str, float]:
-        sums = MessageToDict((await self._run()).metrics, preserving_proto_field_name=True)
-        return {
-            name: float(value) for name, value in sums.items() if isinstance(value, str | float)
-        }
+        metrics = (await self._run()).metrics
+        sums = {each.name: value for each, value in metrics.ListFields() if each.name != "duration"}
+        if duration_ms := metrics.duration.ToMilliseconds():
+            sums["duration_ms"] = duration_ms
+        return sums
 
     async def blocked_on(self) -> str:
         run = await self._run()
