@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
 
 import grpc
 
@@ -25,6 +25,7 @@ from runkon_server.api.leases import (
 )
 from runkon_server.api.outcomes import parse_heartbeat, parse_report, short_progress, too_heavy
 from runkon_server.api.parsing.workers import CREDIT_MAX, check_heartbeat, check_report
+from runkon_server.api.recent import ELEMENT_BYTES
 from runkon_server.errors import (
     DrainingError,
     InvalidArgumentError,
@@ -34,7 +35,9 @@ from runkon_server.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+
+    from google.protobuf.message import Message
 
     from runkon_server.runtime.commands import (
         ReportAck,
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Session", "StreamSettings", "WorkStream"]
 
+_Part = TypeVar("_Part", bound="Message")
 Response: TypeAlias = workers_pb2.WorkResponse
 Context: TypeAlias = grpc.aio.ServicerContext[workers_pb2.WorkRequest, Response]
 
@@ -55,6 +59,10 @@ MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024 - 64 * 1024
 """A lease above this fits no message, so its task cannot be worked on."""
 UNANSWERED_MAX: Final = 10_000
 """Reports without an acknowledgement at which reading stops."""
+PORTION_BYTES: Final = 64 * 1024
+"""Of a frame's parts, before others get the event loop: some milliseconds of work."""
+PART_BYTES: Final = 256
+"""What a part weighs besides itself: a frame has room for a million empty ones."""
 FAREWELL_S: Final = 10.0
 """How long a worker that has closed its side waits for its last acknowledgements."""
 DRAIN_S: Final = 0.2
@@ -92,6 +100,7 @@ class StreamSettings:
     replica: str
     lease: timedelta
     jitter: Callable[[], float]
+    sleep: Callable[[float], Awaitable[None]]
     write_s: float = 30.0
     """How long a frame may wait to be taken before the worker is given up."""
 
@@ -171,18 +180,22 @@ class WorkStream:
     async def _read(
         self, first: workers_pb2.WorkRequest, frames: AsyncIterator[workers_pb2.WorkRequest]
     ) -> None:
-        self._take_frame(first)
+        await self._take_frame(first)
         async for frame in frames:
             if frame.HasField("hello"):
                 raise InvalidArgumentError([Violation("hello", "only in the first frame")])
-            self._take_frame(frame)
+            await self._take_frame(frame)
             await self._room.wait()
 
-    def _take_frame(self, frame: workers_pb2.WorkRequest) -> None:
-        if frame.reports:
-            self._take_reports(frame.reports)
-        if frame.heartbeats:
-            self._take_heartbeats(frame.heartbeats)
+    async def _take_frame(self, frame: workers_pb2.WorkRequest) -> None:
+        for number, reports in enumerate(_portions(frame.reports)):
+            if number:
+                await self._give_way()
+            self._take_reports(reports)
+        for number, beats in enumerate(_portions(frame.heartbeats)):
+            if number:
+                await self._give_way()
+            self._take_heartbeats(beats)
         if frame.credit:
             self._credit += frame.credit
             if not 0 < frame.credit <= CREDIT_MAX or self._credit > CREDIT_MAX:
@@ -192,6 +205,11 @@ class WorkStream:
             self._session.add_credit(frame.credit)
         if frame.HasField("drain"):
             self._session.drain()
+
+    async def _give_way(self) -> None:
+        """Let others go on in the midst of a frame, the writer above all."""
+        await self._settings.sleep(0)
+        await self._room.wait()
 
     def _take_reports(self, frames: Sequence[workers_pb2.TaskReport]) -> None:
         reports = []
@@ -203,10 +221,10 @@ class WorkStream:
                 self._wake.set()
             else:
                 reports.append(parse_report(report, self._settings.jitter, self._principal))
+        self._unanswered += len(frames)
+        if self._unanswered > UNANSWERED_MAX:
+            self._room.clear()
         if reports:
-            self._unanswered += len(reports)
-            if self._unanswered > UNANSWERED_MAX:
-                self._room.clear()
             self._session.report(reports)
 
     def _take_heartbeats(self, beats: Sequence[workers_pb2.TaskHeartbeat]) -> None:
@@ -236,29 +254,28 @@ class WorkStream:
         """What the outbox holds, in frames that fit a message."""
         leases, cancels, acks = self._session.take()
         refusals, self._refusals = self._refusals, []
-        self._unanswered -= len(acks)
+        self._unanswered -= len(acks) + len(refusals)
         if self._unanswered <= UNANSWERED_MAX:
             self._room.set()
         self._credit -= len(leases)
-        frame = Response(
-            cancels=[render_cancel(cancel) for cancel in cancels],
-            acks=[*refusals, *(render_ack(ack) for ack in acks)],
-        )
-        weight = frame.ByteSize()
+        parts: list[tuple[str, Message]] = [
+            *(("cancels", render_cancel(cancel)) for cancel in cancels),
+            *(("acks", refusal) for refusal in refusals),
+            *(("acks", render_ack(ack)) for ack in acks),
+            *(("leases", message) for message in self._fitting(leases)),
+        ]
+        yield from _packed(parts)
+
+    def _fitting(self, leases: Iterable[TaskLease]) -> Iterator[workers_pb2.TaskLease]:
+        """The leases as messages; one that fits no message is reported as failed instead."""
         for lease in leases:
             message = render_lease(lease)
             size = message.ByteSize()
-            if size > MESSAGE_BYTES_MAX:
+            if size <= MESSAGE_BYTES_MAX:
+                yield message
+            else:
                 self._unanswered += 1
                 self._session.report([too_heavy(lease, size)])
-                continue
-            if weight and (weight + size > FRAME_BYTES or len(frame.leases) >= FRAME_LEASES):
-                yield frame
-                frame, weight = Response(), 0
-            frame.leases.append(message)
-            weight += size
-        if weight:
-            yield frame
 
     async def _send(self, response: Response) -> None:
         try:
@@ -279,3 +296,31 @@ class WorkStream:
     def _end_drain(self) -> None:
         self._drained = True
         self._wake.set()
+
+
+def _portions(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
+    """What a frame carries, in portions that are taken in one go."""
+    portion: list[_Part] = []
+    weight = 0
+    for part in parts:
+        portion.append(part)
+        weight += PART_BYTES + part.ByteSize()
+        if weight >= PORTION_BYTES:
+            yield portion
+            portion, weight = [], 0
+    if portion:
+        yield portion
+
+
+def _packed(parts: Iterable[tuple[str, Message]]) -> Iterator[Response]:
+    """Messages by the field that they go into, in as few frames as they fit."""
+    frame, weight = Response(), 0
+    for field, part in parts:
+        size = part.ByteSize() + ELEMENT_BYTES
+        if weight and (weight + size > FRAME_BYTES or len(frame.leases) >= FRAME_LEASES):
+            yield frame
+            frame, weight = Response(), 0
+        getattr(frame, field).append(part)
+        weight += size
+    if weight:
+        yield frame

@@ -79,6 +79,7 @@ class WorkerService(workers_pb2_grpc.WorkerServiceServicer):
             replica=engine.replica_id,
             lease=self._lease,
             jitter=engine.ambient.jitter,
+            sleep=engine.ambient.sleep,
             write_s=write_s,
         )
         self._streams: set[WorkStream] = set()
