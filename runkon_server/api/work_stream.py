@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         TaskReport,
     )
 
-__all__ = ["Session", "StreamSettings", "WorkStream"]
+__all__ = ["MESSAGE_BYTES_MAX", "Session", "StreamSettings", "WorkStream"]
 
 _Part = TypeVar("_Part", bound="Message")
 Response: TypeAlias = workers_pb2.WorkResponse

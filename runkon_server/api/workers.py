@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
 from runkon.v1 import workers_pb2, workers_pb2_grpc
 from runkon_server.api.identity import current_principal
 from runkon_server.api.leases import cancel_reason, duration_of, render_lease
-from runkon_server.api.outcomes import parse_heartbeat, parse_report
+from runkon_server.api.outcomes import parse_heartbeat, parse_report, too_heavy
 from runkon_server.api.parsing.checks import LONG_POLL_MAX, namespace_of, span_of
 from runkon_server.api.parsing.workers import check_hello
-from runkon_server.api.work_stream import StreamSettings, WorkStream
+from runkon_server.api.recent import ELEMENT_BYTES
+from runkon_server.api.work_stream import MESSAGE_BYTES_MAX, StreamSettings, WorkStream
 from runkon_server.errors import (
     DrainingError,
     InvalidArgumentError,
+    RunkonError,
     TaskAttemptStaleError,
     Violation,
 )
 from runkon_server.runtime.commands import AckStatus, WorkerHello
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     import grpc
 
@@ -131,7 +134,28 @@ class WorkerService(workers_pb2_grpc.WorkerServiceServicer):
             if self._draining:
                 raise DrainingError from None
             raise
-        return workers_pb2.PollTasksResponse(leases=[render_lease(lease) for lease in leases])
+        return await self._packed(namespace_of(request.namespace), leases)
+
+    async def _packed(
+        self, namespace: str, leases: Sequence[TaskLease]
+    ) -> workers_pb2.PollTasksResponse:
+        """As many leases as fit a message. The others run out, and their tasks are handed out anew.
+
+        One that fits no message is reported as failed: it would never be worked on.
+        """
+        response = workers_pb2.PollTasksResponse()
+        room = MESSAGE_BYTES_MAX
+        for lease in leases:
+            message = render_lease(lease)
+            size = message.ByteSize() + ELEMENT_BYTES
+            if size > MESSAGE_BYTES_MAX:
+                # If it counts no more, it needs no report.
+                with contextlib.suppress(RunkonError):
+                    await self._engine.report_task(namespace, too_heavy(lease, size))
+            elif size <= room:
+                response.leases.append(message)
+                room -= size
+        return response
 
     async def ReportTask(
         self, request: workers_pb2.ReportTaskRequest, context: Unary

@@ -1,4 +1,4 @@
-"""A frame of a worker's stream may hold a million reports: the replica goes on with other work.
+"""Many reports at once, and tasks of many bytes: neither holds the replica up, nor the worker.
 
 The engine's sessions are scripted.
 """
@@ -13,9 +13,9 @@ import pytest
 
 from runkon.v1 import types_pb2, workers_pb2, workers_pb2_grpc
 from runkon_server.api.workers import WorkerService
+from runkon_server.core.facts import Reported
 from runkon_server.runtime.commands import ACCEPTED, ReportAck
-from support.replicas import FakeReplica, FakeSession, read, serving
-from support.rows import ulid
+from support.replicas import TASK, FakeReplica, FakeSession, lease, read, serving
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     import grpc
 
 HELLO = workers_pb2.WorkerHello(worker_id="w-1", actions=["plan"], concurrency=4)
-REPORT = workers_pb2.TaskReport(
-    task_id=f"{ulid(1)}/b.0001/e1/0", token="t", result=types_pb2.StepResult()
-)
+REPORT = workers_pb2.TaskReport(task_id=TASK, token="t", result=types_pb2.StepResult())
 
 
 class Bench:
@@ -99,6 +97,34 @@ async def test_refusals_of_a_flood_come_in_frames_that_fit(bench: Bench) -> None
         assert frame.ByteSize() <= 1024 * 1024
         assert all(ack.status == workers_pb2.ACK_STATUS_REFUSED for ack in frame.acks)
         answered += len(frame.acks)
+
+
+async def test_poll_tasks_answers_with_what_fits_a_message(bench: Bench) -> None:
+    """Ten leases of 1 MB: four come. An answer that cannot be sent would lose all, each time."""
+    bench.replica.poll_answer = [
+        lease(f"{TASK}{n}", inputs={"x": "y" * 1_000_000}) for n in range(10)
+    ]
+
+    answer = await bench.stub.PollTasks(
+        workers_pb2.PollTasksRequest(worker_id="w", actions=["*"], max_tasks=10)
+    )
+
+    assert [each.task_id for each in answer.leases] == [f"{TASK}{n}" for n in range(4)]
+    assert not bench.replica.reports
+
+
+async def test_poll_tasks_fails_the_step_of_a_lease_too_heavy_for_a_message(bench: Bench) -> None:
+    """As the stream does; the worker gets the others."""
+    bench.replica.poll_answer = [lease(inputs={"x": "y" * 5_000_000}), lease(f"{TASK}1")]
+
+    answer = await bench.stub.PollTasks(
+        workers_pb2.PollTasksRequest(worker_id="w", actions=["*"], max_tasks=2)
+    )
+
+    ((_, told),) = bench.replica.reports
+    assert [each.task_id for each in answer.leases] == [f"{TASK}1"]
+    assert isinstance(told.fact, Reported)
+    assert (told.fact.task_id, told.fact.error_code) == (TASK, "INPUT_LIMIT")
 
 
 async def _tick(session: FakeSession) -> None:

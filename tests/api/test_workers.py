@@ -21,11 +21,10 @@ from runkon_server.runtime.commands import (
     HeartbeatAnswer,
     ReportAck,
     TaskCancel,
-    TaskLease,
     Verdict,
 )
 from runkon_server.runtime.reports import not_recorded, stale
-from support.replicas import FakeReplica, FakeSession, read, serving
+from support.replicas import FakeReplica, FakeSession, lease, read, serving
 from support.rows import NOON, ulid
 from support.waiting import eventually
 
@@ -35,37 +34,6 @@ if TYPE_CHECKING:
 RUN = ulid(1)
 TASK = f"{RUN}/b.0001/e1/0"
 HELLO = workers_pb2.WorkerHello(worker_id="w-1", actions=["plan", "*"], concurrency=4)
-
-
-def lease(task_id: str = TASK, **changes: Any) -> TaskLease:
-    values: dict[str, Any] = {
-        "task_id": task_id,
-        "token": "t0",
-        "namespace": "default",
-        "run_id": RUN,
-        "workflow_name": "w",
-        "step_id": task_id,
-        "step_name": "plan",
-        "action": "plan",
-        "iteration": 1,
-        "iterations": (2, 1),
-        "attempt": 1,
-        "delivery": 0,
-        "retries_remaining": 2,
-        "idempotency_key": f"{RUN}/b.0001",
-        "fence": "7.0",
-        "inputs": {"ticket": "T-1"},
-        "prior_contexts": "[]",
-        "retry_error": None,
-        "gate_feedback": None,
-        "identity": None,
-        "max_turns": None,
-        "plugin_dirs": (),
-        "lease": timedelta(seconds=12),
-        "deadline_at": None,
-        "dry_run": False,
-    }
-    return TaskLease(**(values | changes))
 
 
 def report(task_id: str = TASK, **result: Any) -> workers_pb2.TaskReport:

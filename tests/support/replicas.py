@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from runkon_server.api.interceptor import CallGuard
 from runkon_server.runtime.ambient import SystemAmbient
-from runkon_server.runtime.commands import AckStatus, EventRecord, ReportAck, Verdict
+from runkon_server.runtime.commands import (
+    AckStatus,
+    EventRecord,
+    ReportAck,
+    TaskLease,
+    Verdict,
+)
 from runkon_server.runtime.settings import EngineConfig
 from runkon_server.runtime.stats import EngineStats
+from support.rows import ulid
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -29,10 +37,44 @@ if TYPE_CHECKING:
         HeartbeatAnswer,
         TaskCancel,
         TaskHeartbeat,
-        TaskLease,
         TaskReport,
         WorkerHello,
     )
+
+RUN = ulid(1)
+TASK = f"{RUN}/b.0001/e1/0"
+
+
+def lease(task_id: str = TASK, **changes: Any) -> TaskLease:
+    """A task as the engine hands it out; `changes` are those of its fields."""
+    values: dict[str, Any] = {
+        "task_id": task_id,
+        "token": "t0",
+        "namespace": "default",
+        "run_id": RUN,
+        "workflow_name": "w",
+        "step_id": task_id,
+        "step_name": "plan",
+        "action": "plan",
+        "iteration": 1,
+        "iterations": (2, 1),
+        "attempt": 1,
+        "delivery": 0,
+        "retries_remaining": 2,
+        "idempotency_key": f"{RUN}/b.0001",
+        "fence": "7.0",
+        "inputs": {"ticket": "T-1"},
+        "prior_contexts": "[]",
+        "retry_error": None,
+        "gate_feedback": None,
+        "identity": None,
+        "max_turns": None,
+        "plugin_dirs": (),
+        "lease": timedelta(seconds=12),
+        "deadline_at": None,
+        "dry_run": False,
+    }
+    return TaskLease(**(values | changes))
 
 
 class FakeReplica:
