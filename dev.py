@@ -33,14 +33,24 @@ def demo(arguments: list[str]) -> int:
 
 
 def test(arguments: list[str]) -> int:
-    """Run the tests: pytest's arguments, and --postgres embedded|system to choose the server."""
+    """Run the tests on all processors: pytest's arguments, --postgres embedded|system."""
     if "--postgres" in arguments:
         at = arguments.index("--postgres")
         choice, arguments = arguments[at + 1 : at + 2], arguments[:at] + arguments[at + 2 :]
         if choice not in (["embedded"], ["system"]):
             raise SystemExit("--postgres takes `embedded` or `system`")
         os.environ["RUNKON_TEST_POSTGRES"] = choice[0]
-    return become(install("dev"), ["-m", "pytest", *arguments])
+    return become(install("dev"), ["-m", "pytest", *spread(arguments), *arguments])
+
+
+def spread(arguments: list[str]) -> list[str]:
+    """Pytest's options for all processors, unless the arguments choose or want the terminal.
+
+    At most eight: each has a PostgreSQL of its own.
+    """
+    if any(each[:2] in ("-n", "-s") or each in ("--pdb", "--collect-only") for each in arguments):
+        return []
+    return ["-n", str(min(os.cpu_count() or 1, 8)), "--dist", "worksteal"]
 
 
 def check(arguments: list[str]) -> int:
@@ -58,6 +68,7 @@ def check(arguments: list[str]) -> int:
         "contract": [buf, "lint", "protos"],
         "contract format": [buf, "format", "--diff", "--exit-code", "protos"],
         "compatibility": [buf, "breaking", "protos", "--against", "protos/baseline.binpb"],
+        "error reference": [python, "-m", "tools.error_reference", "--check"],
     }
     failed = [name for name, command in steps.items() if not passes(name, command)]
     print(f"failed: {', '.join(failed)}" if failed else "all checks passed")
@@ -93,6 +104,12 @@ def fuzz(arguments: list[str]) -> int:
     return run_named("fuzz", ROOT / "tests" / "fuzz", arguments)
 
 
+def mutants(arguments: list[str]) -> int:
+    """Make faults in the named part, each of which the tests must notice; else list them."""
+    os.environ["PYTHONPATH"] = str(ROOT / "tests")
+    return run_named("mutants", ROOT / "tests" / "mutants", arguments)
+
+
 def run_named(task: str, package: Path, arguments: list[str]) -> int:
     """Run the program of a package that the first argument names; without a name, list them."""
     known = {
@@ -108,7 +125,7 @@ def run_named(task: str, package: Path, arguments: list[str]) -> int:
 
 
 TASKS: dict[str, "Callable[[list[str]], int]"] = {
-    task.__name__: task for task in (demo, test, check, gen, bench, fuzz)
+    task.__name__: task for task in (demo, test, check, gen, bench, fuzz, mutants)
 }
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 
+import dev as runner
 from tools import environments
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -103,3 +104,15 @@ def test_environment_is_made_once_and_filled_anew_on_change(tmp_path: Path) -> N
     make_wheel(wheel, "value = 2")
     environments.ensure(venv, "sample", "second", requirements)
     assert value_in(python) == "2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_spread"),
+    [([], True), (["tests/store", "-x"], True), (["-n0"], False), (["-n", "4"], False),
+     (["-s"], False), (["--pdb"], False)],
+)  # fmt: skip
+def test_tests_use_all_processors_unless_told_otherwise(
+    arguments: list[str],
+    is_spread: bool,  # noqa: FBT001 - a case
+) -> None:
+    assert bool(runner.spread(arguments)) is is_spread
