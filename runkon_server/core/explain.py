@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runkon_server.core import ids, polling
 from runkon_server.core.gates import blocked_on_gate
+from runkon_server.core.items import in_order
 from runkon_server.core.model import (
     CallOp,
     ChildOp,
@@ -82,7 +83,7 @@ def _entry(waiting: _Waiting) -> dict[str, Any]:
 
 
 def _child_entries(op: ForEachOp) -> Iterator[dict[str, Any]]:
-    for child, (ordinal, epoch) in op.running.items():
+    for child, (ordinal, epoch) in in_order(op):
         yield {
             "type": "child_run",
             "child_run_id": child,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from runkon_server.core import ids
@@ -206,9 +207,14 @@ def tell_of_gate(tx: Scratch, before: ForEachOp, after: ForEachOp | None) -> Non
         block(tx, new)
 
 
+def in_order(op: ForEachOp) -> list[tuple[str, tuple[int, int]]]:
+    """The children that run, each with ordinal and epoch; a dictionary's order is no part of it."""
+    return sorted(op.running.items(), key=itemgetter(1))
+
+
 def stop_children(tx: Scratch, op: ForEachOp, reason: str, *, force: bool = False) -> None:
-    """Ask every child that runs to stop."""
-    for child, (_, epoch) in op.running.items():
+    """Ask every child that runs to stop, in the order of the items."""
+    for child, (_, epoch) in in_order(op):
         tx.order(CancelChild(child_run_id=child, child_epoch=epoch, reason=reason, force=force))
 
 

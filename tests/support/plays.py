@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from runkon_server.core.engine import advance
 from runkon_server.core.facts import (
     CancelAsked,
     ChildBlocked,
@@ -37,11 +38,15 @@ class Play:
             self.happen(Started())
 
     def happen(self, fact: Fact) -> None:
-        """Let one fact be recorded, and applied by a replica that has just taken the run over."""
+        """Let one fact be recorded, and applied by a replica that has just taken the run over.
+
+        Applied twice, it changes nothing more.
+        """
         self.world.record(fact)
         self.world.crash()
-        self.world.apply(fact)
+        state = self.world.apply(fact).state
         check_laws(self.world)
+        assert advance(state, fact).state is state
 
     def complete(self, *names: str, markers: tuple[str, ...] = (), **report: Any) -> None:
         """Each of these steps completes."""
@@ -62,13 +67,13 @@ class Play:
     def end_child(self, status: str = "completed", **more: Any) -> None:
         """The one child run that is awaited ends."""
         ((name, child),) = self.world.children.items()
-        about = {"child_run_id": name, "child_epoch": epoch_of(child)}
+        about: dict[str, Any] = {"child_run_id": name, "child_epoch": epoch_of(child)}
         self.happen(ChildEnded(**about, status=status, **more))
 
     def block_child(self, gate: dict[str, Any] | None) -> None:
         """The one child run that is awaited comes to a gate, or leaves it."""
         ((name, child),) = self.world.children.items()
-        about = {"child_run_id": name, "child_epoch": epoch_of(child)}
+        about: dict[str, Any] = {"child_run_id": name, "child_epoch": epoch_of(child)}
         self.happen(ChildBlocked(**about, blocked_on=gate))
 
     def approve(self, feedback: str | None = None, selections: tuple[str, ...] = ()) -> None:

@@ -205,6 +205,7 @@ def test_cancel_ends_the_pause_of_a_script() -> None:
 
     assert play.statuses("s") == ["failed"]
     assert play.open_steps == ["n"]
+    assert [timer.kind for timer in play.world.timers.values()] == ["grace"]
 
 
 def test_cancelled_script_that_does_not_stop_is_given_up() -> None:
