@@ -43,9 +43,8 @@ SELECT t.id, s.step_name, t.cancel_requested_at IS NOT NULL
 FROM tasks t JOIN workflow_run_steps s ON s.workflow_run_id = t.run_id AND s.id = t.step_id
 WHERE t.namespace = %s AND t.state IN ('queued', 'leased')"""
 _ASKED: Final = """
-SELECT count(*) FROM tasks t
-JOIN workflow_run_steps s ON s.workflow_run_id = t.run_id AND s.id = t.step_id
-WHERE t.namespace = %s AND s.step_name = %s AND t.cancel_requested_at IS NOT NULL"""
+SELECT count(*) FROM tasks
+WHERE namespace = %s AND id = ANY(%s) AND cancel_requested_at IS NOT NULL"""
 _LET_PASS: Final = """
 WITH due AS (
     UPDATE timers t SET due_at = clock_timestamp() FROM workflow_runs r
@@ -445,7 +444,8 @@ class LiveStage(Stage):
 
     async def was_asked_to_stop(self, name: str) -> bool:
         async def is_so() -> bool:
-            ((count,),) = await self._sql(_ASKED, (self._namespace, name))
+            tasks = [lease.task_id for lease in self._leases if _is_of(lease, name)]
+            ((count,),) = await self._sql(_ASKED, (self._namespace, tasks))
             return bool(count)
 
         try:

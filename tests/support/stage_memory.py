@@ -313,8 +313,8 @@ class MemoryStage(Stage):
         if (run_id or RUN) not in self._worlds:
             raise Refused("RUN_NOT_FOUND", run_id)
         status = await self.status(run_id)
-        if status == "cancelled":
-            return
+        if status == "cancelled" or (status == "cancelling" and not force):
+            return  # which a recorder knows, so that there is no second fact
         if status in _TERMINAL:
             raise Refused("RUN_STATE", status)
         self._happen(run_id or RUN, CancelAsked(reason=reason, force=force))
