@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from runkon_server.api.parsing.checks import NAME_BYTES, NOTE_BYTES, TEXT_BYTES, size_of, span_of
+from runkon_server.api.parsing.gates import SELECTIONS_MAX
 from runkon_server.core.facts import (
     Dependency,
     GateDecided,
@@ -19,7 +20,7 @@ from runkon_server.core.facts import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from runkon.v1 import workers_pb2
 
@@ -32,6 +33,8 @@ ITEM_ID_BYTES_MAX: Final = 256
 ITEM_REF_BYTES_MAX: Final = 1024
 DEPENDENCIES_MAX: Final = 100
 """Of one item."""
+ALL_DEPENDENCIES_MAX: Final = 100_000
+"""Of all items together: a message has room for a million, which would take seconds."""
 DELAY_MIN: Final = timedelta(seconds=1)
 DELAY_MAX: Final = timedelta(hours=1)
 
@@ -49,6 +52,10 @@ def parse_items(task_id: str, found: workers_pb2.ItemList) -> ItemsCollected:
     if len(found.items) > ITEMS_MAX:
         raise BadOutputError(
             OUTPUT_LIMIT, f"{len(found.items)} items, at most {ITEMS_MAX} are allowed"
+        )
+    if (count := sum(len(item.depends_on) for item in found.items)) > ALL_DEPENDENCIES_MAX:
+        raise BadOutputError(
+            OUTPUT_LIMIT, f"{count} dependencies, at most {ALL_DEPENDENCIES_MAX} are allowed"
         )
     for number, item in enumerate(found.items):
         _check_item(number, item)
@@ -98,7 +105,12 @@ def _texts(item: workers_pb2.Item) -> Iterator[tuple[str, str, int]]:
 
 
 def parse_look(task_id: str, answer: workers_pb2.GateAnswer) -> GatePolled:
-    """The look as a fact: what it says if it has decided nothing."""
+    """The look as a fact: what it says if it has decided nothing.
+
+    Raises:
+        BadOutputError: it selects what cannot be options.
+    """
+    _check_selections(answer.approved.selections)
     pending = answer.pending
     delay = span_of(pending.delay) if pending.HasField("delay") else None
     return GatePolled(
@@ -106,6 +118,19 @@ def parse_look(task_id: str, answer: workers_pb2.GateAnswer) -> GatePolled:
         delay_s=(None if delay is None else min(max(delay, DELAY_MIN), DELAY_MAX).total_seconds()),
         note=short(pending.note, NOTE_BYTES) or None,
     )
+
+
+def _check_selections(selections: Sequence[str]) -> None:
+    if len(selections) > SELECTIONS_MAX:
+        raise BadOutputError(
+            OUTPUT_LIMIT, f"{len(selections)} selections, at most {SELECTIONS_MAX} are allowed"
+        )
+    if len(set(selections)) < len(selections):
+        raise BadOutputError(OUTPUT_INVALID, "the selections name the same option twice")
+    if (size := sum(map(size_of, selections))) > TEXT_BYTES:
+        raise BadOutputError(
+            OUTPUT_LIMIT, f"{size} bytes of selections, at most {TEXT_BYTES} are allowed"
+        )
 
 
 def parse_decision(

@@ -20,14 +20,14 @@ from runkon_server.api.answers import (
     parse_look,
     short,
 )
-from runkon_server.core.facts import Outcome, Reported
+from runkon_server.core.facts import GatePolled, Outcome, Reported
 from runkon_server.runtime.commands import TaskHeartbeat, TaskReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from runkon.v1 import types_pb2, workers_pb2
-    from runkon_server.core.facts import GatePolled, ItemsCollected
+    from runkon_server.core.facts import ItemsCollected
     from runkon_server.runtime.commands import TaskLease
 
 __all__ = [
@@ -64,14 +64,15 @@ def parse_report(
         principal: who reports; a gate that a look decides is decided in this name.
     """
     data = report.SerializeToString(deterministic=True)
-    decided = report.HasField("gate_answer")
+    fact = _fact(report, data, jitter)
+    decision = None
+    if isinstance(fact, GatePolled):
+        decision = parse_decision(report.task_id, report.gate_answer, principal)
     return TaskReport(
         token=report.token,
-        fact=_fact(report, data, jitter),
+        fact=fact,
         digest=hashlib.sha256(data).hexdigest(),
-        gate_decision=(
-            parse_decision(report.task_id, report.gate_answer, principal) if decided else None
-        ),
+        gate_decision=decision,
     )
 
 
@@ -87,7 +88,7 @@ def _fact(
         case "items":
             return _collected(task_id, report.items)
         case "gate_answer":
-            return parse_look(task_id, report.gate_answer)
+            return _looked(task_id, report.gate_answer)
         case _:
             return Reported(
                 task_id=task_id,
@@ -155,6 +156,13 @@ def _completed(task_id: str, result: types_pb2.StepResult, data: bytes) -> Repor
 def _collected(task_id: str, found: workers_pb2.ItemList) -> ItemsCollected | Reported:
     try:
         return parse_items(task_id, found)
+    except BadOutputError as bad:
+        return _unusable(task_id, bad)
+
+
+def _looked(task_id: str, answer: workers_pb2.GateAnswer) -> GatePolled | Reported:
+    try:
+        return parse_look(task_id, answer)
     except BadOutputError as bad:
         return _unusable(task_id, bad)
 

@@ -241,6 +241,7 @@ def test_items_are_taken_in_their_order_with_what_they_wait_for() -> None:
         ([item(context={"a": "x" * 40_000, "b": "x" * 40_000})], "OUTPUT_LIMIT", "65536"),
         ([item(depends_on=["b"] * 101)], "OUTPUT_LIMIT", "101 others"),
         ([item(depends_on=["x" * 257])], "OUTPUT_LIMIT", "`depends_on`"),
+        ([item(depends_on=["b"] * 100)] * 1_001, "OUTPUT_LIMIT", "100100 dependencies"),
     ],
 )
 def test_items_beyond_a_limit_fail_the_step(
@@ -288,6 +289,25 @@ def test_a_look_that_decides_names_gate_and_principal() -> None:
         decided_by="zoe",
         poll_id="gate#3",
     )
+
+
+@pytest.mark.parametrize(
+    ("selections", "code"),
+    [
+        (["a", "a"], "OUTPUT_INVALID"),
+        (["x" * 40_000, "y" * 40_000], "OUTPUT_LIMIT"),
+        ([str(number) for number in range(1_001)], "OUTPUT_LIMIT"),
+    ],
+)
+def test_a_look_that_selects_what_cannot_be_options_has_failed(
+    selections: list[str], code: str
+) -> None:
+    """Nothing is decided, and the step does not get megabytes of what was not there."""
+    report_ = looked(approved={"selections": selections})
+
+    assert report_.gate_decision is None
+    assert isinstance(report_.fact, Reported)
+    assert (report_.fact.outcome, report_.fact.error_code) == (Outcome.FAILED, code)
 
 
 @pytest.mark.parametrize(
