@@ -120,6 +120,16 @@ def test_a_worker_does_not_start_without_the_sandbox_it_requires(tmp_path: Path)
     assert "no sandbox: bwrap is not installed; unshare is not installed" in errors
 
 
+def test_github_without_its_extra_says_what_to_install(tmp_path: Path) -> None:
+    """A module that cannot be imported stands for one that is not there."""
+    missing = "raise ModuleNotFoundError('No module named httpx', name='httpx')"
+    tmp_path.joinpath("httpx.py").write_text(missing, encoding="utf-8")
+    code, errors = refusal_of("--github", env={"PYTHONPATH": str(tmp_path)})
+
+    assert code == 1
+    assert "pip install 'runkon[github]'" in errors
+
+
 def test_48_a_token_that_cannot_be_sent_is_not_shown() -> None:
     """The complaint says where it is, and nothing of it."""
     code, errors = refusal_of("--github", env={"GITHUB_TOKEN": "ghp_canary and more"})

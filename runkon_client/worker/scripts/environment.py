@@ -42,13 +42,10 @@ def is_protected(name: str) -> bool:
     return name in _PROTECTED or name.startswith(_PROTECTED_PREFIXES)
 
 
-def build_environment(
-    *, own: Mapping[str, str], passed: Mapping[str, str], asked: Mapping[str, str]
-) -> Environment:
-    """The whole environment of a script.
+def build_environment(*, passed: Mapping[str, str], asked: Mapping[str, str]) -> Environment:
+    """The environment of a script, but for the home that it is given.
 
     Args:
-        own: what the worker says: where the script runs; wins over everything.
         passed: what the operator hands on from the worker's environment.
         asked: the definition's variables, inputs and placeholders; they win over what is handed on.
     """
@@ -62,4 +59,4 @@ def build_environment(
             too_large.append(name)
         else:
             variables[name] = value
-    return Environment({**variables, **own}, dropped, too_large)
+    return Environment(variables, dropped, too_large)

@@ -50,6 +50,11 @@ def main() -> None:
             os.close(output)  # only the script's processes hold its pipes
         ended = _supervise(child, (control, woken), commands, grace_s=float(plan["grace_s"]))
     ended["duration_s"] = time.monotonic() - started_at
+    if plan["home"]:
+        # Here and not in the worker, which may be gone by now.
+        import shutil  # noqa: PLC0415 - half of what a launcher costs, and only for this
+
+        shutil.rmtree(plan["home"], ignore_errors=True)
     _tell(report, ended)
 
 

@@ -68,18 +68,7 @@ class ScriptRunner:
             text = check_script(script.text, self._view.folder)
         except ScriptPathError as error:
             return _not_run(f"was refused: {error}", REFUSED)
-        if not self._sandbox.is_none:
-            return await self._run_at(HOME, script, text)
-        home = tempfile.mkdtemp(prefix="runkon-script-")
-        try:
-            return await self._run_at(home, script, text)
-        finally:
-            # It may hold any number of files, and the event loop has leases to keep.
-            await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
-
-    async def _run_at(self, home: str, script: Script, text: str) -> ScriptOutcome:
         environment = build_environment(
-            own={"HOME": home, "TMPDIR": home},
             passed={**self._passed, **self._passed_to.get(script.identity, {})},
             asked=script.environment,
         )
@@ -90,10 +79,18 @@ class ScriptRunner:
             if name in text:
                 return _not_run(f"was refused: the value of {name} is too large", REFUSED)
             _log.warning("script %s: value too large to set: %s", script.name, name)
-        return await self._launch(script, text, environment.variables)
+        if not self._sandbox.is_none:
+            return await self._launch(script, text, {**environment.variables, **_at_home(HOME)})
+        home = tempfile.mkdtemp(prefix="runkon-script-")
+        try:
+            variables = {**environment.variables, **_at_home(home)}
+            return await self._launch(script, text, variables, home)
+        finally:
+            # The launcher has removed it, unless it was killed: then there is something to do.
+            await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
 
     async def _launch(
-        self, script: Script, text: str, environment: Mapping[str, str]
+        self, script: Script, text: str, environment: Mapping[str, str], home: str = ""
     ) -> ScriptOutcome:
         with contextlib.ExitStack() as stack:
             pipes = [os.pipe() for _ in range(3)]
@@ -116,12 +113,14 @@ class ScriptRunner:
                 _close([stdout, stderr, report])
             execution = _Execution(process, [read for read, _ in pipes], self._limits)
             try:
-                await execution.send_plan(self._plan(text, environment, report))
+                await execution.send_plan(self._plan(text, environment, home, report))
                 return await execution.follow(script.timeout_s)
             finally:
                 await execution.close()
 
-    def _plan(self, text: str, environment: Mapping[str, str], report: int) -> dict[str, object]:
+    def _plan(
+        self, text: str, environment: Mapping[str, str], home: str, report: int
+    ) -> dict[str, object]:
         limits = {
             "RLIMIT_CORE": 0,
             "RLIMIT_DATA": self._limits.memory_max_bytes,
@@ -135,6 +134,7 @@ class ScriptRunner:
             "argv": self._sandbox.wrap([SHELL, "-c", text], self._view),
             "env": environment,
             "cwd": str(self._view.folder),
+            "home": home,
             "limits": limits,
             "grace_s": self._limits.grace_s,
             "report": report,
@@ -246,6 +246,10 @@ class _Execution:
             code=self._code,
             retryable=self._code != TOO_MUCH_OUTPUT,
         )
+
+
+def _at_home(home: str) -> dict[str, str]:
+    return {"HOME": home, "TMPDIR": home}
 
 
 def _close(descriptors: Iterable[int]) -> None:

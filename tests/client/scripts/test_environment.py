@@ -12,10 +12,9 @@ from runkon_client.worker.scripts.script import ScriptOutcome
 
 
 def test_later_layers_win() -> None:
-    """The worker over the definition over the operator over what every script has."""
+    """The definition over the operator over what every script has."""
     environment = build_environment(
-        own={"HOME": "/own"},
-        passed={"PATH": "/passed", "LANG": "passed", "TOKEN": "passed", "HOME": "/passed"},
+        passed={"PATH": "/passed", "LANG": "passed", "TOKEN": "passed"},
         asked={"LANG": "asked", "RUNKON_NAME": "ada"},
     )
 
@@ -23,7 +22,6 @@ def test_later_layers_win() -> None:
         "PATH": "/passed",
         "LANG": "asked",
         "TOKEN": "passed",
-        "HOME": "/own",
         "RUNKON_NAME": "ada",
     }
 
@@ -39,7 +37,7 @@ def test_later_layers_win() -> None:
 )  # fmt: skip
 def test_38_protected_variables_are_dropped(name: str) -> None:
     """Bad input 38: what steers programs from outside is not the definition's to set."""
-    environment = build_environment(own={}, passed={}, asked={name: "x", "FINE": "y"})
+    environment = build_environment(passed={}, asked={name: "x", "FINE": "y"})
 
     assert is_protected(name)
     assert environment.dropped == [name]
@@ -50,12 +48,12 @@ def test_38_protected_variables_are_dropped(name: str) -> None:
 @pytest.mark.parametrize("name", ["", "A=B", "a b", "1st", "ü", "item.id", "A\0", "-n"])
 def test_103_what_is_no_name_is_dropped(name: str) -> None:
     """Letters, digits and underscores of ASCII, no digit first."""
-    assert build_environment(own={}, passed={}, asked={name: "x"}).dropped == [name]
+    assert build_environment(passed={}, asked={name: "x"}).dropped == [name]
 
 
 def test_a_value_with_nul_is_dropped() -> None:
     """No process can be given it."""
-    assert build_environment(own={}, passed={}, asked={"A": "x\0y"}).dropped == ["A"]
+    assert build_environment(passed={}, asked={"A": "x\0y"}).dropped == ["A"]
 
 
 @given(chunks=st.lists(st.binary(max_size=200), max_size=30), kept=st.integers(64, 600))

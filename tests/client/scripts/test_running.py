@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from client.scripts.runners import processes_with
+from client.scripts.runners import processes_with, runner_in
 
-from runkon_client.worker.scripts import Script, ScriptLimits, ScriptRunner, View
+from runkon_client.worker.scripts import NO_SANDBOX, Script, ScriptLimits, ScriptRunner, View
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -259,6 +260,20 @@ async def test_each_script_has_a_home_of_its_own(run: Run) -> None:
     assert not second.is_success
     gone = Path(first.stdout.split()[1], "file")
     assert not gone.exists()  # noqa: ASYNC240 - a local file
+
+
+async def test_a_home_is_removed_whoever_dies(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the launcher, or by the worker if the launcher was killed."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    run = runner_in(NO_SANDBOX, View(folder=folder))
+    ended = await run("echo x > $HOME/x")
+    killed = await run("echo x > $HOME/x; kill -9 $PPID; sleep 600")
+
+    assert ended.is_success
+    assert "its launcher was killed" in killed.failure_text("s")
+    assert list(tmp_path.glob("runkon-script-*")) == []  # noqa: ASYNC240 - a local folder
 
 
 async def test_a_shell_that_is_too_large_to_start_is_a_failure(run: Run) -> None:

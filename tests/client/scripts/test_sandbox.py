@@ -145,6 +145,7 @@ async def test_nothing_outlives_the_worker(
         [sys.executable, "-c", WORKER, *setup, "sleep 600; :", mark],
         stdout=subprocess.PIPE,
         text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     try:
         wait_until(
@@ -155,6 +156,7 @@ async def test_nothing_outlives_the_worker(
         said, _ = worker.communicate(timeout=20)
         wait_until(lambda: not psutil.pid_exists(launcher.pid), "the launcher is gone")
         wait_until(lambda: processes_with(mark) == [], "no process of the script is left")
+        assert list(tmp_path.glob("runkon-script-*")) == []  # noqa: ASYNC240 - a local folder
         assert said.strip() == (
             "script s could not be run: its launcher was killed" if victim == "launcher" else ""
         )
