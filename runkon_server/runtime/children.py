@@ -278,7 +278,7 @@ async def prepare(registry: Registry, parent: Actor, changeset: Changeset) -> Of
     """Find what the orders of a decision need."""
     offspring = Offspring(parent.state.setup.root_run_id, cancels=changeset.child_cancels)
     names = sorted({order.workflow_name for order in changeset.child_starts})
-    found = {}
+    found: dict[str, tuple[int, Program] | ValueError] = {}
     if names:
         found = await registry.programs.newest(registry.reads, parent.info.namespace, names)
     for start in changeset.child_starts:
@@ -298,7 +298,7 @@ async def prepare(registry: Registry, parent: Actor, changeset: Changeset) -> Of
 
 
 def _new_child(
-    parent: Actor, order: StartChild, found: tuple[int, Program] | None
+    parent: Actor, order: StartChild, found: tuple[int, Program] | ValueError | None
 ) -> NewChild | ChildEnded:
     if order.depth > DEPTH_MAX:
         error = f"`{order.workflow_name}` would be {order.depth} runs deep, at most {DEPTH_MAX} are"
@@ -306,6 +306,9 @@ def _new_child(
     if found is None:
         missing = errors.WorkflowNotFoundError(order.workflow_name)
         return refusal(order, missing.reason, missing.message)
+    if isinstance(found, ValueError):
+        error = f"`{order.workflow_name}` cannot be run by this version of the server: {found}"
+        return refusal(order, errors.DslUnsupportedError.reason, error)
     version, program = found
     try:
         inputs = complete_inputs(

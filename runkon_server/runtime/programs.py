@@ -137,14 +137,20 @@ class Programs:
 
     async def newest(
         self, reads: AsyncEngine, namespace: str, names: Sequence[str]
-    ) -> dict[str, tuple[int, Program]]:
-        """The newest version of each workflow, with its number; unknown names are left out."""
-        found: dict[str, tuple[int, Program]] = {}
+    ) -> dict[str, tuple[int, Program] | ValueError]:
+        """The newest version of each workflow, with its number; unknown names are left out.
+
+        A definition that a newer server stored, and this one cannot run, is told as its error.
+        """
+        found: dict[str, tuple[int, Program] | ValueError] = {}
         async with reads.connect() as conn:
             hashes = await newest_hashes(conn, [(namespace, name) for name in names])
             for (_, name), (version, content_hash) in hashes.items():
                 program = self.at_hand(namespace, content_hash)
-                if program is None:
-                    program = await self._read(conn, namespace, content_hash)
-                found[name] = (version, program)
+                try:
+                    program = program or await self._read(conn, namespace, content_hash)
+                except ValueError as error:
+                    found[name] = error
+                else:
+                    found[name] = (version, program)
         return found

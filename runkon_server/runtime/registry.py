@@ -116,12 +116,16 @@ class Registry:
         self._spawn(self._prepare_and_submit(entry))
 
     async def _prepare_and_submit(self, entry: DecisionEntry) -> None:
-        try:
-            entry.offspring = await prepare(self, entry.actor, entry.changeset)
-        except Exception as error:  # noqa: BLE001 - told to whoever waits for the decision
-            entry.failed(error)
-        else:
-            self.submit(entry)
+        """Try until the database answers; the run stays ours meanwhile, or its fence fails."""
+        while entry.offspring is None:
+            try:
+                entry.offspring = await prepare(self, entry.actor, entry.changeset)
+            except Exception as error:  # noqa: BLE001 - told to whoever waits for the decision
+                if not is_passing(error):
+                    entry.failed(error)
+                    return
+                await self._ambient.sleep(REARM_S)
+        self.submit(entry)
 
     async def prepare_resume(
         self, run_id: str, mode: ResumeMode, step_id: str | None = None, resumed_by: str = ""

@@ -176,7 +176,7 @@ def _settlement(task: claims.LostTask, deliveries_max: int) -> TaskReport:
             outcome=Outcome.FAILED,
             error=f"the worker fell silent {deliveries_max} times",
             error_code="WORKER_LOST",
-            retryable=False,
+            retryable=task.kind == "gate",  # there is always another look
         )
     by_server = task.token is None
     return TaskReport(

@@ -116,11 +116,11 @@ FROM (SELECT run_id, id FROM tasks
 WHERE t.run_id = c.run_id AND t.id = c.id RETURNING t.id"""
 
 _LOST = """
-(SELECT id, namespace, token, cancel_requested_at IS NOT NULL FROM tasks
+(SELECT id, namespace, kind, token, cancel_requested_at IS NOT NULL FROM tasks
  WHERE state = 'leased' AND lease_until < clock_timestamp()
    AND (cancel_requested_at IS NOT NULL OR delivery + 1 >= %(deliveries)s) LIMIT 200)
 UNION ALL
-(SELECT id, namespace, NULL, true FROM tasks
+(SELECT id, namespace, kind, NULL, true FROM tasks
  WHERE state = 'queued' AND cancel_requested_at IS NOT NULL LIMIT 200)"""
 
 
@@ -147,6 +147,7 @@ class LostTask:
 
     id: str
     namespace: str
+    kind: TaskKind
     token: str | None
     """None: it was told to stop before any worker had it."""
     was_cancelled: bool
