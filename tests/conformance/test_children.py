@@ -1,4 +1,4 @@
-"""Statements 126-132: workflows that call workflows."""
+"""Statements 126-132: workflows that call workflows; for 128 and 131, what stands for them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _completed(number: int, name: str) -> StepRecord:
     )
 
 
-def test_128_a_child_whose_rows_say_nothing_has_empty_output() -> None:
+def test_a_child_whose_rows_say_nothing_has_empty_output() -> None:
     """Its end is told without results: no error, and nothing to be found."""
     play = Play("call workflow child call a")
     play.end_child()
@@ -111,7 +111,7 @@ async def test_130_a_retry_is_a_new_child(stage: Stage) -> None:
     assert await stage.status(second.child_run_id) == "completed"
 
 
-async def test_131_rows_and_events_of_a_child_are_its_own(stage: Stage) -> None:
+async def test_rows_and_events_of_a_child_are_its_own(stage: Stage) -> None:
     """The parent's hold one step, and that a child started and finished."""
     await stage.put("child", "call a")
     await stage.start("call workflow child")

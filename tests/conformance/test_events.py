@@ -1,4 +1,4 @@
-"""Statements 147 and 148: the order of events, and watchers that go away."""
+"""Statement 147, the order of events; and what stands for 148, watchers that go away."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def test_147_the_events_of_one_call_come_in_order(stage: Stage) -> None:
     ]  # fmt: skip
 
 
-async def test_148_a_watcher_that_breaks_off_disturbs_neither_the_run_nor_the_others(
+async def test_a_watcher_that_breaks_off_disturbs_neither_the_run_nor_the_others(
     served: Served,
 ) -> None:
     """Of three streams one is cancelled in the middle; the others get every event, in order."""

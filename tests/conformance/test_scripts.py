@@ -101,11 +101,11 @@ async def test_104_env_is_filled_in_and_cannot_touch_protected_names(stage: Stag
 
 @pytest.mark.parametrize("around", ["{}", "'{}'", '\\"{}\\"'], ids=["bare", "single", "double"])
 async def test_105_a_value_is_one_literal_word_of_the_command(
-    machine: Machine, around: str
+    stage: Stage, machine: Machine, around: str
 ) -> None:
     """However the placeholder is quoted, no shell reads the value: a program prints it as it is."""
     value = "it's \"; touch touched; $(touch touched) `touch touched`"
-    await machine.stage.start(
+    await stage.start(
         f'inputs {{ v required }} script s {{ run = "printf %s {around.format("{{v}}")}" }}',
         {"v": value},
     )
@@ -113,90 +113,84 @@ async def test_105_a_value_is_one_literal_word_of_the_command(
 
     assert outcome.stdout == value
     assert list(machine.folder.iterdir()) == []
-    assert await machine.stage.end() == "completed"
-    assert (await machine.stage.row("s")).context == value
+    assert await stage.end() == "completed"
+    assert (await stage.row("s")).context == value
 
 
-async def test_106_much_output_is_no_deadlock(machine: Machine) -> None:
+async def test_106_much_output_is_no_deadlock(stage: Stage, machine: Machine) -> None:
     """128 KiB on each pipe, which is more than a pipe holds."""
-    await machine.stage.start(
-        'script s { run = "yes | head -c 131072 >&2; yes out | head -c 131072" }'
-    )
+    await stage.start('script s { run = "yes | head -c 131072 >&2; yes out | head -c 131072" }')
     outcome = await machine.work("s")
 
     assert len(outcome.stdout) == 131_072
-    assert await machine.stage.end() == "completed"
-    assert (await machine.stage.row("s")).context == "out\n" * 500
+    assert await stage.end() == "completed"
+    assert (await stage.row("s")).context == "out\n" * 500
 
 
-async def test_107_output_need_not_be_utf_8(machine: Machine) -> None:
+async def test_107_output_need_not_be_utf_8(stage: Stage, machine: Machine) -> None:
     """The exit code alone decides."""
     bytes_out = r"printf 'a\\377b'; printf '\\300' >&2"
-    await machine.stage.start(
+    await stage.start(
         f'script s {{ run = "{bytes_out}" }}'
         f'script t {{ run = "{bytes_out}; exit 3" on_fail = continue }}'
     )
     await machine.work("s")
     await machine.work("t")
 
-    assert await machine.stage.end() == "completed"
-    assert (await machine.stage.row("s")).status == "completed"
-    assert (await machine.stage.row("t")).status == "failed"
-    assert "exit code 3" in (await machine.stage.row("t")).error
+    assert await stage.end() == "completed"
+    assert (await stage.row("s")).status == "completed"
+    assert (await stage.row("t")).status == "failed"
+    assert "exit code 3" in (await stage.row("t")).error
 
 
 async def test_108_the_error_of_a_failure_holds_what_the_script_complained_of(
-    machine: Machine,
+    stage: Stage, machine: Machine
 ) -> None:
-    await machine.stage.start('script s { run = "echo no disk >&2; exit 3" }')
+    await stage.start('script s { run = "echo no disk >&2; exit 3" }')
     await machine.work("s")
 
-    assert await machine.stage.end() == "failed"
-    row = await machine.stage.row("s")
+    assert await stage.end() == "failed"
+    row = await stage.row("s")
     assert row.status == "failed"
     assert row.error == "script s ended with exit code 3: no disk"
-    assert "no disk" in await machine.stage.error()
+    assert "no disk" in await stage.error()
 
 
-async def test_109_a_script_that_takes_too_long_is_killed(machine: Machine) -> None:
+async def test_109_a_script_that_takes_too_long_is_killed(stage: Stage, machine: Machine) -> None:
     mark = f"RUNKON_MARK_{os.getpid()}_109"
-    await machine.stage.start(
-        f'script s {{ run = "sleep 600" timeout = "1s" env = {{ {mark} = "1" }} }}'
-    )
+    await stage.start(f'script s {{ run = "sleep 600" timeout = "1s" env = {{ {mark} = "1" }} }}')
     await machine.work("s")
 
-    assert await machine.stage.end() == "failed"
-    row = await machine.stage.row("s")
+    assert await stage.end() == "failed"
+    row = await stage.row("s")
     assert row.status == "failed"
     assert "1 s" in row.error
     assert processes_with(mark) == []
 
 
 async def test_110_a_timeout_kills_what_the_script_left_in_the_background(
-    machine: Machine,
+    stage: Stage, machine: Machine
 ) -> None:
     """Also what is deaf to SIGTERM, and what began a session of its own."""
     mark = f"RUNKON_MARK_{os.getpid()}_110"
     deaf = "(trap '' TERM; sleep 600) & setsid sleep 600 & echo began; wait"
-    await machine.stage.start(
-        f'script s {{ run = "{deaf}" timeout = "1s" env = {{ {mark} = "1" }} }}'
-    )
+    await stage.start(f'script s {{ run = "{deaf}" timeout = "1s" env = {{ {mark} = "1" }} }}')
     outcome = await machine.work("s")
 
     assert (outcome.code, outcome.stdout) == ("SCRIPT_TIMEOUT", "began\n")
     assert processes_with(mark) == []
-    assert await machine.stage.end() == "failed"
+    assert await stage.end() == "failed"
 
 
-async def test_111_a_script_that_fails_once_is_tried_again(machine: Machine) -> None:
+async def test_111_a_script_that_fails_once_is_tried_again(stage: Stage, machine: Machine) -> None:
     """Both attempts are on one row."""
     run = "test -e flag || { touch flag; echo flaky >&2; exit 1; }; echo fine"
-    await machine.stage.start(f'script s {{ run = "{run}" retries = 1 }}')
+    await stage.start(f'script s {{ run = "{run}" retries = 1 }}')
     await machine.work("s")
     outcome = await machine.work("s", times=2)
 
     assert outcome.stdout == "fine\n"
-    assert await machine.stage.end() == "completed"
-    row = await machine.stage.row("s")
+    assert await stage.end() == "completed"
+    row = await stage.row("s")
     assert (row.status, row.retry_count, row.context) == ("completed", 1, "fine\n")
-    assert "flaky" in machine.stage.given("s").retry_error
+    assert "flaky" in stage.given("s").retry_error
