@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from runkon_server.runtime.commands import (
         Acknowledge,
         TaskHeartbeat,
+        TaskLease,
         TaskReport,
         WorkerHello,
     )
@@ -216,12 +217,18 @@ class Dispatcher:
         self.look()
 
     def _push(self, changeset: Changeset, task: NewTask, generation: int, now: datetime) -> None:
-        session: WorkerSession = task.session
-        self._holders[task.order.task_id] = session
+        lease = ordered_lease(changeset, task, generation=generation, now=now, lease=self._lease)
+        self._give(task.session, lease)
+
+    def _give(self, session: WorkerSession, lease: TaskLease) -> None:
+        """Put a task into a worker's outbox; one whose stream cannot be told is gone."""
+        self._holders[lease.task_id] = session
         self._stats.tasks_dispatched += 1
-        session.push(
-            ordered_lease(changeset, task, generation=generation, now=now, lease=self._lease)
-        )
+        try:
+            session.push(lease)
+        except Exception:
+            log.exception("worker.unreachable", worker_id=session.worker_id)
+            session.close()
 
     # -- the queue -------------------------------------------------------------------------------
 
@@ -303,9 +310,7 @@ class Dispatcher:
             if not session.is_open:
                 self._give_back(task.id, task.token)
                 continue
-            self._holders[task.id] = session
-            self._stats.tasks_dispatched += 1
-            session.push(claimed_lease(task, program, self._lease))
+            self._give(session, claimed_lease(task, program, self._lease))
 
     async def _program_of(self, task: ClaimedTask) -> Program | None:
         content_hash = content_hash_of(task)
