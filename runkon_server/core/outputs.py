@@ -13,6 +13,7 @@ from runkon_server.core.outputs_block import find_block, read_block
 from runkon_server.core.outputs_check import first_problem
 from runkon_server.core.outputs_derived import context_of, markers_of
 from runkon_server.core.outputs_json import INVALID, LIMIT, OutputError, read_json, write_json
+from runkon_server.core.rows import cut
 
 if TYPE_CHECKING:
     from runkon_server.core.facts import Reported
@@ -50,11 +51,11 @@ def interpret(report: Reported, schema: Schema | None = None, *, is_script: bool
 def _by_schema(report: Reported, schema: Schema) -> Reported:
     """A worker that gives structured output may give markers and context itself as well."""
     value = _schema_value(report, schema)
-    return replace(
-        _with_raw_text(report),
-        markers=report.markers or _checked(markers_of(schema, value)),
-        context=report.context or context_of(schema, value),
-        structured_output=_sized(write_json(value)),
+    return _with_text(
+        report,
+        report.markers or _checked(markers_of(schema, value)),
+        report.context or context_of(schema, value),
+        write_json(value),
     )
 
 
@@ -74,16 +75,14 @@ def _schema_value(report: Reported, schema: Schema) -> dict[str, Any]:
 
 
 def _generic(report: Reported, raw: str, *, is_script: bool) -> Reported:
-    report = _with_raw_text(report)
     output = _flow_output(raw)
     if output is None:
-        context = raw[:PLAIN_CONTEXT_LENGTH] if is_script else ""
-        return replace(report, context=context)
-    return replace(
+        return _with_text(report, (), raw[:PLAIN_CONTEXT_LENGTH] if is_script else "", None)
+    return _with_text(
         report,
-        markers=_checked(tuple(output.get("markers", ()))),
-        context=output.get("context", ""),
-        structured_output=_sized(write_json(output)) if is_script else None,
+        _checked(tuple(output.get("markers", ()))),
+        output.get("context", ""),
+        write_json(output) if is_script else None,
     )
 
 
@@ -102,11 +101,21 @@ def _flow_output(raw: str) -> dict[str, Any] | None:
     return value if is_texts else None
 
 
-def _with_raw_text(report: Reported) -> Reported:
+def _with_text(
+    report: Reported, markers: tuple[str, ...], context: str, output: str | None
+) -> Reported:
+    """The report with what was made of its text; as much of the text is kept as there is room."""
+    room = OUTPUT_BYTES_MAX - sum(len(text.encode()) for text in (*markers, context, output or ""))
+    if room < 0:
+        raise OutputError(LIMIT, f"an output of more than {OUTPUT_BYTES_MAX} bytes")
+    text = report.raw_output if report.result_text is None else report.result_text
     return replace(
         report,
         raw_output=None,
-        result_text=report.raw_output if report.result_text is None else report.result_text,
+        result_text=None if text is None else cut(text, room),
+        markers=markers,
+        context=context,
+        structured_output=output,
     )
 
 
@@ -119,16 +128,12 @@ def _checked(markers: tuple[str, ...]) -> tuple[str, ...]:
     return markers
 
 
-def _sized(text: str) -> str:
-    if len(text.encode()) > OUTPUT_BYTES_MAX:
-        raise OutputError(LIMIT, f"a structured output of more than {OUTPUT_BYTES_MAX} bytes")
-    return text
-
-
 def _failed(report: Reported, error: OutputError) -> Reported:
     return replace(
-        _with_raw_text(report),
+        report,
         outcome=Outcome.FAILED,
+        raw_output=None,
+        result_text=report.raw_output if report.result_text is None else report.result_text,
         markers=(),
         context=None,
         structured_output=None,

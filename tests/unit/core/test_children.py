@@ -86,6 +86,16 @@ def test_126_results_of_a_child_are_merged_into_its_parent() -> None:
     assert "structured_output" not in play.row("workflow:c")
 
 
+def test_126_step_of_a_child_may_have_the_name_of_its_workflow() -> None:
+    """Its result is the newer one: the child's results are taken over last."""
+    play = Play(f"{CALL} if c.inner {{ call a }} if c.done {{ call b }}")
+    play.end_child(results=ChildResults(markers=("done",), markers_by_step={"c": ("inner",)}))
+    play.complete("a")
+
+    assert play.rows("b") == []
+    assert play.status == "completed"
+
+
 def test_126_outputs_of_a_child_serve_gates() -> None:
     """Options and confidence may come from a step of the child; one without output counts 0."""
     play = Play(
@@ -270,6 +280,17 @@ def test_input_that_grows_too_large_fails_the_step() -> None:
     assert play.row("workflow:c")["error_code"] == "INPUT_LIMIT"
     assert play.world.started_children == []
     assert play.status == "failed"
+
+
+def test_child_that_was_never_started_is_not_resumed() -> None:
+    """The next epoch begins another one, although this failure has no more luck."""
+    play = Play(f'call workflow c {{ inputs {{ y = "{"{{x}}" * 20}" }} }}', {"x": "x" * 60_000})
+    play.world.resume(ResumeMode.NORMAL)
+    first, second = play.rows("workflow:c")
+
+    assert (second["epoch"], second["child_epoch"]) == (2, 1)
+    assert second["child_run_id"] != first["child_run_id"]
+    assert play.world.started_children == []
 
 
 def failed_once(**more: Any) -> Play:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runkon_server.core.facts import Outcome, Reported
-from runkon_server.core.outputs import PLAIN_CONTEXT_LENGTH, interpret
+from runkon_server.core.outputs import OUTPUT_BYTES_MAX, PLAIN_CONTEXT_LENGTH, interpret
 from runkon_server.core.outputs_block import END, START, find_block, read_block
 from runkon_server.core.outputs_json import JSON_DEPTH_MAX, OutputError, read_json, write_json
 from runkon_server.core.outputs_schema import Schema, schema_of
@@ -206,6 +206,17 @@ def test_markers_beyond_the_limits_fail_the_step(markers: list[str]) -> None:
     assert report.outcome is Outcome.FAILED
     assert report.error_code == "OUTPUT_LIMIT"
     assert not report.retryable
+
+
+def test_texts_of_a_step_stay_within_their_bytes_together() -> None:
+    """Of what was printed, as much is kept as what was made of it leaves room for."""
+    output = block(json.dumps({"n": "x" * 600_000}))
+    report = said("ä" * 200_000 + output, is_script=True)
+    sizes = [len((text or "").encode()) for text in (report.result_text, report.structured_output)]
+    doubled = said(block(json.dumps({"context": "x" * 600_000})), is_script=True)
+
+    assert sum(sizes) <= OUTPUT_BYTES_MAX < sum(sizes) + 4
+    assert (doubled.outcome, doubled.error_code) == (Outcome.FAILED, "OUTPUT_LIMIT")
 
 
 @pytest.mark.parametrize(
