@@ -136,7 +136,7 @@ def _tell_step(
     | FanOutItemsCollected,
 ) -> str:
     if isinstance(event, StepProgress):
-        return f"{event.step_name}: {event.progress}"
+        return f"{event.step_name or event.step_id}: {event.progress}"
     step = event.step
     name = f"{step.step_name}{_pass(step)}"
     took = between(step.started_at, step.ended_at)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from runkon_server.api.coalesce import Coalescer
-from runkon_server.api.places import find_places
+from runkon_server.api.places import find_places, is_in_a_tree
 from runkon_server.core.records import RunRecord
 from runkon_server.core.summary import summarize
 from runkon_server.errors import RunNotFoundError, WorkflowNotFoundError
@@ -101,8 +101,8 @@ class Lookups:
         return text.encode()[:SUMMARY_BYTES].decode(errors="ignore")
 
     async def place(self, run: RunRow) -> Place | None:
-        """Where the run is, with the runs above and below it; None before it begins and after."""
-        if run.current_step is None:
+        """Where the run is, with the runs above and below it; None if its row says all of it."""
+        if not is_in_a_tree(run):
             return None
         async with self._engine.reads.connect() as conn:
             return (await find_places(conn, [run])).get(run.id)

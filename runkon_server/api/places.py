@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from runkon_server.store.rows import RunRow
 
-__all__ = ["find_places"]
+__all__ = ["find_places", "is_in_a_tree"]
 
 _WITH_CHILDREN: Final = ("workflow:", "foreach:")
 """How names of steps begin that have runs below them."""
@@ -26,12 +26,16 @@ class _Ancestor(NamedTuple):
     parent_id: str | None
 
 
-async def find_places(conn: AsyncConnection, rows: Sequence[RunRow]) -> dict[str, Place]:
-    """Where each of these runs is; one that has ended or has not begun is left out.
+def is_in_a_tree(row: RunRow) -> bool:
+    """Whether a live run may have others above or below it, so that its row does not say all."""
+    return row.current_step is not None and (
+        row.parent_workflow_run_id is not None or row.current_step[0].startswith(_WITH_CHILDREN)
+    )
 
-    Without runs above or below, the rows say it all and nothing is read.
-    """
-    live = [row for row in rows if row.current_step is not None]
+
+async def find_places(conn: AsyncConnection, rows: Sequence[RunRow]) -> dict[str, Place]:
+    """Where each of these runs is; one whose row says all of it is left out, and costs nothing."""
+    live = [row for row in rows if is_in_a_tree(row)]
     above = await _ancestors(conn, live)
     places = {row.id: _own_place(row, above) for row in live}
     parents = [row.id for row in live if _place_name(row).startswith(_WITH_CHILDREN)]

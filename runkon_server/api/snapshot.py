@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from runkon.v1 import runs_pb2
+from runkon_server.api.places import find_places
 from runkon_server.api.recent import ELEMENT_BYTES, PAGE_BYTES
 from runkon_server.api.render.runs import render_run
 from runkon_server.api.render.steps import render_step
@@ -43,7 +44,8 @@ async def read_snapshot(
             run = (await runs_by_id(conn, [run_id])).get(run_id)
             if run is None or run.namespace != namespace:
                 raise RunNotFoundError(run_id)
-            chunks = _Chunks(run.last_seq, render_run(run))
+            place = (await find_places(conn, [run])).get(run_id)
+            chunks = _Chunks(run.last_seq, render_run(run, place=place))
             after = None
             while True:
                 page = await list_steps(conn, run_id=run_id, limit=_STEPS_PER_READ, after=after)

@@ -217,3 +217,18 @@ async def test_an_ended_run_is_nowhere(api: LiveApi) -> None:
         await add_step(conn, ROOT, "b.0001", step_name="workflow:child", child_run_id=CHILD)
 
     assert not (await run_of(api, ROOT)).HasField("current_step")
+
+
+async def test_a_snapshot_says_where_the_run_is_in_its_tree(api: LiveApi) -> None:
+    async with api.engine.reads.connect() as conn:
+        await add_tree(conn)
+    request = runs_pb2.StreamRunEventsRequest(run_id=ROOT, from_snapshot=True)
+
+    async for frame in api.runs.StreamRunEvents(request):
+        if frame.HasField("snapshot"):
+            assert list(frame.snapshot.run.current_step.workflow_chain) == [
+                "root",
+                "child",
+                "grandchild",
+            ]
+            break
