@@ -10,12 +10,12 @@ from runkon.v1 import runs_pb2
 from runkon_server import errors
 from runkon_server.api.digests import digest_of
 from runkon_server.api.identity import current_principal
-from runkon_server.api.inputs import complete_inputs
 from runkon_server.api.parsing.checks import namespace_of, span_of
 from runkon_server.api.parsing.runs import check_start_run, parse_workflow_name
 from runkon_server.api.render import render_run
 from runkon_server.api.status import error_status
 from runkon_server.runtime.commands import ConflictPolicy, RunStarted, StartRun
+from runkon_server.runtime.inputs import complete_inputs
 from runkon_server.store.rows import RunRow
 
 if TYPE_CHECKING:

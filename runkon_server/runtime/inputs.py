@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from runkon_server.dsl.ast import InputType
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["complete_inputs"]
 
+NAMES_SHOWN: Final = 20
+"""Of the declared inputs, beside one that is not declared."""
 _BOOLEANS: Final = frozenset({"true", "false"})
 _ITEM: Final = "item."
 
@@ -22,6 +25,8 @@ def complete_inputs(
     definition: Definition, given: Mapping[str, str], *, is_item: bool = False
 ) -> dict[str, str]:
     """What was given, with declared defaults filled in; a boolean that is missing is `false`.
+
+    A required input has to be given even if it has a default.
 
     Args:
         definition: that declares them.
@@ -44,12 +49,12 @@ def complete_inputs(
     for name, each in declared.items():
         is_boolean = each.input_type is InputType.BOOLEAN
         if name not in given:
-            if each.default is not None:
+            if each.required:
+                wrong.append(Violation(f"inputs.{name}", _missing(each)))
+            elif each.default is not None:
                 inputs[name] = each.default
             elif is_boolean:
                 inputs[name] = "false"
-            elif each.required:
-                wrong.append(Violation(f"inputs.{name}", _missing(each)))
         elif is_boolean and given[name].lower() not in _BOOLEANS:
             wrong.append(Violation(f"inputs.{name}", "is a boolean: give `true` or `false`"))
     if wrong:
@@ -63,6 +68,7 @@ def _missing(declared: Input) -> str:
 
 
 def _undeclared(name: str, declared: Mapping[str, Input]) -> Violation:
-    names = ", ".join(f"`{each}`" for each in declared)
+    names = ", ".join(f"`{each}`" for each in islice(declared, NAMES_SHOWN))
+    names += ", …" if len(declared) > NAMES_SHOWN else ""
     known = f"it declares {names}" if names else "it declares none"
     return Violation(f"inputs.{name}", f"is not declared by the workflow; {known}")

@@ -8,9 +8,9 @@ import pytest
 
 from runkon_server import errors
 from runkon_server.api.definitions import Definitions, check_source, hash_of
-from runkon_server.api.inputs import complete_inputs
 from runkon_server.dsl.ast import CallWorkflow
 from runkon_server.dsl.unsupported import NOT_SERVED
+from runkon_server.runtime.inputs import complete_inputs
 from runkon_server.store.loading import StoredDefinition
 from support.workflows import accepted
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from runkon.v1 import events_pb2, gates_pb2, runs_pb2, workflows_pb2
-from runkon_server.api.inputs import complete_inputs
 from runkon_server.api.parsing.checks import VIOLATIONS_MAX
 from runkon_server.api.parsing.table import validate
 from runkon_server.dsl.ast import Definition, Input
 from runkon_server.errors import InputsInvalidError, InvalidArgumentError
+from runkon_server.runtime.inputs import complete_inputs
 from support.rows import ulid
 
 if TYPE_CHECKING:
