@@ -210,7 +210,11 @@ class RunStarter:
     async def _answer(self, namespace: str, started: RunStarted) -> runs_pb2.StartRunResponse:
         run = await self._lookups.run(namespace, started.run_id)
         return runs_pb2.StartRunResponse(
-            run=render_run(run, summary=await self._lookups.summary(run)),
+            run=render_run(
+                run,
+                summary=await self._lookups.summary(run),
+                place=await self._lookups.place(run),
+            ),
             started=started.started,
             replayed=started.replayed,
         )

@@ -569,7 +569,7 @@ class ResolveGateRequest(_message.Message):
     @_builtins.property
     def selections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Keys of the gate's options, each at most once; only with APPROVE. Joined with commas they
-        replace `feedback` for the next steps.
+        replace `feedback` for the next steps. At most 1,000, and 64 KiB together.
         """
 
     def __init__(

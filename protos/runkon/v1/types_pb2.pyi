@@ -10,6 +10,8 @@ Conventions, valid for every message of this package:
   * Text is UTF-8 without NUL. Identifiers (workflow, step, input, action names) are at most 128
     bytes.
   * A message is at most 4 MiB, in either direction; a longer answer is split into pages.
+  * A map in a request has at most 1,000 entries, a list of enum values no more than there are
+    values. Of many mistakes in one request the first hundred are told.
   * Enums are open: a reader must accept a value that it does not know, from a newer server.
   * Whatever is marked "output only" is ignored when a caller sends it.
 """

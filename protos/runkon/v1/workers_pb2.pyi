@@ -726,7 +726,7 @@ class Item(_message.Message):
     @_builtins.property
     def depends_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Identities of the items that have to end before this one is started. Used only if the task says
-        `ordered`; one that is not in the list counts as ended. At most 100.
+        `ordered`; one that is not in the list counts as ended. At most 100, and 100,000 in the list.
         """
 
     def __init__(
@@ -796,8 +796,9 @@ class GateApproved(_message.Message):
     """Words for the next steps, which see them as `gate_feedback`; default empty. At most 64 KiB."""
     @_builtins.property
     def selections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Keys of the gate's options, each at most once; joined with commas they replace `feedback`. With
-        keys that are not among the options the look counts as failed.
+        """Keys of the gate's options, each at most once; joined with commas they replace `feedback`. At
+        most 1,000, and 64 KiB together. Beyond that, or with keys that are not among the options, the
+        look counts as failed.
         """
 
     def __init__(
@@ -1334,7 +1335,9 @@ class PollTasksResponse(_message.Message):
     LEASES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskLease]:
-        """The tasks; empty if the wait was over first."""
+        """The tasks; empty if the wait was over first. Those that would not fit the message are handed out
+        again when their leases end.
+        """
 
     def __init__(
         self,
