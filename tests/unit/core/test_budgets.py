@@ -81,6 +81,7 @@ def test_run_that_reached_another_limit_ends_at_once() -> None:
     assert play.status == "failed"
     assert play.error == "too many events"
     assert play.world.run["body_outcome"] == "failed"
+    assert play.world.run["body_error"] == "too many events"
     assert "cancel_reason" not in play.world.run
     assert play.rows("n") == []
     assert play.kinds[-1] == "run_finished"
