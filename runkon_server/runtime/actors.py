@@ -147,7 +147,14 @@ class Actor:
     def _changeset(self) -> Changeset:
         info = self.info
         is_child = info.parent_workflow_run_id is not None
-        return Changeset(self.program, info.namespace, info.workflow_name, info.priority, is_child)
+        return Changeset(
+            self.program,
+            info.namespace,
+            info.workflow_name,
+            info.priority,
+            info.identity,
+            is_child,
+        )
 
     def _entry(
         self, offers: list[Offer], state: RunState, changeset: Changeset, *, park: bool = False

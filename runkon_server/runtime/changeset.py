@@ -49,6 +49,8 @@ class Changeset:
     namespace: str
     workflow_name: str
     priority: int
+    identity: str | None
+    """Of tasks whose step names none."""
     is_child: bool
     """Whether some parent has to be told of the run's end and of its gates."""
     run: dict[str, Any] = field(default_factory=dict)
@@ -111,6 +113,7 @@ class Changeset:
     def _add_order(self, order: core.Order) -> None:
         match order:
             case core.Dispatch():
+                order.identity = order.identity or self.identity
                 payload = task_payload(order, self.workflow_name, self.program.content_hash)
                 self.tasks[order.task_id] = NewTask(order, payload)
             case core.CancelTask():

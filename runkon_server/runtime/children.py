@@ -88,6 +88,7 @@ class NewChild:
             workflow_name=order.workflow_name,
             content_hash=program.content_hash,
             workflow_version=version,
+            identity=order.identity or info.identity,
             parent_workflow_run_id=parent.run_id,
             owner_token=None,
             generation=1,
@@ -132,7 +133,7 @@ class NewChild:
             "depth": record.depth,
             "parent_step_id": order.step_id,
             "fan_out_item_id": order.item_id,
-            "identity": order.identity,
+            "identity": info.identity,
             "grace_s": record.grace_s,
         }
 

@@ -64,6 +64,7 @@ class StartEntry(CallEntry[RunStarted]):
             trigger=command.trigger,
             started_by=command.principal,
             labels=command.labels,
+            identity=None,
             priority=command.priority,
             parent_workflow_run_id=None,
             owner_token=None,

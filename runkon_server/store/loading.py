@@ -36,6 +36,8 @@ class RunInfo:
     trigger: str
     started_by: str
     labels: dict[str, str]
+    identity: str | None
+    """What tasks of the run are done as, unless a step names another; a child has its call's."""
     priority: int
     parent_workflow_run_id: str | None
     """The run that started this one; None: a caller did."""
@@ -85,6 +87,7 @@ _INFO_COLUMNS = {
     "trigger": "d",
     "started_by": "d",
     "labels": "d",
+    "identity": "d",
     "priority": "r",
     "parent_workflow_run_id": "r",
     "owner_token": "r",

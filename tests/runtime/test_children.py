@@ -105,6 +105,24 @@ async def test_a_child_takes_after_its_parent_and_reports_back(
     await rogue.assert_sound()
 
 
+async def test_a_child_works_as_its_call_says(engine: Engine, rogue: Rogue) -> None:
+    """Two levels down as well, unless a step names its own identity; also after a takeover."""
+    worker = Worker(engine, "build").credit(10)
+    await stored(engine, "inner", "call build call build { as = own }")
+    await stored(engine, "child", "call workflow inner")
+    run_id = await started(engine, "call workflow child { as = bot } call build")
+
+    seen = []
+    for number in range(3):
+        lease = await worker.lease(number)
+        seen.append(lease.identity)
+        await rogue.rows(STEAL_ALL)
+        await worker.answer(lease)
+
+    assert await rogue.ended(run_id) == "completed"
+    assert seen == ["bot", "own", None]
+
+
 @pytest.mark.parametrize(
     ("call", "code"),
     [
