@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, assert_never
 
 from runkon_server.core import ids
-from runkon_server.core.bubbling import ChildResults, load_results
+from runkon_server.core.bubbling import load_results
 from runkon_server.core.decision import (
     AbandonTask,
     CancelChild,
@@ -35,50 +34,34 @@ from runkon_server.core.engine import (
 )
 from runkon_server.core.facts import (
     CancelAsked,
-    ChildBlocked,
     ChildEnded,
-    Dependency,
     GateDecided,
     GateDecision,
     GatePolled,
-    Item,
     ItemsCollected,
     LimitReached,
-    Outcome,
     Reported,
     Started,
     TimerDue,
 )
+from runkon_server.core.plan import Block, ForEachNode, Loop
 from runkon_server.core.records import ItemRecord, RunRecord, RunRows, StepRecord
 from runkon_server.core.rows import ENDED
-from support.folding import fold, shown
+from support.answers import answers_to, decisions_of, news_of
+from support.folding import Folded, shown, shown_item
+from support.starts import is_doomed, objections
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from runkon_server.core.decision import Order
     from runkon_server.core.facts import Fact
     from runkon_server.core.model import RunState
     from runkon_server.core.outputs_schema import Schema
+    from runkon_server.core.plan import PlanNode
     from runkon_server.dsl.ast import Definition
 
 RUN = "01RUN"
-MAX_PARALLEL = 3
-"""Of every foreach here at most."""
-MARKER_SETS = ((), ("m",), ("m", "n"))
-OUTPUT = json.dumps(
-    {"options": {"p": "P", "q": "Q"}, "found": "it", "dry_run": "true", "confidence": 70}
-)
-CHILD_RESULTS = (
-    ChildResults(context="child done", markers=("m",), markers_by_step={"a": ("n",), "b": ()}),
-    ChildResults(
-        contexts='{"step":"a"}',
-        exports={"found": "below", "dry_run": "true"},
-        prior_output=OUTPUT,
-        prior_output_file="below.txt",
-        markers_by_step={"b": ("m", "n"), "child": ("n",)},
-        outputs_by_step={"b": OUTPUT},
-    ),
-)
-RAW_OUTPUT = f'<<<FLOW_OUTPUT>>>{{"markers": ["n"], "x": {OUTPUT}}}<<<END_FLOW_OUTPUT>>>'
 
 
 class World:
@@ -92,6 +75,9 @@ class World:
         **columns: Any,
     ) -> None:
         self.plan = compile_plan(definition, schemas)
+        self.nodes = {
+            node.path: node for node in (*_nodes_in(self.plan.body), *_nodes_in(self.plan.always))
+        }
         self.run: dict[str, Any] = {
             "run_id": RUN,
             "workflow_name": definition.name,
@@ -108,18 +94,21 @@ class World:
         self.children: dict[str, StartChild | ResumeChild] = {}
         """Child runs whose end is awaited."""
         self.started_children: list[StartChild | ResumeChild] = []
+        self.child_ends: dict[tuple[str, int], str] = {}
+        """How child runs ended, by id and epoch, as far as that was awaited."""
         self.asked: dict[str, str] = {}
         """Reasons of the cancels that workers were told of, by task, ended ones too."""
         self.events: list[Event] = []
         self.orders: Counter[tuple[str, str]] = Counter()
+        self.folded = Folded()
         self.applied: list[Fact] = []
         self.was_forced_in_body = False
         self.resumed: ResumeMode | None = None
         """How the present epoch was opened."""
-        self.finished_before: set[str] = set()
-        """Places of the steps that had completed before that."""
-        self.starts_after_body_cancel: list[str] = []
-        self.starts_after_doom: list[str] = []
+        self.kept_before: set[str] = set()
+        """Places of the steps that stood before that, and of which none failed the run."""
+        self.wrong_starts: list[str] = []
+        """What should not have been started, and why not."""
         self.state: RunState = restore(self.plan, self.rows())
         self.last = Decision(self.state)
 
@@ -151,6 +140,7 @@ class World:
                 child = self.children.get(fact.child_run_id)
                 if child is not None and epoch_of(child) == fact.child_epoch:
                     del self.children[fact.child_run_id]
+                    self.child_ends[fact.child_run_id, fact.child_epoch] = fact.status
             case _:
                 pass
 
@@ -169,7 +159,7 @@ class World:
         self.applied.append(fact)
         self._store(decision)
         for order in decision.orders:
-            self._carry_out(order, before)
+            self._carry_out(order, before, fact)
         self.state, self.last = decision.state, decision
         return decision
 
@@ -187,12 +177,12 @@ class World:
             row.update(item.columns)
         self.events.extend(decision.events)
 
-    def _carry_out(self, order: Order, before: RunState) -> None:
+    def _carry_out(self, order: Order, before: RunState, fact: Fact | None) -> None:
         match order:
             case Dispatch(task_id=identity):
                 self.tasks[identity] = order
                 self.dispatched.append(order)
-                self._notice_start(order, before)
+                self.wrong_starts += objections(self, order, before, fact)
             case CancelTask(task_id=identity):
                 assert identity in self.tasks
                 self.asked[identity] = order.reason
@@ -204,12 +194,13 @@ class World:
                 del self.timers[identity]
             case OpenGate(gate_id=identity):
                 self.gates[identity] = order
+                self.wrong_starts += objections(self, order, before, fact)
             case CloseGate(gate_id=identity):
                 del self.gates[identity]
             case StartChild(child_run_id=identity) | ResumeChild(child_run_id=identity):
                 self.children[identity] = order
                 self.started_children.append(order)
-                self._notice_start(order, before)
+                self.wrong_starts += objections(self, order, before, fact)
                 identity += f" in epoch {epoch_of(order)}"
             case CancelChild(child_run_id=identity, child_epoch=epoch, force=force):
                 assert epoch_of(self.children[identity]) == epoch
@@ -224,28 +215,17 @@ class World:
                 assert_never(order)
         self.orders[type(order).__name__, identity] += 1
 
-    def _notice_start(self, order: Dispatch | StartChild | ResumeChild, before: RunState) -> None:
-        if before.cancel is not None and f"/{ids.BODY}." in order.step_id:
-            self.starts_after_body_cancel.append(order.step_id)
-        block = _block_of(order.step_id)
-        if any(
-            reason == "fail_fast" and _block_of(task) == block
-            for task, reason in self.asked.items()
-        ):
-            self.starts_after_doom.append(order.step_id)
-
     def resume(self, mode: ResumeMode, step_id: str | None = None) -> Decision:
         """Take the run up again; a refusal changes nothing."""
         before = self.state
         decision = resume(self.plan, self.rows(), mode, step_id)
-        self.finished_before = {
-            step["at"] for step in self.standing() if step["status"] == "completed"
-        }
+        fatal = {step["at"] for step in self.standing() if step.get("fatal")}
+        self.kept_before = {step["at"] for step in self.standing()} - fatal
         self.resumed = mode
         self.was_forced_in_body = False
         self._store(decision)
         for order in decision.orders:
-            self._carry_out(order, before)
+            self._carry_out(order, before, None)
         self.state, self.last = decision.state, decision
         return decision
 
@@ -269,42 +249,17 @@ class World:
             return [Started(), *cancels]
         facts: list[Fact] = []
         for task in self.tasks.values():
-            facts += _answers(task)
+            facts += answers_to(task)
         for child in self.children.values():
-            facts += _child_facts(child)
+            facts += news_of(child.child_run_id, epoch_of(child))
         for gate in self.gates.values():
-            facts += _decisions(gate, self.tasks)
+            facts += decisions_of(gate, self.tasks)
         facts += [
             TimerDue(timer_id=timer.timer_id)
             for timer in self.timers.values()
             if timer.kind != "gate"
         ]
         return facts + cancels
-
-
-def _answers(task: Dispatch) -> list[Fact]:
-    if task.kind == "gate":
-        return _looks(task.task_id)
-    if task.kind == "items":
-        return [*_collections(task.task_id), *_reports(task.task_id)[-3:]]
-    return _reports(task.task_id)
-
-
-def _collections(task: str) -> list[Fact]:
-    """Nothing, a few, a chain, a circle, some that are unknown and some that come twice."""
-    a, b, c = (Item("t", name, context={"k": name}) for name in "abc")
-    chain = (Dependency("a", "b"), Dependency("b", "c"))
-    found: list[tuple[tuple[Item, ...], tuple[Dependency, ...]]] = [
-        ((), ()),
-        ((a, b, a), ()),
-        ((c, b, a), chain),
-        ((a, b, c), (*chain, Dependency("b", "a"), Dependency("x", "c"))),
-        ((a, b, c), (Dependency("a", "b"), Dependency("a", "c"))),
-    ]
-    return [
-        ItemsCollected(task_id=task, items=items, dependencies=dependencies)
-        for items, dependencies in found
-    ]
 
 
 def epoch_of(child: StartChild | ResumeChild) -> int:
@@ -319,81 +274,10 @@ def _record(row: dict[str, Any]) -> StepRecord:
     )
 
 
-def _block_of(identity: str) -> str:
-    """The parallel block that a step would belong to, with the pass and the epoch it is in."""
-    _, at, epoch, *_ = identity.split("/")
-    return f"{at.rpartition('.')[0]}/{epoch}"
-
-
-def _reports(task: str) -> list[Fact]:
-    good = [
-        Reported(
-            task_id=task,
-            outcome=Outcome.COMPLETED,
-            context=f"done {task}",
-            markers=markers,
-            structured_output=OUTPUT if len(markers) == 1 else None,
-            output_file="out.txt" if len(markers) == 2 else None,
-            metadata={"cost_usd": "0.1", "num_turns": "2"} if markers else {},
-        )
-        for markers in MARKER_SETS
-    ]
-    good.append(Reported(task_id=task, outcome=Outcome.COMPLETED, raw_output=RAW_OUTPUT))
-    bad = [
-        Reported(task_id=task, outcome=Outcome.FAILED, error="broken", jitter=0.25),
-        Reported(task_id=task, outcome=Outcome.FAILED, error="never", retryable=False),
-        Reported(task_id=task, outcome=Outcome.CANCELLED),
-    ]
-    return [*good, *bad]
-
-
-def _child_facts(child: StartChild | ResumeChild) -> list[Fact]:
-    about: dict[str, Any] = {
-        "child_run_id": child.child_run_id,
-        "child_epoch": epoch_of(child),
-    }
-    gate = {"type": "human_review", "gate_id": "g", "gate_name": "g", "run_id": child.child_run_id}
-    return [
-        *(ChildEnded(**about, status="completed", results=results) for results in CHILD_RESULTS),
-        ChildEnded(**about, status="completed", metrics={"num_turns": 3}),
-        ChildEnded(**about, status="failed", error="broken", jitter=0.25),
-        ChildEnded(**about, status="failed", error="no", error_code="GONE", retryable=False),
-        ChildEnded(**about, status="failed", error="too many", error_code="BUDGET_EXCEEDED"),
-        ChildEnded(**about, status="failed", error="no", error_code="RESUME_REFUSED"),
-        ChildEnded(**about, status="cancelled"),
-        ChildBlocked(**about, blocked_on=gate),
-        ChildBlocked(**about, blocked_on={**gate, "prompt": "well?"}),
-        ChildBlocked(**about, blocked_on=None),
-    ]
-
-
-def _looks(task: str) -> list[Fact]:
-    return [
-        GatePolled(task_id=task),
-        GatePolled(task_id=task, delay_s=5, note="not yet"),
-        Reported(task_id=task, outcome=Outcome.FAILED, error="no answer"),
-        Reported(task_id=task, outcome=Outcome.CANCELLED),
-        Reported(task_id=task, outcome=Outcome.FAILED, error="no gate", retryable=False),
-    ]
-
-
-def _decisions(gate: OpenGate, tasks: dict[str, Dispatch]) -> list[Fact]:
-    name = gate.gate_id
-    looks: list[Fact] = [
-        GateDecided(gate_id=name, decision=GateDecision.APPROVED, decided_by="bot", poll_id=task)
-        for task, order in tasks.items()
-        if order.step_id == name
-    ]
-    chosen = tuple(key for key, _ in (gate.options or ())[:1])
-    return [
-        *looks,
-        GateDecided(gate_id=name, decision=GateDecision.APPROVED, decided_by="ann"),
-        GateDecided(
-            gate_id=name, decision=GateDecision.APPROVED, feedback="more", selections=chosen
-        ),
-        GateDecided(gate_id=name, decision=GateDecision.REJECTED, feedback="no", decided_by="bob"),
-        GateDecided(gate_id=name, decision=GateDecision.TIMED_OUT),
-    ]
+def _nodes_in(node: PlanNode) -> Iterator[PlanNode]:
+    yield node
+    for child in node.children if isinstance(node, Block | Loop) else ():
+        yield from _nodes_in(child)
 
 
 _RUN_COLUMNS = frozenset(RunRecord.__slots__)
@@ -404,10 +288,7 @@ def check_laws(world: World) -> None:
     """Everything that holds after every fact, however a run came to where it is."""
     state, rows = world.state, world.rows()
     assert restore(world.plan, rows) == state
-    assert fold(world.events) == (
-        world.run["status"],
-        {step_id: shown(row) for step_id, row in world.steps.items()},
-    )
+    _check_events(world)
     assert world.run["status"] == state.status
     assert set(open_tasks(state)) == set(world.tasks)
     assert {
@@ -416,9 +297,9 @@ def check_laws(world: World) -> None:
         if entry["type"] == "child_run"
     } == {(child_id, epoch_of(child)) for child_id, child in world.children.items()}
     assert max(world.orders.values(), default=1) == 1
-    assert not world.starts_after_body_cancel
+    assert not world.wrong_starts
     _check_items(world)
-    assert not world.starts_after_doom
+    _check_timers(world)
     attempts = Counter((step["at"], step["retry_count"]) for step in world.standing())
     assert max(attempts.values(), default=1) == 1
     _check_epoch(world)
@@ -427,6 +308,44 @@ def check_laws(world: World) -> None:
     else:
         assert blocked_on(state)
         assert (state.status == "waiting") == (world.run.get("blocked_on") is not None)
+
+
+def _check_events(world: World) -> None:
+    """Who only watches the events knows the rows; items are shown once something happens to them.
+
+    What a resume carries over is told by the counters alone.
+    """
+    told = world.folded
+    told.follow(world.events)
+    assert told.status == world.run["status"]
+    assert told.steps == {step_id: shown(row) for step_id, row in world.steps.items()}
+    for item_id, row in world.items.items():
+        known = told.items.get(item_id)
+        if known is None:
+            assert row["status"] in ("pending", "completed")
+        else:
+            assert known.items() <= shown_item(row).items()
+
+
+def _check_timers(world: World) -> None:
+    """There are the timers that something waits for, and no others."""
+    state = world.state
+    wanted = {entry["timer_id"] for entry in blocked_on(state) if entry["type"] == "retry"}
+    wanted |= {ids.gate_timer(gate) for gate in world.gates}
+    if state.cancel is not None:
+        wanted.add(ids.grace_timer(state.setup.run_id, state.phase, state.setup.epoch))
+    for gate in world.gates:
+        looks = world.steps[gate].get("blocked_on") or {}
+        if "note" in looks:
+            wanted.add(ids.poll_timer(ids.task_id(gate, looks["polls"] - 1)))
+    for task, order in world.tasks.items():
+        if order.timeout_s is not None:
+            of = task if order.kind == "script" else order.step_id
+            wanted.add(ids.deadline_timer(of))
+    assert set(world.timers) == wanted
+    assert not any(
+        is_doomed(world, timer.step_id) for timer in world.timers.values() if timer.step_id
+    )
 
 
 def _check_items(world: World) -> None:
@@ -441,7 +360,9 @@ def _check_items(world: World) -> None:
         for name in ("completed", "failed", "skipped"):
             assert step[f"fan_out_{name}"] == states[name]
         running.update(item["child_run_id"] for item in items if item["status"] == "running")
-        assert states["running"] <= MAX_PARALLEL
+        node = world.nodes[step["path"]]
+        assert isinstance(node, ForEachNode)
+        assert states["running"] <= max(1, node.each.max_parallel)
     awaited = {child for child, order in world.children.items() if order.item_id is not None}
     assert awaited == set(running)
     assert max(running.values(), default=1) == 1
@@ -453,7 +374,7 @@ def _check_epoch(world: World) -> None:
     if world.resumed is ResumeMode.NORMAL:
         again = {step["at"] for step in world.steps.values() if step["epoch"] == epoch}
         in_body = {  # but on_fail agents, which belong to steps that failed
-            at for at in world.finished_before if at.startswith(ids.BODY) and not at.endswith(".f")
+            at for at in world.kept_before if at.startswith(ids.BODY) and not at.endswith(".f")
         }
         assert not again & in_body
     if world.run["status"] == "completed" and world.standing():

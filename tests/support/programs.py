@@ -214,7 +214,7 @@ class Programs:
 
     def _loop(self, body: tuple[Node, ...]) -> Node:
         pick = self._chance.choice
-        condition, limit = self._marker(), pick([4, 3, 2, 0])
+        condition, limit = self._marker(), pick([4, 3, 2, 1])
         stuck_after = pick([None, None, None, 3, 2, 1])
         on_max_iter = pick([Policy.CONTINUE, Policy.CONTINUE, Policy.FAIL])
         kinds: list[type[While | DoWhile]] = [While, DoWhile, DoWhile]

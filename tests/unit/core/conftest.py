@@ -4,4 +4,4 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite("support.histories")
+pytest.register_assert_rewrite("support.histories", "support.starts")
