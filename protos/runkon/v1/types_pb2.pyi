@@ -1182,7 +1182,7 @@ class FanOutItem(_message.Message):
 
     @_builtins.property
     def blocked_on(self) -> Global___BlockedOn:
-        """The gate that its child run waits for, shortened as in Step; unset if it does not wait. Unset in
+        """The gate that its child run waits for, shortened as in Step; unset if it does not wait, and in
         events.
         """
 

@@ -553,7 +553,7 @@ class Snippet(_message.Message):
     name: _builtins.str
     """Name that `with` uses."""
     text: _builtins.str
-    """The text; empty if the definition was stored without it."""
+    """The text, placeholders filled in; empty if that makes more than 1 MiB of it."""
     def __init__(
         self,
         *,
@@ -1335,8 +1335,8 @@ class PollTasksResponse(_message.Message):
     LEASES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskLease]:
-        """The tasks; empty if the wait was over first. Those that would not fit the message are handed out
-        again when their leases end.
+        """The tasks; empty if the wait was over first. Those that would not fit the message are handed
+        out again when their leases end.
         """
 
     def __init__(
