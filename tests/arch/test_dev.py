@@ -58,11 +58,14 @@ def test_without_a_task_the_tasks_are_listed() -> None:
         done = dev(*arguments)
 
         assert done.returncode == 2
-        for task in ("demo", "test", "check", "gen", "bench", "fuzz"):
+        for task in ("demo", "test", "check", "gen", "bench", "fuzz", "mutants"):
             assert f"\n  {task} " in done.stderr
 
 
-@pytest.mark.parametrize(("task", "folder"), [("bench", "benchmarks"), ("fuzz", "tests/fuzz")])
+@pytest.mark.parametrize(
+    ("task", "folder"),
+    [("bench", "benchmarks"), ("fuzz", "tests/fuzz"), ("mutants", "tests/mutants")],
+)
 def test_a_task_with_programs_lists_them_when_it_gets_no_name(task: str, folder: str) -> None:
     """Each by its file and its first line; an unknown name fails."""
     listed = dev(task)
