@@ -175,6 +175,8 @@ class Definitions:
 
     def __init__(self) -> None:
         self._checked = _Cache[CheckedSource](CACHE_BYTES)
+        self._reading: dict[str, asyncio.Task[CheckedSource]] = {}
+        """Sources that are being read, by content hash: a batch may bring one 500 times."""
         self._loaded = _Cache[PinnedDefinition](CACHE_BYTES)
 
     async def check(
@@ -185,13 +187,27 @@ class Definitions:
         known = self._checked.get(content_hash)
         if known is not None:
             return known
-        # Copies: those of a request last no longer than the call.
-        schemas, snippets = dict(schemas), dict(snippets)
+        reading = self._reading.get(content_hash)
+        if reading is None:
+            # Copies: those of a request last no longer than the call.
+            reading = asyncio.create_task(
+                self._read(source, content_hash, dict(schemas), dict(snippets))
+            )
+            self._reading[content_hash] = reading
+            reading.add_done_callback(lambda _: self._reading.pop(content_hash, None))
+        # A caller that goes away must not end what others wait for.
+        return await asyncio.shield(reading)
+
+    async def _read(
+        self,
+        source: str,
+        content_hash: str,
+        schemas: Mapping[str, str],
+        snippets: Mapping[str, str],
+    ) -> CheckedSource:
+        # Always on a thread: each is short, but the sources of a batch come all at once.
+        made = await asyncio.to_thread(check_source, source, content_hash, schemas, snippets)
         texts = sum(map(len, (*schemas.values(), *snippets.values())))
-        if texts > LOOP_BYTES:
-            made = await asyncio.to_thread(check_source, source, content_hash, schemas, snippets)
-        else:
-            made = await work_on(source, check_source, content_hash, schemas, snippets)
         self._checked.put(content_hash, made, len(source) + len(made.snapshot) + texts)
         return made
 

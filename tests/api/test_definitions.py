@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -212,3 +213,36 @@ def test_every_wrong_input_is_named(given: Mapping[str, str], wrong: list[str]) 
 def test_a_missing_input_is_described() -> None:
     with pytest.raises(errors.InputsInvalidError, match="what to do"):
         complete_inputs(accepted(INPUTS), {})
+
+
+async def test_the_sources_of_a_batch_leave_the_event_loop_to_others() -> None:
+    """One after the other they would hold it for a second and more."""
+    definitions = Definitions()
+    rounds = 0
+
+    async def count() -> None:
+        nonlocal rounds
+        while True:
+            rounds += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    sources = [f"workflow w{number} {{ call a }}" for number in range(50)]
+    await asyncio.gather(*(definitions.check(source, {}, {}) for source in sources))
+    counting.cancel()
+
+    assert rounds > len(sources)
+
+
+async def test_a_source_that_comes_many_times_at_once_is_read_once() -> None:
+    """Also when one of those who wait for it goes away."""
+    definitions = Definitions()
+    source = "workflow w {" + " call a" * 1_000 + " }"
+    first = asyncio.create_task(definitions.check(source, {}, {}))
+    others = [asyncio.create_task(definitions.check(source, {}, {})) for _ in range(20)]
+    await asyncio.sleep(0)
+    first.cancel()
+
+    checked = await asyncio.gather(*others)
+
+    assert all(each is checked[0] for each in checked)
