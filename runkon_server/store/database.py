@@ -6,6 +6,8 @@ them, so that no other module needs to know SQLSTATEs.
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import psycopg
@@ -63,14 +65,29 @@ def connection_options(lease_ttl_s: float, **settings: str) -> dict[str, Any]:
 
 async def connect_committer(dsn: str, lease_ttl_s: float) -> psycopg.AsyncConnection[Any]:
     """A connection for the committer."""
-    return await psycopg.AsyncConnection.connect(
-        dsn, **connection_options(lease_ttl_s, **COMMITTER_SETTINGS)
-    )
+    return await _connect(dsn, connection_options(lease_ttl_s, **COMMITTER_SETTINGS))
 
 
 async def connect_listener(dsn: str, lease_ttl_s: float) -> psycopg.AsyncConnection[Any]:
     """A session connection for LISTEN and the advisory lock; never through a pooler."""
-    return await psycopg.AsyncConnection.connect(dsn, **connection_options(lease_ttl_s))
+    return await _connect(dsn, connection_options(lease_ttl_s))
+
+
+async def _connect(dsn: str, options: dict[str, Any]) -> psycopg.AsyncConnection[Any]:
+    """Connect; a cancel takes effect when the handshake is over, and the session closed.
+
+    Given up in its middle, a handshake holds its backend for `authentication_timeout`, a minute,
+    in which nobody can drop a database of that server (measured: DROP DATABASE waits for all
+    backends to answer a barrier, and one that waits for a password does not).
+    """
+    connecting = asyncio.ensure_future(psycopg.AsyncConnection.connect(dsn, **options))
+    try:
+        return await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        await asyncio.wait({connecting})
+        if not connecting.cancelled() and connecting.exception() is None:
+            await connecting.result().close()
+        raise
 
 
 def connect_lessor(dsn: str, lease_ttl_s: float) -> psycopg.Connection[Any]:
@@ -84,7 +101,7 @@ def create_reads(dsn: str, lease_ttl_s: float, pool_size: int) -> AsyncEngine:
     del options["autocommit"]
     return create_async_engine(
         sqlalchemy_url(dsn),
-        connect_args=options,
+        async_creator=partial(_connect, dsn, options),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
