@@ -420,8 +420,9 @@ def give_up(tx: Scratch, op: ForEachOp) -> None:
         report(tx, op, tasks.given_up(_task(op)))
         return
     stop_children(tx, op, tasks.RUN_CANCELLED, force=True)
+    columns = {"child_end": "cancelled", "error": _GIVEN_UP}  # which is how all of them will end
     for ordinal, _ in sorted(op.running.values()):
-        op = end_item(tx, op, ordinal, FAILED, {"error": _GIVEN_UP})
+        op = end_item(tx, op, ordinal, FAILED, columns)
     _end(tx, op, _end_columns(tx, op))
 
 

@@ -10,7 +10,7 @@ import pytest
 from runkon_server.core.bubbling import ChildResults
 from runkon_server.core.decision import CancelChild, ResumeChild, StartChild
 from runkon_server.core.engine import ResumeMode, advance
-from runkon_server.core.facts import ChildEnded, Dependency, Item, ItemsCollected
+from runkon_server.core.facts import ChildEnded, Dependency, Item, ItemsCollected, LimitReached
 from runkon_server.core.foreach import ITEMS_MAX
 from runkon_server.core.ids import child_run_id
 from support.histories import check_laws
@@ -358,6 +358,19 @@ def test_a_child_that_cannot_be_resumed_is_started_anew() -> None:
     assert child.child_run_id == child_run_id(play.items()[0]["id"])
     play.end("a")
     assert play.status == "completed"
+
+
+def test_a_resumed_child_that_was_given_up_is_not_resumed_again() -> None:
+    """It was told to end in any case; that an earlier life of it failed counts no more."""
+    play = Fans(foreach(on_child_fail="halt"))
+    play.collect("a")
+    play.end("a", status="failed")
+    play.world.resume(ResumeMode.NORMAL)
+    play.happen(LimitReached(epoch=2, reason="too many events"))
+    assert play.status == "failed"
+    play.world.resume(ResumeMode.NORMAL)
+    check_laws(play.world)
+    assert isinstance(play.child("a"), StartChild)
 
 
 def test_a_spent_budget_stops_everything() -> None:
