@@ -191,8 +191,8 @@ class StartRunRequest(_message.Message):
 
     @_builtins.property
     def snippets(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Only with `source`: prompt snippets by the name that `with = [NAME]` uses, all of those that the
-        source names. Each at most 64 KiB, together at most 1 MiB.
+        """Only with `source`: prompt snippets by the name that `with = [NAME]` uses, all of those that
+        the source names. Each at most 64 KiB, together at most 1 MiB.
         """
 
     @_builtins.property

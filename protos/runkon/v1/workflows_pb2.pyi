@@ -341,8 +341,8 @@ class PutWorkflowRequest(_message.Message):
     """True: warnings refuse the definition. Default false."""
     @_builtins.property
     def output_schemas(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Output schemas (YAML) by the name that `output = NAME` uses; one that the text names and that is
-        missing, or is no schema, is DSL_SEMANTIC. Each at most 64 KiB, together at most 1 MiB.
+        """Output schemas (YAML) by the name that `output = NAME` uses; one that the text names and that
+        is missing, or is no schema, is DSL_SEMANTIC. Each at most 64 KiB, together at most 1 MiB.
         """
 
     @_builtins.property
