@@ -30,6 +30,7 @@ def test_every_attempt_epoch_place_and_item_has_a_child_of_its_own() -> None:
     children = [ids.child_run_id(name) for name in names]
 
     assert len(set(children)) == len(children)
+    assert all(len({child[place] for child in children}) > 5 for place in range(10, 26))
     assert children == [ids.child_run_id(name) for name in names]
 
 
