@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hypothesis
+import pytest
+
+# Before anything imports it: shared checks explain their failures as tests do.
+pytest.register_assert_rewrite("support")
 
 pytest_plugins = ["support.postgres"]
 

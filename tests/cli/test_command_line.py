@@ -104,7 +104,12 @@ def test_every_server_command_takes_the_same_options(words: str) -> None:
         ["run", "w", "-i", "a=1", "-i", "a=2"],
         ["run", "no-such-file.wf"],
         ["run", "w", "--on-conflict", "perhaps"],
+        ["run", ""],
+        ["run", "w", "-i", "a=\udcff"],
         ["runs", "show"],
+        ["runs", "show", ""],
+        ["runs", "cancel", "\udcff"],
+        ["runs", "watch", "x", "--after", "99999999999999999999"],
         ["runs", "list", "--limit", "0"],
         ["gates", "approve"],
         ["workflows", "put"],
@@ -115,7 +120,7 @@ def test_every_server_command_takes_the_same_options(words: str) -> None:
         ["--principal", "Zoë", "runs", "list"],
         ["no-such-command"],
     ],
-    ids=" ".join,
+    ids=lambda words: ascii(" ".join(words)),
 )
 def test_wrong_usage_exits_with_2(words: list[str]) -> None:
     """Before any server is asked: none is running."""

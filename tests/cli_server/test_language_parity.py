@@ -20,7 +20,7 @@ TEXTS: Final = {
     "ugly": "// why\nworkflow ugly { call a call b\n\n\n if a.m { call c } }",
     "marked": "\ufeffworkflow marked {\r\n\tcall a { retires = 1 }\r\n}\r\n",
     "warned": "workflow warned { inputs { dry_run } parallel { min_success = 3 call a } }",
-    "unserved": "workflow unserved { call workflow other gate deploy { } }",
+    "children": "workflow children { call workflow other gate deploy { } }",
     "meaning": 'workflow meaning { if x.m { } call "x.md" script s { run = "{{b}}" } }',
     "five": "workflow five {\n meta { trigger = no }\n inputs { a, b }\n call a { timeout = 2h }\n"
     " iff a.m { call b }\n if never.m { }\n gate human_review { on_timeout = approve }\n}\n",
@@ -71,7 +71,9 @@ async def test_check_finds_what_validate_workflow_finds(
 
     assert found == {path: (each["valid"], each["diagnostics"]) for path, each in theirs.items()}
     assert sum(len(diagnostics) for _, diagnostics in found.values()) > 200
-    fine = {"good.wf", "ugly.wf"} if options else {"good.wf", "ugly.wf", "marked.wf", "warned.wf"}
+    fine = {"good.wf", "ugly.wf", "children.wf"}
+    if not options:
+        fine |= {"marked.wf", "warned.wf"}
     assert {path for path, (valid, _) in found.items() if valid} == fine
 
 

@@ -44,12 +44,17 @@ def runner_in(sandbox: Sandbox, view: View) -> Run:
     return run
 
 
-def processes_with(mark: str) -> list[psutil.Process]:
-    """Processes that carry the mark in their command line or environment; zombies are dead."""
+def processes_with(mark: str, name: str = "") -> list[psutil.Process]:
+    """Processes that carry the mark in their command line or environment; zombies are dead.
+
+    Args:
+        mark: a text that only the processes of one test have.
+        name: of the program; empty: any.
+    """
     found = []
     for process in psutil.process_iter():
         try:
-            if process.status() == psutil.STATUS_ZOMBIE:
+            if process.status() == psutil.STATUS_ZOMBIE or name not in ("", process.name()):
                 continue
             if any(mark in word for word in process.cmdline()) or mark in process.environ():
                 found.append(process)

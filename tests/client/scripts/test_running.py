@@ -167,7 +167,7 @@ async def test_a_cancelled_script_is_gone_when_the_cancellation_goes_on(
     running = asyncio.create_task(ScriptRunner(View(folder=folder), sandbox=sandbox).run(script))
 
     async def began() -> bool:
-        return len([p for p in processes_with(mark) if p.name() == "sleep"]) == 2
+        return len(processes_with(mark, "sleep")) == 2
 
     await eventually(began, "both children run")
     running.cancel()

@@ -148,9 +148,7 @@ async def test_nothing_outlives_the_worker(
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     try:
-        wait_until(
-            lambda: [p for p in processes_with(mark) if p.name() == "sleep"], "the script runs"
-        )
+        wait_until(lambda: processes_with(mark, "sleep"), "the script runs")
         (launcher,) = psutil.Process(worker.pid).children()
         os.kill(worker.pid if victim == "worker" else launcher.pid, signal.SIGKILL)
         said, _ = worker.communicate(timeout=20)
