@@ -22,7 +22,13 @@ def is_run_id(text: str) -> bool:
 
 
 def find_run(client: SyncClient, run: str, *, full: bool = False) -> Run:
-    """The run of that id or, if the text is no id, of that key."""
+    """The run of that id or, if the text is no id, of that key.
+
+    Raises:
+        click.UsageError: the text is empty, as a variable of a shell that was never set.
+    """
+    if not run:
+        raise click.UsageError("RUN is empty: a run is named by its id or its key")
     if is_run_id(run):
         return client.get_run(run, full=full)
     return client.get_run(key=run, full=full)

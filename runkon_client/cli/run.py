@@ -109,6 +109,8 @@ def run(
 
 def _start(client: SyncClient, workflow: str, options: RunOptions) -> SyncStartedRun:
     """Start it; a source that is refused is shown with what is wrong with it."""
+    if not workflow:
+        raise click.UsageError("FILE|NAME is empty")
     if not is_file(workflow):
         return client.start_run(workflow, **options)
     source = read_source(workflow)

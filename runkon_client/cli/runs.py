@@ -74,7 +74,13 @@ def show(settings: Settings, run: str) -> None:
 @runs.command(epilog=WATCHED_RUN)
 @click.argument("run")
 @click.option("--plain", is_flag=True, help="Print lines, draw nothing.")
-@click.option("--after", default=0, metavar="SEQ", help="Only events above this sequence.")
+@click.option(
+    "--after",
+    default=0,
+    metavar="SEQ",
+    type=click.IntRange(0, 2**63 - 1),
+    help="Only events above this sequence.",
+)
 @click.pass_obj
 def watch(settings: Settings, run: str, after: int, *, plain: bool) -> None:
     """Follow a run from its start until it ends."""

@@ -120,7 +120,11 @@ class ServerGroup(click.Group):
 
 @contextlib.contextmanager
 def exit_codes(settings: Settings) -> Iterator[None]:
-    """Turn the client's errors and Ctrl-C into messages and exit codes."""
+    """Turn the client's errors and Ctrl-C into messages and exit codes.
+
+    Raises:
+        click.UsageError: an argument holds bytes that no message can carry.
+    """
     from runkon_client.errors import RunkonClientError
 
     try:
@@ -128,6 +132,8 @@ def exit_codes(settings: Settings) -> Iterator[None]:
     except RunkonClientError as error:
         report(error, settings)
         raise click.exceptions.Exit(exit_code_of(error)) from error
+    except UnicodeEncodeError as reason:
+        raise click.UsageError(f"not UTF-8: {reason.object!r}") from reason
     except KeyboardInterrupt:
         raise click.exceptions.Exit(Exit.INTERRUPTED) from None
 
