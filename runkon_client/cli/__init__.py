@@ -67,10 +67,10 @@ def _demo() -> click.Command:
 
 COMMANDS: Final[dict[str, tuple[Callable[[], click.Command], str]]] = {
     "run": (_run, "Start a run of a workflow, and watch it with --watch."),
-    "runs": (_runs, "List, show, watch and cancel runs."),
-    "gates": (_gates, "List the gates that wait, approve and reject."),
+    "runs": (_runs, "List, show, watch, cancel and resume runs."),
+    "gates": (_gates, "List the gates that wait, approve, reject, report pull requests."),
     "workflows": (_workflows, "Store, list, show and check workflows."),
-    "worker": (_worker, "Run a worker that offers the actions of a Python module."),
+    "worker": (_worker, "Run a worker: actions, items, gates, scripts."),
     "graph": (_graph, "Draw a workflow file or a run."),
     "demo": (_demo, "Take the guided tour: a server, a worker, a workflow with a gate."),
 }
