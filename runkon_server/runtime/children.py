@@ -14,7 +14,6 @@ from runkon_server import errors
 from runkon_server.core.engine import ResumeMode, ResumeRefusedError, restore
 from runkon_server.core.facts import ChildEnded, Started, dump_fact, kind_of
 from runkon_server.core.records import RunRecord, RunRows
-from runkon_server.dsl.queries import display_name
 from runkon_server.runtime.actors import Actor
 from runkon_server.runtime.cancels import ask_to_stop
 from runkon_server.runtime.inputs import complete_inputs
@@ -124,7 +123,7 @@ class NewChild:
             "namespace": info.namespace,
             "workflow_version": info.workflow_version,
             "content_hash": info.content_hash,
-            "workflow_title": display_name(self.program.definition),
+            "workflow_title": self.program.definition.title,
             "trigger": info.trigger,
             "started_by": info.started_by,
             "inputs": record.inputs,

@@ -8,7 +8,6 @@ from runkon_server import errors
 from runkon_server.core.engine import restore
 from runkon_server.core.facts import Started
 from runkon_server.core.records import RunRecord, RunRows
-from runkon_server.dsl.queries import display_name
 from runkon_server.runtime.actors import Actor, DecisionEntry, Offer
 from runkon_server.runtime.changeset import DETAIL_COLUMNS
 from runkon_server.runtime.commands import ConflictPolicy, RunStarted
@@ -130,6 +129,7 @@ class StartEntry(CallEntry[RunStarted]):
             assert command.start_delay is not None
             delay_s = command.start_delay.total_seconds()
             run.owner_token = None
+            row["generation"] = 0
             row["ready_in_s"] = delay_s
             batch.writes.timers.append(
                 {"run_id": run.id, "id": f"{run.id}:start", "kind": "start", "attempt": 0,
@@ -209,7 +209,7 @@ class StartEntry(CallEntry[RunStarted]):
             "key": command.key,
             "workflow_version": pinned.version,
             "content_hash": pinned.content_hash,
-            "workflow_title": display_name(pinned.definition),
+            "workflow_title": pinned.definition.title,
             "trigger": command.trigger,
             "started_by": command.principal,
             "inputs": command.inputs,
