@@ -22,13 +22,15 @@ async def test_133_without_contexts_there_is_nothing_before(stage: Stage) -> Non
 
 
 async def test_134_what_the_engine_injects_wins_over_inputs(stage: Stage) -> None:
-    """Other inputs pass through."""
+    """Also where it has nothing to say as yet. Other inputs pass through."""
     await stage.start(
-        'inputs { workflow_run_id default = "mine" dry_run default = "maybe" who required } call a',
+        'inputs { workflow_run_id default = "mine" dry_run default = "maybe"'
+        ' prior_output default = "mine" gate_feedback default = "mine" who required } call a',
         {"who": "ann"},
     )
     given = await stage.offered("a")
 
+    assert not given.inputs.keys() & {"prior_output", "gate_feedback"}
     assert given.inputs["workflow_run_id"] == given.run_id
     assert given.inputs["dry_run"] == "false"
     assert given.inputs["who"] == "ann"
