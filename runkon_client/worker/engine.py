@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
@@ -213,9 +214,12 @@ class Engine:
     ) -> workers_pb2.TaskReport:
         try:
             if registered.is_async:
-                returned = await registered.function(task)
+                returned = _whole(await registered.function(task))
             else:
-                returned = await self._loop.run_in_executor(self._pool, registered.function, task)
+                returned = await self._loop.run_in_executor(
+                    self._pool, lambda: _whole(registered.function(task))
+                )
+            return kind.report(task.id, token, returned)
         except TaskCancelledError as error:
             if task.cancelled:
                 return report_cancelled(task.id, token, str(error))
@@ -225,7 +229,6 @@ class Engine:
                 return report_cancelled(task.id, token, f"{type(error).__name__}: {error}")
             _log_failure(kind, task, error)
             return report_error(task.id, token, error)
-        return kind.report(task.id, token, returned)
 
     def _end(self, token: str, runner: asyncio.Task[workers_pb2.TaskReport]) -> None:
         task = self._executions.pop(token).task
@@ -309,6 +312,11 @@ class Engine:
             )
             for step in steps
         )
+
+
+def _whole(returned: object) -> object:
+    """What a function returned; of a generator what it gives, for its work is the function's."""
+    return list(returned) if isinstance(returned, Iterator) else returned
 
 
 def _log_failure(kind: Kind, task: Task, error: BaseException) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from runkon_client.worker.scripts import ScriptRunner, View
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from client.peers import WorkStream
@@ -175,6 +176,38 @@ async def test_what_is_no_list_of_items_fails_for_good(returned: Any) -> None:
 
     assert report.failure.code == "OUTPUT_INVALID"
     assert report.failure.retryable is False
+
+
+async def test_a_provider_that_gives_items_one_by_one_may_fail_and_block() -> None:
+    """A generator's work is its function's: done in its thread, and its errors are reported."""
+    threads = []
+
+    def tickets(_task: ItemsTask) -> Iterator[Item]:
+        threads.append(threading.current_thread())
+        yield Item(id="1")
+        raise RetryableError("the tracker is away", code="AWAY")
+
+    failure = (await reported(provider(tickets), items_lease())).failure
+
+    assert (failure.message, failure.code, failure.retryable) == (
+        "the tracker is away",
+        "AWAY",
+        True,
+    )
+    assert threads != [threading.main_thread()]
+
+
+async def test_what_cannot_even_be_shown_is_a_failure_too() -> None:
+    """A task that nobody reports would stay in hand for ever, kept by its heartbeats."""
+
+    class Shy:
+        def __repr__(self) -> str:
+            raise LookupError("do not look at me")
+
+    failure = (await reported(provider(lambda _: [Shy()]), items_lease())).failure
+    assert failure.message
+    failure = (await reported(resolver(lambda _: Shy()), gate_lease())).failure
+    assert failure.message == "LookupError: do not look at me"
 
 
 async def test_items_over_a_message_fail_for_good() -> None:
