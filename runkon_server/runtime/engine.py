@@ -155,7 +155,6 @@ class Engine:
                 self._scanner.run_tasks(),
                 self._scanner.run_idle(),
                 self._scanner.run_facts(),
-                self._scanner.run_children(),
                 self._scanner.run_partitions(),
                 self._registry.notifier.run(),
                 self._dispatcher.run_claims(),

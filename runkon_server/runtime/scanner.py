@@ -85,15 +85,10 @@ class Scanner:
             self._registry.park_idle()
 
     async def run_facts(self) -> None:
-        """Go on with runs of ours for which others stored facts and the hint was lost."""
+        """Go on with what nobody told of: facts for runs of ours, children for their parents."""
         while True:
             await self._ambient.sleep(self._config.poll_s * (0.5 + self._ambient.jitter()))
             await self._guarded(self._find_behind)
-
-    async def run_children(self) -> None:
-        """Tell parents of children that nobody told of."""
-        while True:
-            await self._ambient.sleep(self._config.poll_s * (0.5 + self._ambient.jitter()))
             await self._guarded(self._registry.notifier.scan)
 
     async def run_partitions(self) -> None:
