@@ -180,7 +180,9 @@ class Hub:
 
     async def read_page(self, run: _Watched, seq: int) -> list[Entry]:
         """Read events above `seq` from the table; for `Watch` only."""
-        run.stale = False  # a notice that comes from here on may be about later events
+        is_at_head = seq >= run.head
+        if is_at_head:  # a page from further down may well end below what a notice was about
+            run.stale = False  # a notice that comes from here on may be about later events
         try:
             async with self._engine.reads.connect() as conn:
                 rows = await events_above(conn, run.run_id, seq, limit=PAGE_EVENTS)
@@ -189,6 +191,8 @@ class Hub:
             raise
         if not rows:
             return []
+        if is_at_head and len(rows) == PAGE_EVENTS:
+            run.stale = True  # the notice may have been about more than a page
         run.advance(rows[-1].seq)
         return self.recent.add(rows)
 

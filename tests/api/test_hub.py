@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event, text
 
 from runkon_server.api.hub import Hub
-from runkon_server.api.recent import RecentEvents
+from runkon_server.api.recent import PAGE_EVENTS, RecentEvents
 from runkon_server.runtime.commands import EventRecord
 from support.replicas import FakeReplica
 from support.rows import NOON, add_events, add_run, engine_of, ulid
@@ -94,6 +94,42 @@ async def test_a_frame_is_not_shared_with_a_stream_that_knows_more(engine: Async
     assert (early.first_seq, early.examined_seq) == (21, 21)
     assert (next_one.first_seq, next_one.examined_seq) == (22, 22)
     assert early_again.first_seq == 21
+
+
+async def test_a_stream_that_replays_does_not_use_up_the_notice_of_one_at_the_head(
+    engine: AsyncEngine,
+) -> None:
+    """What another replica wrote is told as a hint, which is for everybody."""
+    replica = FakeReplica(engine)
+    hub = Hub(replica)
+    with hub.watch(RUN) as far_behind, hub.watch(RUN) as at_the_head:
+        at_the_head.learn_head(300)
+        async with engine.connect() as conn:
+            await add_events(conn, RUN, *[PROGRESS] * 290, first_seq=21)
+        replica.tell(RUN, None)
+
+        replayed = await far_behind.above(0)
+        told = await at_the_head.above(300)
+
+    assert [replayed[0].seq, replayed[-1].seq] == [1, PAGE_EVENTS]
+    assert [entry.seq for entry in told] == list(range(301, 311))
+
+
+async def test_a_notice_may_be_about_more_than_a_page(engine: AsyncEngine) -> None:
+    """The second page follows at once, not with the next look at the table."""
+    replica = FakeReplica(engine)
+    hub = Hub(replica)
+    with hub.watch(RUN) as watch:
+        watch.learn_head(20)
+        async with engine.connect() as conn:
+            await add_events(conn, RUN, *[PROGRESS] * 300, first_seq=21)
+        replica.tell(RUN, None)
+
+        first = await watch.above(20)
+        second = await watch.above(first[-1].seq)
+
+    assert len(first) == PAGE_EVENTS
+    assert second[-1].seq == 320
 
 
 async def test_a_failed_read_is_tried_again(engine: AsyncEngine) -> None:
