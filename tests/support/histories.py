@@ -34,6 +34,7 @@ from runkon_server.core.engine import (
 )
 from runkon_server.core.facts import (
     CancelAsked,
+    ChildBlocked,
     ChildEnded,
     GateDecided,
     GateDecision,
@@ -47,6 +48,7 @@ from runkon_server.core.facts import (
 from runkon_server.core.plan import Block, ForEachNode, Loop
 from runkon_server.core.records import ItemRecord, RunRecord, RunRows, StepRecord
 from runkon_server.core.rows import ENDED
+from runkon_server.core.tasks import FAIL_FAST
 from support.answers import answers_to, decisions_of, news_of
 from support.folding import Folded, shown, shown_item
 from support.starts import is_doomed, objections
@@ -96,6 +98,8 @@ class World:
         self.started_children: list[StartChild | ResumeChild] = []
         self.child_ends: dict[tuple[str, int], str] = {}
         """How child runs ended, by id and epoch, as far as that was awaited."""
+        self.child_gates: dict[str, dict[str, Any]] = {}
+        """Gates that child runs wait for, as they have said last."""
         self.asked: dict[str, str] = {}
         """Reasons of the cancels that workers were told of, by task, ended ones too."""
         self.events: list[Event] = []
@@ -141,6 +145,11 @@ class World:
                 if child is not None and epoch_of(child) == fact.child_epoch:
                     del self.children[fact.child_run_id]
                     self.child_ends[fact.child_run_id, fact.child_epoch] = fact.status
+                    self.child_gates.pop(fact.child_run_id, None)
+            case ChildBlocked():
+                self.child_gates.pop(fact.child_run_id, None)
+                if fact.blocked_on is not None:
+                    self.child_gates[fact.child_run_id] = fact.blocked_on
             case _:
                 pass
 
@@ -185,6 +194,7 @@ class World:
                 self.wrong_starts += objections(self, order, before, fact)
             case CancelTask(task_id=identity):
                 assert identity in self.tasks
+                assert order.reason != FAIL_FAST or is_doomed(self, self.tasks[identity].step_id)
                 self.asked[identity] = order.reason
             case AbandonTask(task_id=identity):
                 del self.tasks[identity]
@@ -207,6 +217,7 @@ class World:
                 self.asked[identity] = order.reason
                 if force:
                     del self.children[identity]
+                    self.child_gates.pop(identity, None)
                 identity += f" in epoch {epoch}, {force=}"
             case RunEnded(status=identity):
                 assert identity == self.run["status"]
@@ -308,6 +319,9 @@ def check_laws(world: World) -> None:
     else:
         assert blocked_on(state)
         assert (state.status == "waiting") == (world.run.get("blocked_on") is not None)
+        if state.status != "cancelling":
+            at_gates = bool(world.children) and world.child_gates.keys() == world.children.keys()
+            assert (state.status == "waiting") == (bool(world.gates) or at_gates)
 
 
 def _check_events(world: World) -> None:

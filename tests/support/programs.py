@@ -77,6 +77,7 @@ class Programs:
                 *[self._wide_block] * 2,
                 *[self._stubborn_call] * 2,
                 self._pausing_block,
+                self._brittle_block,
                 self._for_each,
                 self._halting_for_each,
                 self._nested_loops,
@@ -187,6 +188,11 @@ class Programs:
         """One branch fails again and again, with pauses, beside one that takes its time."""
         stubborn = ParallelCall(agent=agent("a"), retries=3, retry_delay=PAUSE)
         return Parallel(calls=(stubborn, self._branch()), fail_fast=False)
+
+    def _brittle_block(self) -> Parallel:
+        """A few failures doom it while other branches still run."""
+        calls = tuple(ParallelCall(agent=agent(name)) for name in (*AGENTS, "a", "b"))
+        return Parallel(calls=calls, min_success=self._chance.choice([None, 4]))
 
     def _halting_for_each(self) -> ForEach:
         """Its first failure fails it, so that a resume has children to go on with."""

@@ -142,6 +142,16 @@ def test_078_cancel_in_a_pass_ends_the_loop() -> None:
     assert play.status == "cancelled"
 
 
+def test_078_cancelled_loop_does_not_fail_of_its_limit() -> None:
+    """The body is left at the first step that is refused, not walked to its end."""
+    play = Play("do { max_iterations = 5 on_max_iter = fail call a } while a.m always { call n }")
+    play.cancel()
+    play.complete("a", markers=("m",))
+
+    assert play.open_steps == ["n"]
+    assert play.world.run["body_error"] is None
+
+
 @pytest.mark.parametrize(("policy", "status"), [("fail", "failed"), ("continue", "running")])
 def test_a_pass_that_starts_nothing_is_the_last(policy: str, status: str) -> None:
     """Nothing could change the marker, so a million further passes would not either."""

@@ -360,6 +360,19 @@ def test_a_child_that_cannot_be_resumed_is_started_anew() -> None:
     assert play.status == "completed"
 
 
+def test_children_are_resumed_time_and_again() -> None:
+    """Also those whose turn comes late: each in the epoch after its last one."""
+    play = Fans(foreach(on_child_fail="continue"))
+    play.collect("a", "b")
+    for epoch in (1, 2, 3):
+        play.end("a", status="failed")
+        child = play.child("b")
+        assert epoch == (child.child_epoch if isinstance(child, ResumeChild) else 1)
+        play.end("b", status="failed")
+        play.world.resume(ResumeMode.NORMAL)
+        check_laws(play.world)
+
+
 def test_a_resumed_child_that_was_given_up_is_not_resumed_again() -> None:
     """It was told to end in any case; that an earlier life of it failed counts no more."""
     play = Fans(foreach(on_child_fail="halt"))

@@ -40,3 +40,24 @@ def test_ids_lead_back_to_their_run() -> None:
     named = [ids.item_id(step, 3), ids.poll_timer(ids.task_id(step, 2)), step]
 
     assert {ids.run_of(name) for name in named} == {PARENT}
+
+
+def test_every_pause_deadline_and_grace_has_a_timer_of_its_own() -> None:
+    """A timer is set once in a run's life, so that a late one is nobody else's."""
+    steps = [
+        ids.step_id(PARENT, "b.0001", epoch, attempt) for epoch in (1, 2) for attempt in (0, 1)
+    ]
+    tasks = [ids.task_id(step, attempt) for step in steps for attempt in (0, 1)]
+    timers = [
+        *map(ids.deadline_timer, steps),
+        *map(ids.gate_timer, steps),
+        *map(ids.retry_timer, tasks),
+        *map(ids.poll_timer, tasks),
+        *(
+            ids.grace_timer(PARENT, phase, epoch)
+            for phase in ("body", "always")
+            for epoch in (1, 2)
+        ),
+    ]
+
+    assert len(set(timers)) == len(timers)
