@@ -147,10 +147,9 @@ async def test_096_a_gate_is_decided_once(stage: Stage, first: str) -> None:
     if first == "approved":
         await stage.approve("fine")
         await stage.until_open("a")
-    elif first == "rejected":
-        await stage.reject("no")
     else:
-        await stage.pass_time("gate")
+        await (stage.reject("no") if first == "rejected" else stage.pass_time("gate"))
+        await stage.end()
     before = await stage.row("ask")
     for again in (stage.approve, stage.reject):
         with pytest.raises(Refused, match=r"GATE_ALREADY_RESOLVED|GATE_TIMED_OUT"):
