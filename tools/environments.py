@@ -72,7 +72,9 @@ def ensure(venv: Path, name: str, fingerprint: str, requirements: Sequence[str])
 
 
 def has(venv: Path, name: str, fingerprint: str) -> bool:
-    """Whether that very set of requirements is installed in `venv`."""
+    """Whether that very set of requirements is installed in `venv`, whose Python is still there."""
+    if not python_of(venv).exists():  # a link to a base Python that an upgrade took away
+        return False
     try:
         return _stamp(venv, name).read_text(encoding="utf-8") == fingerprint
     except FileNotFoundError:
@@ -101,7 +103,15 @@ def _works(python: Path) -> bool:
 
 
 def _make(venv: Path) -> None:
-    """Try each way in turn, the quickest first; leave nothing half-made behind."""
+    """Try each way in turn, the quickest first; leave nothing half-made behind.
+
+    Raises:
+        EnvironmentNotMadeError: no way worked, or something else lies there, which is not touched.
+    """
+    if venv.exists() and not (venv / "pyvenv.cfg").exists() and any(venv.iterdir()):
+        raise EnvironmentNotMadeError(
+            f"{venv} is no environment and not empty: point RUNKON_VENV elsewhere, or remove it"
+        )
     ways: list[list[str]] = []
     if uv := shutil.which("uv"):
         ways.append([uv, "venv", "--quiet", "--python", sys.executable, str(venv)])

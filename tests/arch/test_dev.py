@@ -119,3 +119,27 @@ def test_tests_use_all_processors_unless_told_otherwise(
     is_spread: bool,  # noqa: FBT001 - a case
 ) -> None:
     assert bool(runner.spread(arguments)) is is_spread
+
+
+def test_a_folder_that_is_no_environment_is_left_alone(tmp_path: Path) -> None:
+    """RUNKON_VENV may name a home folder by mistake: making an environment empties its place."""
+    letter = tmp_path / "letter.txt"
+    letter.write_text("dear", encoding="utf-8")
+
+    with pytest.raises(environments.EnvironmentNotMadeError, match="is no environment"):
+        environments.ensure(tmp_path, "sample", "first", [])
+
+    assert letter.read_text(encoding="utf-8") == "dear"
+
+
+def test_an_environment_whose_python_is_gone_counts_as_not_installed(tmp_path: Path) -> None:
+    """An upgrade of the distribution took away what its link points to."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / ".installed-dev").write_text("fingerprint", encoding="utf-8")
+    environments.python_of(tmp_path).symlink_to(sys.executable)
+    assert environments.has(tmp_path, "dev", "fingerprint")
+
+    environments.python_of(tmp_path).unlink()
+    environments.python_of(tmp_path).symlink_to("/usr/bin/python-that-was-removed")
+
+    assert not environments.has(tmp_path, "dev", "fingerprint")
