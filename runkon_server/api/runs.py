@@ -27,7 +27,7 @@ from runkon_server.store.reads.steps import StepCursor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from runkon_server.api.definitions import Definitions
     from runkon_server.api.lookups import Lookups
@@ -135,8 +135,7 @@ class RunService(runs_pb2_grpc.RunServiceServicer):
             places = await find_places(conn, page.rows)
             snapshots: dict[str, str] = {}
             if request.view == types_pb2.VIEW_FULL:
-                hashes = {run.content_hash for run in page.rows}
-                snapshots = await runs.snapshots(conn, namespace=namespace, content_hashes=hashes)
+                snapshots = await _read_snapshots(conn, namespace, page.rows)
         response = runs_pb2.ListRunsResponse()
         shown = _add_runs(response, page.rows, snapshots, places)
         if shown < len(page.rows) or page.more:
@@ -287,6 +286,22 @@ class RunService(runs_pb2_grpc.RunServiceServicer):
 
 
 _PAGE_BYTES: Final = 3 * 1024 * 1024
+_SNAPSHOTS_AT_ONCE: Final = 16
+"""Of up to 2 MB each; a page may be of 500 runs, each with a definition of its own."""
+
+
+async def _read_snapshots(
+    conn: AsyncConnection, namespace: str, rows: Sequence[RunRow]
+) -> dict[str, str]:
+    """The definitions of the first rows, by their hash: of all those that fit a message."""
+    hashes = list(dict.fromkeys(row.content_hash for row in rows))
+    found: dict[str, str] = {}
+    for at in range(0, len(hashes), _SNAPSHOTS_AT_ONCE):
+        some = hashes[at : at + _SNAPSHOTS_AT_ONCE]
+        found |= await runs.snapshots(conn, namespace=namespace, content_hashes=some)
+        if sum(map(len, found.values())) > _PAGE_BYTES:
+            break
+    return found
 
 
 def _add_runs(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from grpc import StatusCode
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, event, func, select
 
 from runkon.v1 import runs_pb2, types_pb2, workflows_pb2
 from runkon.v1.events_pb2 import EVENT_KIND_RUN_FINISHED, EVENT_KIND_STEP_COMPLETED
@@ -380,6 +380,30 @@ async def test_a_full_list_carries_snapshots_within_the_limit_of_a_message(api: 
 
     assert len(seen) == len(set(seen)) == 40
     assert pages > 1
+
+
+async def test_a_full_list_reads_no_more_definitions_than_it_shows(api: LiveApi) -> None:
+    """A hundred of their own, 60 KB each: some fifty fit. At 2 MB each they would fill memory."""
+    requests = [
+        StartRunRequest(source=f'workflow w {{ meta {{ description = "{n:060000}" }} call a }}')
+        for n in range(100)
+    ]
+    for some in (requests[:50], requests[50:]):
+        await api.runs.BatchStartRuns(runs_pb2.BatchStartRunsRequest(requests=some))
+    asked = 0
+
+    def count(_conn: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        nonlocal asked
+        asked += len(parameters) - 1 if "definitions.snapshot" in statement else 0
+
+    event.listen(api.engine.reads.sync_engine, "before_cursor_execute", count)
+    request = runs_pb2.ListRunsRequest(view=types_pb2.VIEW_FULL, page_size=100)
+    page = await api.runs.ListRuns(request)
+    event.remove(api.engine.reads.sync_engine, "before_cursor_execute", count)
+
+    assert len({run.definition_snapshot for run in page.runs}) == len(page.runs) > 30
+    assert page.next_page_token
+    assert len(page.runs) <= asked < 100
 
 
 async def test_a_run_that_is_cancelled_ends_and_is_cancelled_only_once(api: LiveApi) -> None:
