@@ -120,6 +120,17 @@ async def test_159_a_cancel_reaches_all_descendants_and_its_first_reason_stays(
     assert "second" not in await stage.error()
 
 
+async def test_159_the_first_reason_stays_when_the_cancel_is_forced_later(stage: Stage) -> None:
+    await stage.start("call a")
+    await stage.offered("a")
+    await stage.cancel("first")
+    await stage.cancel("second", force=True)
+
+    assert await stage.end() == "cancelled"
+    assert "first" in await stage.error()
+    assert "second" not in await stage.error()
+
+
 async def test_159_a_cancelled_child_cancels_neither_its_parent_nor_its_siblings(
     stage: Stage,
 ) -> None:

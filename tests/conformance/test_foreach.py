@@ -227,19 +227,25 @@ async def test_124_with_a_warning_all_items_of_a_circle_run(stage: Stage) -> Non
 async def test_125_a_resume_runs_only_items_that_have_not_finished(
     stage: Stage, policy: str
 ) -> None:
-    """The items are not collected again; the totals and the aggregate are of all of them."""
-    await stage.put("child", "call work")
+    """The items are not collected again, and the child that failed goes on where it had come to.
+
+    The totals and the aggregate are of all items.
+    """
+    await stage.put("child", "call prepare call work")
     await stage.start(foreach(max_parallel=1, ordered="true", on_child_fail=policy))
     await stage.collect("foreach:f", ["a", "b", "c"], edges=[("b", "c")])
+    await stage.complete("prepare@a")
     await stage.complete("work@a", structured_output='"first"')
+    await stage.complete("prepare@b")
     await stage.fail("work@b")
     assert await stage.end() == "failed"
 
     await stage.resume()
     await stage.offered("work@b", times=2)
-    await stage.complete("work@b", "work@c")
+    await stage.complete("work@b", "prepare@c", "work@c")
 
     assert await stage.end() == "completed"
+    assert [stage.times_given(f"prepare@{item}") for item in "abc"] == [1, 1, 1]
     assert [stage.times_given(f"work@{item}") for item in "abc"] == [1, 2, 1]
     assert stage.times_given("foreach:f") == 1
     old, new = await stage.rows("foreach:f")

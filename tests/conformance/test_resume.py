@@ -106,6 +106,43 @@ async def test_154_a_step_before_a_loop_does_not_stand_for_the_same_one_in_it(
     assert [row.status for row in await stage.rows("a")] == ["completed", "completed"]
 
 
+async def test_a_resume_from_a_step_repeats_it_and_everything_after_it(stage: Stage) -> None:
+    """Also what had completed; what comes before stands."""
+    await stage.start("call a call b call c call d")
+    await stage.complete("a", "b", "c")
+    await stage.fail("d")
+    assert await stage.end() == "failed"
+
+    await stage.resume("from_step", step="b")
+    for name in ("b", "c", "d"):
+        await stage.offered(name, times=2)
+        await stage.complete(name)
+    assert await stage.end() == "completed"
+    rows = await stage.rows()
+    assert [(row.name, row.epoch) for row in rows if not row.superseded_epoch] == [
+        ("a", 1), ("b", 2), ("c", 2), ("d", 2),
+    ]  # fmt: skip
+
+
+async def test_a_resume_takes_up_the_child_that_failed(stage: Stage) -> None:
+    """A child run that completed is not touched; the failed one keeps what it had done."""
+    await stage.put("good", "call fine")
+    await stage.put("bad", "call early call late")
+    await stage.start("call workflow good call workflow bad")
+    await stage.complete("fine", "early")
+    await stage.fail("late")
+    assert await stage.end() == "failed"
+
+    await stage.resume()
+    await stage.offered("late", times=2)
+    await stage.complete("late")
+    assert await stage.end() == "completed"
+    assert (stage.times_given("fine"), stage.times_given("early")) == (1, 1)
+    failed, again = await stage.rows("workflow:bad")
+    assert (failed.status, again.status) == ("failed", "completed")
+    assert failed.child_run_id == again.child_run_id
+
+
 async def test_161_a_resumed_dry_run_is_one_still(stage: Stage) -> None:
     """Its gates approve themselves, as before."""
     await stage.start("call a gate human_approval { } call b", dry_run=True)
