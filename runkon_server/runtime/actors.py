@@ -69,6 +69,7 @@ class Actor:
         "is_committing",
         "is_over_budget",
         "pending",
+        "pinned",
         "program",
         "registry",
         "resumed_by",
@@ -95,6 +96,8 @@ class Actor:
         self.program = program
         self.resumed_by = ""
         self.is_over_budget = False
+        self.pinned: dict[str, tuple[int, Program]] = {}
+        """By step id: what the children of a `foreach` run, fixed by the first of them."""
         self.applied_fact_seq = info.applied_fact_seq
         self.pending: list[Offer] = []
         self.is_committing = False

@@ -17,10 +17,13 @@ from runkon_server.core.records import RunRecord, RunRows
 from runkon_server.runtime.actors import Actor
 from runkon_server.runtime.cancels import ask_to_stop
 from runkon_server.runtime.inputs import complete_inputs
+from runkon_server.store.loading import load_pinned
 from runkon_server.store.locking import LockedRun
 from runkon_server.store.writing import NewRun
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from runkon_server.core.decision import CancelChild, ResumeChild, StartChild
     from runkon_server.runtime.changeset import Changeset
     from runkon_server.runtime.entries import Batch, FactRecorded
@@ -277,12 +280,9 @@ class Offspring:
 async def prepare(registry: Registry, parent: Actor, changeset: Changeset) -> Offspring:
     """Find what the orders of a decision need."""
     offspring = Offspring(parent.state.setup.root_run_id, cancels=changeset.child_cancels)
-    names = sorted({order.workflow_name for order in changeset.child_starts})
-    found: dict[str, tuple[int, Program] | ValueError] = {}
-    if names:
-        found = await registry.programs.newest(registry.reads, parent.info.namespace, names)
+    found = await _find_workflows(registry, parent, changeset.child_starts)
     for start in changeset.child_starts:
-        made = _new_child(parent, start, found.get(start.workflow_name))
+        made = _new_child(parent, start, found.get(start.step_id))
         if isinstance(made, NewChild):
             offspring.starts.append(made)
         else:
@@ -295,6 +295,51 @@ async def prepare(registry: Registry, parent: Actor, changeset: Changeset) -> Of
         else:
             offspring.resumes.append(ChildResume(resume, resumption))
     return offspring
+
+
+async def _find_workflows(
+    registry: Registry, parent: Actor, starts: Sequence[StartChild]
+) -> dict[str, tuple[int, Program] | ValueError]:
+    """What the children of each step run: the newest version, or for items that of the first."""
+    found: dict[str, tuple[int, Program] | ValueError] = {}
+    wanted: dict[str, StartChild] = {}
+    for start in starts:
+        if start.step_id in parent.pinned:
+            found[start.step_id] = parent.pinned[start.step_id]
+        else:
+            wanted[start.step_id] = start
+    for step_id, start in list(wanted.items()):
+        pinned = await _pinned_program(registry, parent, start)
+        if pinned is not None:
+            found[step_id] = parent.pinned[step_id] = pinned
+            del wanted[step_id]
+    if not wanted:
+        return found
+    names = sorted({start.workflow_name for start in wanted.values()})
+    newest = await registry.programs.newest(registry.reads, parent.info.namespace, names)
+    for step_id, start in wanted.items():
+        workflow = newest.get(start.workflow_name)
+        if workflow is None:
+            continue
+        found[step_id] = workflow
+        if start.item_id is not None and not isinstance(workflow, ValueError):
+            parent.pinned[step_id] = workflow
+    return found
+
+
+async def _pinned_program(
+    registry: Registry, parent: Actor, start: StartChild
+) -> tuple[int, Program] | None:
+    """What earlier items of a `foreach` run, whoever owned the run then."""
+    if start.item_id is None:
+        return None
+    async with registry.reads.connect() as conn:
+        pinned = await load_pinned(conn, parent.run_id, start.step_id)
+    if pinned is None:
+        return None
+    version, content_hash = pinned
+    program = await registry.programs.load(registry.reads, parent.info.namespace, content_hash)
+    return version, program
 
 
 def _new_child(

@@ -209,6 +209,19 @@ async def load_definition(
     return None if row is None else StoredDefinition(**row)
 
 
+_PINNED = """
+SELECT d.workflow_version, d.content_hash FROM workflow_run_step_fan_out_items i
+JOIN run_details d ON d.run_id = i.child_run_id
+WHERE i.workflow_run_id = %(run)s AND i.step_run_id = %(step)s AND d.workflow_version IS NOT NULL
+ORDER BY i.ordinal LIMIT 1"""
+
+
+async def load_pinned(conn: AsyncConnection, run_id: str, step_id: str) -> tuple[int, str] | None:
+    """Version and content hash that the children of a `foreach` run; None before the first."""
+    rows = await fetch(conn, _PINNED, {"run": run_id, "step": step_id})
+    return (rows[0][0], rows[0][1]) if rows else None
+
+
 _AS_TUPLE = ("iterations", "markers_out", "gate_selections")
 
 

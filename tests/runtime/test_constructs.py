@@ -130,6 +130,32 @@ async def test_a_halted_foreach_is_taken_up_item_by_item(engine: Engine, rogue: 
     await rogue.assert_sound()
 
 
+@pytest.mark.parametrize("takes_over", [False, True])
+async def test_the_items_of_a_foreach_run_one_version(
+    engine: Engine, rogue: Rogue, *, takes_over: bool
+) -> None:
+    """A newer version is stored while the first item runs, and perhaps the owner dies."""
+    worker = Worker(engine, "old", "new").credit(10)
+    await stored(engine, "each", "inputs { n required } call old")
+    options = "on_child_fail = continue"
+    fields = foreach(3, options=options)
+    run_id = await started(
+        engine, fields["body"].replace("max_parallel = 8", "max_parallel = 1"),
+        inputs=fields["inputs"],
+    )  # fmt: skip
+    lease = await worker.lease()
+    await stored(engine, "each", "inputs { n required } call new")
+    if takes_over:
+        await rogue.rows(STEAL_ALL)
+
+    await worker.answer(lease)
+    for number in (1, 2):
+        await worker.answer(await worker.lease(number))
+
+    assert await rogue.ended(run_id) == "completed"
+    assert [lease.action for lease in worker.leases] == ["old"] * 3
+
+
 async def test_a_worker_provides_items_and_their_context(engine: Engine, rogue: Rogue) -> None:
     provider = Specialist(engine, providers=("tickets",)).credit(1)
     worker = Worker(engine, "build").serve()
