@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from runkon.v1 import gates_pb2, runs_pb2, workflows_pb2
+    from runkon.v1 import gates_pb2, runs_pb2, workers_pb2, workflows_pb2
     from runkon_server.runtime.ambient import Ambient
 
     ListRequest: TypeAlias = (
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         | runs_pb2.ListRunsRequest
         | runs_pb2.ListStepsRequest
         | runs_pb2.ListFanOutItemsRequest
+        | workers_pb2.ListWorkersRequest
         | workflows_pb2.ListWorkflowsRequest
     )
 

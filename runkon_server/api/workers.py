@@ -11,9 +11,11 @@ from runkon.v1 import workers_pb2, workers_pb2_grpc
 from runkon_server.api.identity import current_principal
 from runkon_server.api.leases import cancel_reason, duration_of, render_lease
 from runkon_server.api.outcomes import parse_heartbeat, parse_report, too_heavy
-from runkon_server.api.parsing.checks import LONG_POLL_MAX, namespace_of, span_of
+from runkon_server.api.page_tokens import PageTokens, stored_key
+from runkon_server.api.parsing.checks import LONG_POLL_MAX, namespace_of, page_rows, span_of
 from runkon_server.api.parsing.workers import check_hello
 from runkon_server.api.recent import ELEMENT_BYTES
+from runkon_server.api.render import render_worker
 from runkon_server.api.work_stream import MESSAGE_BYTES_MAX, StreamSettings, WorkStream
 from runkon_server.errors import (
     DrainingError,
@@ -23,11 +25,13 @@ from runkon_server.errors import (
     Violation,
 )
 from runkon_server.runtime.commands import AckStatus, WorkerHello
+from runkon_server.store.reads.workers import list_workers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     import grpc
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from runkon_server.api.work_stream import Context, Session
     from runkon_server.runtime.ambient import Ambient
@@ -53,6 +57,10 @@ class WorkEngine(Protocol):
     config: EngineConfig
     ambient: Ambient
     replica_id: str
+
+    @property
+    def reads(self) -> AsyncEngine:
+        """The pool for reads, in autocommit mode."""
 
     def open_session(self, hello: WorkerHello, notify: Callable[[], None]) -> Session:
         """Connect a worker stream."""
@@ -85,6 +93,7 @@ class WorkerService(workers_pb2_grpc.WorkerServiceServicer):
             sleep=engine.ambient.sleep,
             write_s=write_s,
         )
+        self._tokens = PageTokens(stored_key(engine))
         self._streams: set[WorkStream] = set()
         self._polls: set[asyncio.Future[list[TaskLease]]] = set()
         self._draining = False
@@ -180,6 +189,25 @@ class WorkerService(workers_pb2_grpc.WorkerServiceServicer):
             response.cancel_reason = cancel_reason(answer.cancel_reason)
         return response
 
+    async def ListWorkers(
+        self, request: workers_pb2.ListWorkersRequest, context: Unary
+    ) -> workers_pb2.ListWorkersResponse:
+        """A page of the workers that are connected to any replica."""
+        place = await self._tokens.open(request)
+        async with self._engine.reads.connect() as conn:
+            page = await list_workers(
+                conn,
+                namespace=namespace_of(request.namespace),
+                limit=page_rows(request.page_size),
+                after=(place[0], place[1]) if place else None,
+            )
+        response = workers_pb2.ListWorkersResponse(workers=map(render_worker, page.rows))
+        if page.more:
+            last = page.rows[-1]
+            where = [last.worker_id, last.replica_token]
+            response.next_page_token = await self._tokens.seal(request, where)
+        return response
+
     def _drain(self) -> None:
         self._draining = True
         for stream in self._streams:
@@ -197,4 +225,6 @@ def _hello(worker: workers_pb2.WorkerHello | workers_pb2.PollTasksRequest) -> Wo
         item_providers=frozenset(worker.item_providers),
         gate_types=frozenset(worker.gate_types),
         scripts=worker.scripts,
+        concurrency=worker.concurrency if isinstance(worker, workers_pb2.WorkerHello) else 0,
+        client=worker.client if isinstance(worker, workers_pb2.WorkerHello) else "",
     )

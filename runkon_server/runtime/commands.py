@@ -317,6 +317,9 @@ class WorkerHello:
     item_providers: frozenset[str] = frozenset()
     gate_types: frozenset[str] = frozenset()
     scripts: bool = False
+    concurrency: int = 0
+    """0: not told, as by one that polls."""
+    client: str = ""
 
 
 @dataclass(slots=True)  # as `TaskLease`

@@ -61,8 +61,9 @@ class Dispatcher:
 
     The engine connects its other parts before it starts: `report` takes a report on to the
     registry, `progress` a task's progress to its run's events, `unreached` hears that a task was
-    told to stop that no session here has, `may_push` says whether this replica's leases are good,
-    `program` gives a definition by namespace and content hash.
+    told to stop that no session here has, `removed` that a session was closed, `may_push` says
+    whether this replica's leases are good, `program` gives a definition by namespace and content
+    hash.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Dispatcher:
         self.report: Callable[[str, TaskReport, Acknowledge | None], None] = _not_wired
         self.progress: Callable[[str, TaskHeartbeat], None] = _not_wired
         self.unreached: Callable[[], None] = _not_wired
+        self.removed: Callable[[WorkerSession], None] = lambda _: None
         self.may_push: Callable[[], bool] = lambda: True
         self.program: Callable[[str, str], Awaitable[Program]] = _not_wired
 
@@ -121,6 +123,7 @@ class Dispatcher:
         for lease in session.take()[0]:
             self._give_back(lease.task_id, lease.token)
         self._stats.workers_connected = len(self._sessions)
+        self.removed(session)
 
     def drain(self) -> None:
         """Hand out nothing more from this replica."""

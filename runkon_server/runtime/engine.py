@@ -28,6 +28,7 @@ from runkon_server.runtime.dispatcher import Dispatcher
 from runkon_server.runtime.gates import GateVoteEntry
 from runkon_server.runtime.lessor import Lessor
 from runkon_server.runtime.listener import EVERYTHING, Listener
+from runkon_server.runtime.presence import Presence
 from runkon_server.runtime.progress import ProgressFilter
 from runkon_server.runtime.providers import ItemProviders
 from runkon_server.runtime.pull_requests import PullRequestEntry
@@ -133,9 +134,12 @@ class Engine:
         self._registry = Registry(
             config, ambient, self._committer, self._dispatcher, self.reads, stats
         )
+        self._presence = Presence(config, ambient, token, self.replica_id)
         self._scanner = Scanner(
             config, ambient, token, self.reads, self._registry, self._dispatcher, stats
         )
+        self._scanner.publish = self._presence.publish
+        self._dispatcher.removed = self._presence.closed
         self._lessor = Lessor(
             config, ambient, token, loop,
             held=lambda: list(self._registry.actors), lost=self._registry.lost,
@@ -210,6 +214,7 @@ class Engine:
         with contextlib.suppress(Exception):  # the leases run out by themselves
             await self._dispatcher.give_back()
             async with self.reads.connect() as conn:
+                await self._presence.withdraw(conn)
                 handed = await claims.hand_over(conn, token=self.owner_token)
                 await conn.exec_driver_sql(
                     "SELECT pg_notify('runkon', %(hint)s)",
@@ -430,7 +435,9 @@ class Engine:
         """Connect a worker stream; `notify` says that the outbox has something."""
         if self.is_draining:
             raise errors.DrainingError
-        return self._dispatcher.open(hello, notify)
+        session = self._dispatcher.open(hello, notify)
+        self._presence.opened(session)
+        return session
 
     async def poll_tasks(
         self, hello: WorkerHello, *, max_tasks: int, wait_s: float
@@ -438,6 +445,7 @@ class Engine:
         """Up to `max_tasks` tasks; waits up to `wait_s` for the first."""
         self._require_ready()
         arrived = asyncio.Event()
+        self._presence.polled(hello)
         session = self._dispatcher.open(hello, arrived.set)
         try:
             session.add_credit(max_tasks)
@@ -449,6 +457,7 @@ class Engine:
             return leases
         finally:
             session.close()
+            self._presence.polled(hello)
 
     async def report_task(self, namespace: str, report: TaskReport) -> ReportAck:
         """Record how a task ended; returns when it is durable.

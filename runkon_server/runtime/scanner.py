@@ -18,7 +18,7 @@ from runkon_server.store.partitions import ensure_partitions
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from runkon_server.runtime.ambient import Ambient
     from runkon_server.runtime.dispatcher import Dispatcher
@@ -54,6 +54,8 @@ class Scanner:
         self._ready = asyncio.Event()
         self._lost = asyncio.Event()
         self.is_draining = False
+        self.publish: Callable[[AsyncConnection], Awaitable[None]] = _publish_nothing
+        """Writes which workers are connected; the engine connects it before it starts."""
 
     def look_for_runs(self) -> None:
         """Some run may be ready."""
@@ -72,7 +74,7 @@ class Scanner:
                 await self._wait(self._ready, pause)
 
     async def run_tasks(self) -> None:
-        """Hand out again, or settle, tasks whose worker is gone."""
+        """Hand out again, or settle, tasks whose worker is gone; tell which workers are there."""
         while True:
             await self._guarded(self._settle_lost)
             pause = self._config.poll_s * (0.5 + self._ambient.jitter())
@@ -135,6 +137,7 @@ class Scanner:
         async with self._reads.connect() as conn:
             requeued = await claims.requeue_lost(conn, deliveries_max=limit)
             lost = await claims.find_lost(conn, deliveries_max=limit)
+            await self.publish(conn)
         if requeued:
             self._stats.tasks_redelivered += requeued
             self._dispatcher.look()
@@ -157,6 +160,10 @@ class Scanner:
             async with asyncio.timeout(seconds):
                 await event.wait()
         event.clear()
+
+
+async def _publish_nothing(_: AsyncConnection) -> None:
+    return
 
 
 def _settlement(task: claims.LostTask, deliveries_max: int) -> TaskReport:

@@ -244,3 +244,22 @@ class StoredRequest:
     method: str
     digest: str
     response: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRow:
+    """A worker as the replica says that it is connected to."""
+
+    namespace: str
+    worker_id: str
+    replica_token: str
+    replica: str
+    client: str
+    actions: Sequence[str]
+    item_providers: Sequence[str]
+    gate_types: Sequence[str]
+    scripts: bool
+    concurrency: int
+    polls: bool
+    connected_at: datetime
+    seen_at: datetime

@@ -161,4 +161,14 @@ gate_votes: Final = Table(
     *_instant("at"),
 )
 
+workers: Final = Table(
+    "workers",
+    metadata,
+    *_text("namespace", "worker_id", "replica_token", "replica", "client"),
+    *(Column(name, ARRAY(Text)) for name in ("actions", "item_providers", "gate_types")),
+    *_boolean("scripts", "polls"),
+    *_integer("concurrency"),
+    *_instant("connected_at", "seen_at", "expires_at"),
+)
+
 settings: Final = Table("settings", metadata, *_text("name", "value"), *_instant("created_at"))

@@ -93,6 +93,7 @@ GOOD: list[Message] = [
         workers_pb2.HeartbeatTaskRequest,
         heartbeat=made(workers_pb2.TaskHeartbeat, task_id=f"{GATE}#0", token="t"),
     ),
+    made(workers_pb2.ListWorkersRequest, namespace="a", page_size=9),
 ]
 GOOD_IDS = [type(each).__name__ for each in GOOD]
 

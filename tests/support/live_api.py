@@ -10,7 +10,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from runkon.v1 import gates_pb2_grpc, runs_pb2_grpc, workflows_pb2_grpc
+from runkon.v1 import gates_pb2_grpc, runs_pb2_grpc, workers_pb2_grpc, workflows_pb2_grpc
 from runkon_server.api.health import Health
 from runkon_server.api.hub import Hub
 from runkon_server.api.server import SERVICES, Parts, bind, build_server
@@ -33,6 +33,7 @@ class LiveApi:
         self.runs = runs_pb2_grpc.RunServiceStub(channel)
         self.gates = gates_pb2_grpc.GateServiceStub(channel)
         self.workflows = workflows_pb2_grpc.WorkflowServiceStub(channel)
+        self.workers = workers_pb2_grpc.WorkerServiceStub(channel)
 
 
 @contextlib.asynccontextmanager

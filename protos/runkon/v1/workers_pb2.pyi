@@ -1461,3 +1461,143 @@ class HeartbeatTaskResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HeartbeatTaskResponse: _TypeAlias = HeartbeatTaskResponse  # noqa: Y015
+
+@_typing.final
+class ConnectedWorker(_message.Message):
+    """ConnectedWorker is a worker as a replica has it. Every field is output only."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_FIELD_NUMBER: _builtins.int
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    ITEM_PROVIDERS_FIELD_NUMBER: _builtins.int
+    GATE_TYPES_FIELD_NUMBER: _builtins.int
+    SCRIPTS_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_FIELD_NUMBER: _builtins.int
+    POLLS_FIELD_NUMBER: _builtins.int
+    CONNECT_TIME_FIELD_NUMBER: _builtins.int
+    LAST_SEEN_TIME_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The namespace whose tasks it takes; never empty."""
+    worker_id: _builtins.str
+    """Its name, as it gave it. A worker that changes its replica may be listed twice for a while, once
+    by each.
+    """
+    client: _builtins.str
+    """Software with its version, as the worker gave it; empty if it did not, or polls."""
+    scripts: _builtins.bool
+    """True: it executes scripts."""
+    concurrency: _builtins.int
+    """Most tasks that it works on at a time; 0 if it polls."""
+    polls: _builtins.bool
+    """True: it takes tasks by PollTasks. It counts as connected until a minute after its last poll."""
+    replica: _builtins.str
+    """Name of the replica that it is connected to, as WorkerWelcome gives it."""
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Actions that it executes, in the order of the alphabet; `*` stands for all that no connected
+        worker names.
+        """
+
+    @_builtins.property
+    def item_providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Item providers that it serves, in the order of the alphabet."""
+
+    @_builtins.property
+    def gate_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Types of gates that it looks after, in the order of the alphabet."""
+
+    @_builtins.property
+    def connect_time(self) -> _timestamp_pb2.Timestamp:
+        """When its stream was opened; of one that polls, when it began to."""
+
+    @_builtins.property
+    def last_seen_time(self) -> _timestamp_pb2.Timestamp:
+        """When its replica last said that it is there; of one that polls, when it last did. A replica that
+        died takes its workers off the list when its leases end.
+        """
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        worker_id: _builtins.str = ...,
+        client: _builtins.str = ...,
+        actions: _abc.Iterable[_builtins.str] | None = ...,
+        item_providers: _abc.Iterable[_builtins.str] | None = ...,
+        gate_types: _abc.Iterable[_builtins.str] | None = ...,
+        scripts: _builtins.bool = ...,
+        concurrency: _builtins.int = ...,
+        polls: _builtins.bool = ...,
+        connect_time: _timestamp_pb2.Timestamp | None = ...,
+        last_seen_time: _timestamp_pb2.Timestamp | None = ...,
+        replica: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "last_seen_time", b"last_seen_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "client", b"client", "concurrency", b"concurrency", "connect_time", b"connect_time", "gate_types", b"gate_types", "item_providers", b"item_providers", "last_seen_time", b"last_seen_time", "namespace", b"namespace", "polls", b"polls", "replica", b"replica", "scripts", b"scripts", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConnectedWorker: _TypeAlias = ConnectedWorker  # noqa: Y015
+
+@_typing.final
+class ListWorkersRequest(_message.Message):
+    """Request of ListWorkers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Empty means `default`."""
+    page_size: _builtins.int
+    """Most workers in the answer; 0 means 50, more than 500 means 500."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; empty for the first. The other fields must be the same."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWorkersRequest: _TypeAlias = ListWorkersRequest  # noqa: Y015
+
+@_typing.final
+class ListWorkersResponse(_message.Message):
+    """Response of ListWorkers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty on the last."""
+    @_builtins.property
+    def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConnectedWorker]:
+        """One page; a page may be short of page_size to keep its bytes within the message limit."""
+
+    def __init__(
+        self,
+        *,
+        workers: _abc.Iterable[Global___ConnectedWorker] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWorkersResponse: _TypeAlias = ListWorkersResponse  # noqa: Y015

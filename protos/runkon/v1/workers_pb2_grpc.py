@@ -28,8 +28,9 @@ if _version_not_supported:
 class WorkerServiceStub(object):
     """WorkerService hands tasks to workers, over one stream or by plain calls.
 
-    No RPC takes a request_id: the task's token makes every report and heartbeat safe to repeat, and
-    a task whose delivery was lost is delivered again when its lease ends. Errors of every RPC:
+    ListWorkers tells who is there. No RPC takes a request_id: the task's token makes every report and
+    heartbeat safe to repeat, and a task whose delivery was lost is delivered again when its lease
+    ends. Errors of every RPC:
     INVALID_ARGUMENT for a bad field (BadRequest names it), PERMISSION_DENIED, RESOURCE_EXHAUSTED for
     a quota or a message over 4 MiB, UNAVAILABLE while the database or the replica is away
     (RetryInfo).
@@ -61,13 +62,19 @@ class WorkerServiceStub(object):
                 request_serializer=runkon_dot_v1_dot_workers__pb2.HeartbeatTaskRequest.SerializeToString,
                 response_deserializer=runkon_dot_v1_dot_workers__pb2.HeartbeatTaskResponse.FromString,
                 _registered_method=True)
+        self.ListWorkers = channel.unary_unary(
+                '/runkon.v1.WorkerService/ListWorkers',
+                request_serializer=runkon_dot_v1_dot_workers__pb2.ListWorkersRequest.SerializeToString,
+                response_deserializer=runkon_dot_v1_dot_workers__pb2.ListWorkersResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer(object):
     """WorkerService hands tasks to workers, over one stream or by plain calls.
 
-    No RPC takes a request_id: the task's token makes every report and heartbeat safe to repeat, and
-    a task whose delivery was lost is delivered again when its lease ends. Errors of every RPC:
+    ListWorkers tells who is there. No RPC takes a request_id: the task's token makes every report and
+    heartbeat safe to repeat, and a task whose delivery was lost is delivered again when its lease
+    ends. Errors of every RPC:
     INVALID_ARGUMENT for a bad field (BadRequest names it), PERMISSION_DENIED, RESOURCE_EXHAUSTED for
     a quota or a message over 4 MiB, UNAVAILABLE while the database or the replica is away
     (RetryInfo).
@@ -115,6 +122,18 @@ class WorkerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListWorkers(self, request, context):
+        """ListWorkers lists the workers that are connected now, to whichever replica, by their ids.
+
+        The list is some two seconds behind. What the server does itself (the actions `echo` and `sleep`
+        of the namespace `default`, the item providers `list` and `workflow_runs`) is not in it.
+        INVALID_ARGUMENT: a negative page_size.
+        INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -138,6 +157,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     request_deserializer=runkon_dot_v1_dot_workers__pb2.HeartbeatTaskRequest.FromString,
                     response_serializer=runkon_dot_v1_dot_workers__pb2.HeartbeatTaskResponse.SerializeToString,
             ),
+            'ListWorkers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWorkers,
+                    request_deserializer=runkon_dot_v1_dot_workers__pb2.ListWorkersRequest.FromString,
+                    response_serializer=runkon_dot_v1_dot_workers__pb2.ListWorkersResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'runkon.v1.WorkerService', rpc_method_handlers)
@@ -149,8 +173,9 @@ def add_WorkerServiceServicer_to_server(servicer, server):
 class WorkerService(object):
     """WorkerService hands tasks to workers, over one stream or by plain calls.
 
-    No RPC takes a request_id: the task's token makes every report and heartbeat safe to repeat, and
-    a task whose delivery was lost is delivered again when its lease ends. Errors of every RPC:
+    ListWorkers tells who is there. No RPC takes a request_id: the task's token makes every report and
+    heartbeat safe to repeat, and a task whose delivery was lost is delivered again when its lease
+    ends. Errors of every RPC:
     INVALID_ARGUMENT for a bad field (BadRequest names it), PERMISSION_DENIED, RESOURCE_EXHAUSTED for
     a quota or a message over 4 MiB, UNAVAILABLE while the database or the replica is away
     (RetryInfo).
@@ -254,6 +279,33 @@ class WorkerService(object):
             '/runkon.v1.WorkerService/HeartbeatTask',
             runkon_dot_v1_dot_workers__pb2.HeartbeatTaskRequest.SerializeToString,
             runkon_dot_v1_dot_workers__pb2.HeartbeatTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWorkers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runkon.v1.WorkerService/ListWorkers',
+            runkon_dot_v1_dot_workers__pb2.ListWorkersRequest.SerializeToString,
+            runkon_dot_v1_dot_workers__pb2.ListWorkersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,8 +36,9 @@ GRPC_VERSION: str
 class WorkerServiceStub:
     """WorkerService hands tasks to workers, over one stream or by plain calls.
 
-    No RPC takes a request_id: the task's token makes every report and heartbeat safe to repeat, and
-    a task whose delivery was lost is delivered again when its lease ends. Errors of every RPC:
+    ListWorkers tells who is there. No RPC takes a request_id: the task's token makes every report and
+    heartbeat safe to repeat, and a task whose delivery was lost is delivered again when its lease
+    ends. Errors of every RPC:
     INVALID_ARGUMENT for a bad field (BadRequest names it), PERMISSION_DENIED, RESOURCE_EXHAUSTED for
     a quota or a message over 4 MiB, UNAVAILABLE while the database or the replica is away
     (RetryInfo).
@@ -73,13 +74,22 @@ class WorkerServiceStub:
     FAILED_PRECONDITION TASK_ATTEMPT_STALE: the task was taken away or its run is over; drop it.
     NOT_FOUND TASK_NOT_FOUND: no such task, or not its token.
     """
+    ListWorkers: _grpc.UnaryUnaryMultiCallable[_workers_pb2.ListWorkersRequest, _workers_pb2.ListWorkersResponse]
+    """ListWorkers lists the workers that are connected now, to whichever replica, by their ids.
+
+    The list is some two seconds behind. What the server does itself (the actions `echo` and `sleep`
+    of the namespace `default`, the item providers `list` and `workflow_runs`) is not in it.
+    INVALID_ARGUMENT: a negative page_size.
+    INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
+    """
 
 @_typing.type_check_only
 class WorkerServiceAsyncStub(WorkerServiceStub):
     """WorkerService hands tasks to workers, over one stream or by plain calls.
 
-    No RPC takes a request_id: the task's token makes every report and heartbeat safe to repeat, and
-    a task whose delivery was lost is delivered again when its lease ends. Errors of every RPC:
+    ListWorkers tells who is there. No RPC takes a request_id: the task's token makes every report and
+    heartbeat safe to repeat, and a task whose delivery was lost is delivered again when its lease
+    ends. Errors of every RPC:
     INVALID_ARGUMENT for a bad field (BadRequest names it), PERMISSION_DENIED, RESOURCE_EXHAUSTED for
     a quota or a message over 4 MiB, UNAVAILABLE while the database or the replica is away
     (RetryInfo).
@@ -112,12 +122,21 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     FAILED_PRECONDITION TASK_ATTEMPT_STALE: the task was taken away or its run is over; drop it.
     NOT_FOUND TASK_NOT_FOUND: no such task, or not its token.
     """
+    ListWorkers: _aio.UnaryUnaryMultiCallable[_workers_pb2.ListWorkersRequest, _workers_pb2.ListWorkersResponse]  # type: ignore[assignment]
+    """ListWorkers lists the workers that are connected now, to whichever replica, by their ids.
+
+    The list is some two seconds behind. What the server does itself (the actions `echo` and `sleep`
+    of the namespace `default`, the item providers `list` and `workflow_runs`) is not in it.
+    INVALID_ARGUMENT: a negative page_size.
+    INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
+    """
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     """WorkerService hands tasks to workers, over one stream or by plain calls.
 
-    No RPC takes a request_id: the task's token makes every report and heartbeat safe to repeat, and
-    a task whose delivery was lost is delivered again when its lease ends. Errors of every RPC:
+    ListWorkers tells who is there. No RPC takes a request_id: the task's token makes every report and
+    heartbeat safe to repeat, and a task whose delivery was lost is delivered again when its lease
+    ends. Errors of every RPC:
     INVALID_ARGUMENT for a bad field (BadRequest names it), PERMISSION_DENIED, RESOURCE_EXHAUSTED for
     a quota or a message over 4 MiB, UNAVAILABLE while the database or the replica is away
     (RetryInfo).
@@ -171,6 +190,20 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
 
         FAILED_PRECONDITION TASK_ATTEMPT_STALE: the task was taken away or its run is over; drop it.
         NOT_FOUND TASK_NOT_FOUND: no such task, or not its token.
+        """
+
+    @_abc_1.abstractmethod
+    def ListWorkers(
+        self,
+        request: _workers_pb2.ListWorkersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_workers_pb2.ListWorkersResponse, _abc.Awaitable[_workers_pb2.ListWorkersResponse]]:
+        """ListWorkers lists the workers that are connected now, to whichever replica, by their ids.
+
+        The list is some two seconds behind. What the server does itself (the actions `echo` and `sleep`
+        of the namespace `default`, the item providers `list` and `workflow_runs`) is not in it.
+        INVALID_ARGUMENT: a negative page_size.
+        INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
         """
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

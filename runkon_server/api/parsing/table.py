@@ -41,6 +41,7 @@ VALIDATORS: Final[Mapping[type[Message], Callable[[Any], None]]] = MappingProxyT
         workers_pb2.PollTasksRequest: workers.check_poll_tasks,
         workers_pb2.ReportTaskRequest: workers.check_report_task,
         workers_pb2.HeartbeatTaskRequest: workers.check_heartbeat_task,
+        workers_pb2.ListWorkersRequest: workers.check_list_workers,
     }
 )
 

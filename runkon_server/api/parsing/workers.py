@@ -73,6 +73,14 @@ def check_poll_tasks(request: workers_pb2.PollTasksRequest) -> None:
     check.done()
 
 
+def check_list_workers(request: workers_pb2.ListWorkersRequest) -> None:
+    """Refuse a ListWorkersRequest that breaks a limit."""
+    check = Check()
+    check.namespace(request.namespace)
+    check.page(request.page_size, request.page_token)
+    check.done()
+
+
 def check_report_task(request: workers_pb2.ReportTaskRequest) -> None:
     """Refuse a ReportTaskRequest that breaks a limit."""
     check = Check()
