@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
     from runkon_server.core.facts import Dependency, Item
 
+PAIRS_MAX: Final = 100_000
+"""Pairs of items of which one waits for the other; a name that many share stands for them all."""
 _NAMES_SHOWN: Final = 8
 
 
@@ -24,6 +26,10 @@ class Fan:
 
 class CycleError(ValueError):
     """Items wait for one another in a circle; the message names them."""
+
+
+class TangleError(ValueError):
+    """More items wait for one another than can be kept; the message says how many may."""
 
 
 def fan_of(items: Iterable[Item], blockers: Sequence[tuple[int, ...]]) -> Fan:
@@ -50,6 +56,7 @@ def collect(
 
     Raises:
         CycleError: there is a circle and it must not be broken.
+        TangleError: there are more than `PAIRS_MAX` pairs.
     """
     by_identity: dict[tuple[str, str], Item] = {}
     for item in items:
@@ -60,11 +67,16 @@ def collect(
         by_id.setdefault(item.item_id, []).append(ordinal)
     waits_for: list[set[int]] = [set() for _ in known]
     unknown: dict[str, None] = {}
+    pairs = 0
     for blocker, dependent in dependencies:
         if blocker not in by_id:
             unknown[blocker] = None
-        for ordinal in by_id.get(dependent, ()):
-            waits_for[ordinal].update(by_id.get(blocker, ()))
+        blockers, dependents = by_id.get(blocker, ()), by_id.get(dependent, ())
+        pairs += len(blockers) * len(dependents)
+        if pairs > PAIRS_MAX:
+            raise TangleError(f"items wait for one another in more than {PAIRS_MAX} pairs")
+        for ordinal in dependents:
+            waits_for[ordinal].update(blockers)
     warnings = []
     if unknown:
         warnings.append(f"blockers that are no items count as done: {_listed(unknown)}")

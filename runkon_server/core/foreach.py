@@ -15,7 +15,7 @@ from runkon_server.core.budgets import BUDGET_EXCEEDED
 from runkon_server.core.children import RESUME_REFUSED
 from runkon_server.core.decision import Dispatch, ItemsWork, ItemWrite
 from runkon_server.core.facts import Item, Outcome
-from runkon_server.core.fan import CycleError, Fan, collect, fan_of
+from runkon_server.core.fan import CycleError, Fan, TangleError, collect, fan_of
 from runkon_server.core.items import (
     BLOCKED,
     CODES,
@@ -153,6 +153,9 @@ def collected(tx: Scratch, op: ForEachOp, fact: ItemsCollected) -> bool:
         )
     except CycleError as circle:
         _fail_collection(tx, op, f"items wait for one another in a circle: {circle}")
+        return True
+    except TangleError as tangle:
+        _fail_collection(tx, op, str(tangle))
         return True
     if len(fan.items) > ITEMS_MAX:
         _fail_collection(tx, op, f"{len(fan.items)} items are more than {ITEMS_MAX}")

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from runkon_server.core.facts import Dependency, Item
-from runkon_server.core.fan import CycleError, collect, fan_of
+from runkon_server.core.fan import PAIRS_MAX, CycleError, TangleError, collect, fan_of
 from runkon_server.core.persistent import CHUNK, Vector
 
 
@@ -55,6 +55,14 @@ def test_124_a_circle_is_named(pairs: tuple[str, ...], circle: str) -> None:
     with pytest.raises(CycleError) as found:
         collect(items("a", "b", "c", "d"), edges(*pairs), breaks_cycles=False)
     assert str(found.value) == circle
+
+
+def test_a_name_that_many_items_share_does_not_multiply_without_end() -> None:
+    """5,000 items of one id, and 5,000 of another that waits for it: 25 million pairs."""
+    found = [Item(f"t{n}", name) for name in "ab" for n in range(5_000)]
+    with pytest.raises(TangleError) as raised:
+        collect(found, edges("ab"), breaks_cycles=True)
+    assert str(PAIRS_MAX) in str(raised.value)
 
 
 def test_124_a_circle_is_broken_at_its_first_item_and_the_rest_still_waits() -> None:
