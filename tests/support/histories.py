@@ -310,6 +310,7 @@ def check_laws(world: World) -> None:
     assert max(world.orders.values(), default=1) == 1
     assert not world.wrong_starts
     _check_items(world)
+    _check_gates_of_children(world)
     _check_timers(world)
     attempts = Counter((step["at"], step["retry_count"]) for step in world.standing())
     assert max(attempts.values(), default=1) == 1
@@ -360,6 +361,15 @@ def _check_timers(world: World) -> None:
     assert not any(
         is_doomed(world, timer.step_id) for timer in world.timers.values() if timer.step_id
     )
+
+
+def _check_gates_of_children(world: World) -> None:
+    """Rows that wait for a child show the gate that it has come to; the others show none."""
+    steps = [step for step in world.steps.values() if step["role"] == "workflow"]
+    for row in (*steps, *world.items.values()):
+        is_running = row["status"] == "running"
+        gate = world.child_gates.get(row["child_run_id"]) if is_running else None
+        assert (row.get("blocked_on") or None) == gate
 
 
 def _check_items(world: World) -> None:

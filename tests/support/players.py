@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FACTS_MAX: Final = 60
 """Of one history; most end before."""
+_FIRST_BIAS: Final = 0.9
+"""The first step mostly succeeds; when it fails, much of the program is never seen."""
 
 
 class Player:
@@ -37,7 +39,8 @@ class Player:
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
         size = self.chance.randint(1, 10)
-        self._bias = self.chance.choice([0.3, 0.6, 0.8, 0.9, 0.98])
+        self._bias = self.chance.choice([0.1, 0.3, 0.6, 0.8, 0.9, 0.98])
+        self._stubbornness = self.chance.choice([0.0, 0.0, 0.5])
         self._cancel_at = self.chance.randint(0, 12) if self.chance.random() < 0.3 else FACTS_MAX
         self.world = World(
             Programs(self.chance, size).make(),
@@ -63,7 +66,8 @@ class Player:
             return LimitReached(epoch=self.world.state.setup.epoch, reason="too much")
         facts = self.world.possible()
         cancels = [fact for fact in facts if isinstance(fact, CancelAsked)]
-        if step >= self._cancel_at:
+        is_in_pause = any(timer.kind in ("retry", "poll") for timer in self.world.timers.values())
+        if step >= self._cancel_at or (is_in_pause and self.chance.random() < 0.1):
             self._cancel_at += self.chance.randint(2, 10)
             return cancels[self.chance.random() < 0.2]
         facts = [fact for fact in facts if not isinstance(fact, CancelAsked)]
@@ -75,8 +79,17 @@ class Player:
         again = [fact for fact in facts if _is_next_try(fact)]
         if again and self.chance.random() < 0.5:
             return again[0]
+        failures = [fact for fact in facts if self._leaves_a_retry(fact)]
+        if failures and self.chance.random() < self._stubbornness:
+            return self.chance.choice(failures)
         good = [fact for fact in facts if _is_good(fact)]
-        return self.chance.choice(good if good and self.chance.random() < self._bias else facts)
+        bias = self._bias if step > 1 else _FIRST_BIAS
+        return self.chance.choice(good if good and self.chance.random() < bias else facts)
+
+    def _leaves_a_retry(self, fact: Fact) -> bool:
+        if not isinstance(fact, Reported) or fact.outcome is not Outcome.FAILED:
+            return False
+        return fact.retryable and self.world.tasks[fact.task_id].retries_remaining > 0
 
 
 def _is_next_try(fact: Fact) -> bool:

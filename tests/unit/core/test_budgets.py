@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from runkon_server.core.budgets import ATTEMPTS_MAX
-from runkon_server.core.engine import advance, compile_plan, open_tasks, restore
+from runkon_server.core.engine import ResumeMode, advance, compile_plan, open_tasks, restore
 from runkon_server.core.facts import LimitReached, Outcome, Reported, Started
 from runkon_server.core.records import RunRecord, RunRows, StepRecord
 from support.plays import Play
@@ -112,8 +112,12 @@ def test_limit_of_a_run_that_is_over_means_nothing() -> None:
         assert advance(state, LimitReached(epoch=1, reason="too much")).state is state
 
 
-def test_limit_of_an_earlier_epoch_means_nothing() -> None:
-    """It was reached by what a resume has put aside."""
-    state = Play("call a").world.state
+def test_limit_of_another_epoch_means_nothing() -> None:
+    """An earlier one was reached by what a resume has put aside."""
+    play = Play("call a")
+    play.fail("a")
+    play.world.resume(ResumeMode.NORMAL)
+    state = play.world.state
 
-    assert advance(state, LimitReached(epoch=2, reason="too much")).state is state
+    for epoch in (1, 3):
+        assert advance(state, LimitReached(epoch=epoch, reason="too much")).state is state

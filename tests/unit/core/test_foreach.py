@@ -360,9 +360,33 @@ def test_a_child_that_cannot_be_resumed_is_started_anew() -> None:
     assert play.status == "completed"
 
 
+def test_a_cancel_asks_no_halted_child_again() -> None:
+    """It has been told to stop when another one failed."""
+    play = Fans(foreach(on_child_fail="halt", max_parallel=2))
+    play.collect("a", "b", "c")
+    play.end("a", status="failed")
+    play.cancel()
+    assert not any(isinstance(order, CancelChild) for order in play.world.last.orders)
+    play.end("b", status="cancelled")
+    assert play.states() == "ffp"
+    assert play.status == "cancelled"
+
+
+def test_a_halted_foreach_replaces_no_child_that_cannot_be_resumed() -> None:
+    """It waits for the end of what runs, and starts nothing."""
+    play = Fans(foreach(on_child_fail="halt", max_parallel=2))
+    play.collect("a", "b")
+    play.end("a", "b", status="failed")
+    play.world.resume(ResumeMode.NORMAL)
+    play.end("a", status="failed")
+    play.end("b", status="failed", error_code="RESUME_REFUSED")
+    assert play.states() == "ff"
+    assert play.status == "failed"
+
+
 def test_children_are_resumed_time_and_again() -> None:
     """Also those whose turn comes late: each in the epoch after its last one."""
-    play = Fans(foreach(on_child_fail="continue"))
+    play = Fans(foreach(on_child_fail="continue", max_parallel=1))
     play.collect("a", "b")
     for epoch in (1, 2, 3):
         play.end("a", status="failed")

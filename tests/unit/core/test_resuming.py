@@ -221,6 +221,42 @@ def test_steps_that_are_not_reached_again_count_no_more() -> None:
     assert play.world.run["result_summary"] == "2 of 2 steps completed"
 
 
+def test_the_agent_of_a_repeated_step_runs_again() -> None:
+    """What it did about the failure before is no answer to this one."""
+    play = Play("call a { on_fail = b } call c")
+    play.fail("a")
+    play.complete("b")
+    resume(play)
+    play.fail("a")
+    assert play.open_steps == ["b"]
+    assert [row["epoch"] for row in play.rows("b")] == [1, 2]
+
+
+def test_what_is_left_behind_the_last_step_of_the_body_is_superseded() -> None:
+    """Nothing comes after it that would pass it by; so the end of the body does."""
+    play = Play("call b unless b.m { call c }", fail_fast=False)
+    play.fail("b")
+    play.complete("c")
+    assert play.status == "failed"
+    resume(play)
+    play.complete("b", markers=("m",))
+    assert play.status == "completed"
+    assert play.row("c")["superseded_epoch"] == 2
+    assert play.payload("run_finished")["result_summary"] == "1 of 1 steps completed"
+
+
+def test_a_body_that_is_left_early_says_nothing_of_what_is_behind() -> None:
+    """Nobody knows whether it would have been reached."""
+    play = Play("call b call c", fail_fast=False)
+    play.fail("b")
+    play.complete("c")
+    resume(play)
+    play.cancel()
+    play.stopped("b")
+    assert play.status == "cancelled"
+    assert "superseded_epoch" not in play.row("c")
+
+
 def test_what_stands_behind_a_repeated_step_is_passed_by_if_it_is_not_reached() -> None:
     """With fail-fast off the run went on behind its failure, and those steps stand at first."""
     play = Play("call a if a.m { call b } call c call d", fail_fast=False)
