@@ -238,6 +238,18 @@ def test_gate_of_a_child_blocks_the_parent() -> None:
     assert play.status == "running"
 
 
+def test_gate_of_a_child_that_failed_is_forgotten_in_the_pause_after_it() -> None:
+    """The next child has not come to any."""
+    play = Play('call workflow c { retries = 1 retry_delay = "5s" }')
+    play.block_child(GATE)
+    play.end_child("failed", error="no")
+
+    assert play.status == "running"
+    assert play.world.run["blocked_on"] is None
+    play.pass_time("retry")
+    assert play.status == "running"
+
+
 def test_gate_of_a_child_does_not_hide_a_cancel() -> None:
     """The child cancels its gate itself."""
     play = Play(CALL)

@@ -384,6 +384,18 @@ def test_a_halted_foreach_replaces_no_child_that_cannot_be_resumed() -> None:
     assert play.status == "failed"
 
 
+def test_a_cancelled_child_starts_anew_also_when_its_turn_comes_late() -> None:
+    """Until then its row names no child that could be resumed."""
+    play = Fans(foreach(on_child_fail="continue", max_parallel=1))
+    play.collect("a", "b")
+    play.end("a", status="failed")
+    play.end("b", status="cancelled")
+    play.world.resume(ResumeMode.NORMAL)
+    check_laws(play.world)
+    play.end("a")
+    assert isinstance(play.child("b"), StartChild)
+
+
 def test_children_are_resumed_time_and_again() -> None:
     """Also those whose turn comes late: each in the epoch after its last one."""
     play = Fans(foreach(on_child_fail="continue", max_parallel=1))
