@@ -148,7 +148,7 @@ def ended(tx: Scratch, op: ChildOp, fact: ChildEnded) -> bool:
     tx.event("child_run_finished", finished)
     if fact.status == "completed":
         _complete(tx, op, fact)
-    elif fact.error_code == RESUME_REFUSED and op.child_epoch > 1:
+    elif fact.error_code == RESUME_REFUSED and op.child_epoch > 1 and not tx.is_stopping():
         _start_anew(tx, op)
     else:
         _fail(tx, op, _failed_columns(fact), jitter=fact.jitter)

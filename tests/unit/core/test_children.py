@@ -347,3 +347,14 @@ def test_child_that_cannot_be_resumed_is_replaced() -> None:
     assert len({each.child_run_id for each in play.world.started_children}) == 2
     assert len(play.rows("workflow:c")) == 2
     assert row["status"] == "completed"
+
+
+def test_child_that_cannot_be_resumed_is_not_replaced_in_a_cancelled_run() -> None:
+    """The refusal is heard after the cancel: nothing new begins, and the run ends."""
+    play = failed_once()
+    known = len(play.world.started_children)
+    play.cancel()
+    play.end_child("failed", error="it has changed", error_code="RESUME_REFUSED")
+
+    assert len(play.world.started_children) == known
+    assert play.world.state.status == "cancelled"
