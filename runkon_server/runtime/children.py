@@ -232,8 +232,9 @@ class Offspring:
             order, resumption = each.order, each.resumption
             child = batch.locked.runs.get(order.child_run_id)
             if child is not None and child.epoch == order.child_epoch:
-                # Somebody resumed it before: how that ends is what the parent waits for.
-                if child.is_terminal:
+                # Somebody resumed it before: how that ends is what the parent waits for, and where
+                # it waits was told to a parent that was over.
+                if child.is_terminal or child.status == "waiting":
                     child.parent_notified = False
                     child.changes["parent_notified"] = False
                     child.changes.setdefault("lease", "keep")
@@ -266,6 +267,8 @@ class Offspring:
         for resumption in self._resumed:
             resumption.committed(batch)
         for each in self.resumes:
+            if each.resumption is not None and each.resumption not in self._resumed:
+                each.resumption.release(registry)
             registry.notifier.tell(each.order.child_run_id)
         for recorded in self._recorded:
             registry.recorded(recorded)
@@ -287,14 +290,21 @@ async def prepare(registry: Registry, parent: Actor, changeset: Changeset) -> Of
             offspring.starts.append(made)
         else:
             offspring.refused.append(made)
-    for resume in changeset.child_resumes:
-        try:
-            resumption = await registry.prepare_resume(resume.child_run_id, ResumeMode.NORMAL)
-        except (ResumeRefusedError, errors.RunNotFoundError) as error:
-            offspring.resumes.append(ChildResume(resume, None, str(error)))
-        else:
-            offspring.resumes.append(ChildResume(resume, resumption))
+    try:
+        for resume in changeset.child_resumes:
+            offspring.resumes.append(await _prepare_resume(registry, resume))
+    except BaseException:
+        offspring.release(registry)
+        raise
     return offspring
+
+
+async def _prepare_resume(registry: Registry, order: ResumeChild) -> ChildResume:
+    try:
+        resumption = await registry.prepare_resume(order.child_run_id, ResumeMode.NORMAL)
+    except (ResumeRefusedError, errors.RunNotFoundError) as error:
+        return ChildResume(order, None, str(error))
+    return ChildResume(order, resumption)
 
 
 async def _find_workflows(

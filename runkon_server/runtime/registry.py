@@ -124,7 +124,7 @@ class Registry:
                 if not is_passing(error):
                     entry.failed(error)
                     return
-                await self._ambient.sleep(REARM_S)
+                await self.pause()
         self.submit(entry)
 
     async def prepare_resume(
@@ -146,8 +146,16 @@ class Registry:
         resumption = Resumption(self, loaded, program, decision, resumed_by)
         entry = resumption.entry
         if entry.changeset.has_children:
-            entry.offspring = await prepare(self, entry.actor, entry.changeset)
+            try:
+                entry.offspring = await prepare(self, entry.actor, entry.changeset)
+            except BaseException:
+                self.unassign(entry)
+                raise
         return resumption
+
+    async def pause(self) -> None:
+        """Wait a moment for what others have to do first."""
+        await self._ambient.sleep(REARM_S)
 
     def _deliver(self, notice: Notice) -> None:
         """Take the word of a child to its parent: in memory here, or in the table."""
@@ -344,7 +352,7 @@ class Registry:
         except Exception as error:
             if not is_passing(error):
                 raise
-            await self._ambient.sleep(REARM_S)
+            await self.pause()
             actor.move()
             return
         stored = facts.get(actor.run_id, ())

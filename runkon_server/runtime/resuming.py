@@ -142,7 +142,8 @@ class ResumeEntry(CallEntry[RunResumed]):
     def decide(self, batch: Batch) -> None:
         try:
             run = find_run(batch, self.run_id, self._command.namespace)
-            if not self._resumption.is_current(run):
+            # A parent waits for the end of the epoch that it knows: it has to hear of that first.
+            if not self._resumption.is_current(run) or not run.parent_notified:
                 self.is_outdated = True
                 raise errors.ConflictError
             self._take_key(batch)
@@ -209,6 +210,8 @@ class Resumer:
             except errors.ConflictError:
                 if not entry.is_outdated:
                     raise
+                self._registry.notifier.tell(command.run_id)
+                await self._registry.pause()
         raise errors.ConflictError
 
     async def _stored(self, request: NewRequest | None) -> RunResumed | None:

@@ -11,6 +11,7 @@ from runkon_server.core.facts import Outcome
 from runkon_server.core.resuming import ResumeMode
 from runkon_server.runtime.children import DEPTH_MAX, DESCENDANTS_MAX
 from runkon_server.runtime.commands import CancelRun, ResumeRun
+from runkon_server.runtime.resuming import ResumeEntry
 from support.engines import NAMESPACE, Worker, engine_on, start, until, vote
 from support.offers import stored
 from support.waiting import eventually
@@ -330,6 +331,81 @@ async def test_a_child_that_was_resumed_and_ended_before_its_parent_counts(
 
     assert await rogue.ended(run_id) == "completed"
     assert len(worker.leases) == 2
+    await rogue.assert_sound()
+
+
+async def test_a_child_is_not_resumed_before_its_parent_heard_of_its_end(
+    database: str, rogue: Rogue
+) -> None:
+    """Else the parent would wait for the end of an epoch that nobody can tell it of any more."""
+    async with engine_on(database) as engine:
+        worker = Worker(engine, "build").credit(5)
+        await stored(engine, "child", "call build")
+        run_id = await started(engine, "call workflow child")
+        lease = await worker.lease()
+        child = await child_of(rogue, run_id)
+        engine._registry.notifier.tell = _silent  # type: ignore[method-assign] # it is to be odd
+        await worker.answer(lease, outcome=Outcome.FAILED, error="no", retryable=False)
+        assert await rogue.ended(child["id"]) == "failed"
+
+        with pytest.raises(errors.ConflictError):
+            await engine.resume_run(resume(child["id"]))
+
+        del engine._registry.notifier.tell
+        await engine.resume_run(resume(child["id"]))
+        assert await rogue.ended(run_id) == "failed"
+        await worker.answer(await worker.lease(1))
+        assert await rogue.ended(child["id"]) == "completed"
+        await rogue.assert_sound()
+
+
+async def test_a_child_that_waits_when_its_parent_is_resumed_blocks_it(
+    engine: Engine, rogue: Rogue
+) -> None:
+    """It was resumed before, and told so while the parent was over."""
+    worker = Worker(engine, "build").credit(5)
+    await stored(engine, "child", "call build gate human_review { name = check }")
+    run_id = await started(engine, "call workflow child")
+    await worker.answer(await worker.lease(), outcome=Outcome.FAILED, error="no", retryable=False)
+    assert await rogue.ended(run_id) == "failed"
+    child = (await child_of(rogue, run_id))["id"]
+    await engine.resume_run(resume(child))
+    await worker.answer(await worker.lease(1))
+
+    async def told() -> bool:
+        row = await rogue.run(child)
+        return bool(row["status"] == "waiting" and row["parent_notified"])
+
+    await eventually(told, "the word to the parent is out of the way")
+    await engine.resume_run(resume(run_id))
+
+    async def blocked() -> bool:
+        return bool((await rogue.run(run_id))["status"] == "waiting")
+
+    await eventually(blocked, "the parent says that it waits")
+    await engine.resolve_gate(vote(child, "bob"))
+    assert await rogue.ended(run_id) == "completed"
+    await rogue.assert_sound()
+
+
+async def test_a_resume_of_a_child_that_is_not_made_gives_its_credit_back(
+    engine: Engine, rogue: Rogue
+) -> None:
+    """The child is resumed by somebody else between the parent's decision and its commit."""
+    worker = Worker(engine, "build").credit(3)
+    run_id = await failed_below(engine, rogue, worker)
+    child = (await child_of(rogue, run_id))["id"]
+    left = worker.session.credit
+    loser = await engine._registry.prepare_resume(run_id, ResumeMode.NORMAL)
+    assert worker.session.credit == left - 1, "the child's step has a worker in advance"
+    await engine.resume_run(resume(child))
+    lease = await worker.lease(1)
+
+    engine._registry.submit(ResumeEntry(resume(run_id), None, loser, None))
+    await worker.answer(lease)
+
+    assert await rogue.ended(run_id) == "completed"
+    assert worker.session.credit == left - 1, "only the resume that was made took one"
     await rogue.assert_sound()
 
 
