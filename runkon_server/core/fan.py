@@ -99,6 +99,7 @@ def _break_cycles(
     free = [ordinal for ordinal, each in enumerate(open_blockers) if not each]
     is_done = [False] * len(items)
     found: list[str] = []
+    path: dict[int, None] = {}
     lowest = 0
     while True:
         while free:
@@ -112,8 +113,10 @@ def _break_cycles(
             lowest += 1
         if lowest == len(items):
             return found
-        circle = _circle_from(lowest, open_blockers)
-        text = " → ".join(items[ordinal].item_id for ordinal in [*circle, circle[0]])
+        while path and is_done[next(reversed(path))]:
+            path.popitem()
+        circle = _cut_circle(path, lowest, open_blockers)
+        text = _shown([items[ordinal].item_id for ordinal in circle])
         if not breaks_cycles:
             raise CycleError(text)
         found.append(text)
@@ -125,16 +128,26 @@ def _break_cycles(
             free.append(first)
 
 
-def _circle_from(start: int, open_blockers: Sequence[set[int]]) -> list[int]:
-    """A circle that the blockers of an item lead to; every item that is left has one."""
-    path: list[int] = []
-    seen: dict[int, int] = {}
-    at = start
-    while at not in seen:
-        seen[at] = len(path)
-        path.append(at)
+def _cut_circle(path: dict[int, None], lowest: int, open_blockers: Sequence[set[int]]) -> list[int]:
+    """Follow a path to a circle, which every item that is left leads to, and cut that off.
+
+    What remains of the path leads to the next one: of two neighbours the later is done first.
+    """
+    at = min(open_blockers[next(reversed(path))]) if path else lowest
+    while at not in path:
+        path[at] = None
         at = min(open_blockers[at])
-    return path[seen[at] :]
+    circle = [path.popitem()[0]]
+    while circle[-1] != at:
+        circle.append(path.popitem()[0])
+    return circle[::-1]
+
+
+def _shown(circle: Sequence[str]) -> str:
+    text = " → ".join(circle[:_NAMES_SHOWN])
+    if len(circle) > _NAMES_SHOWN:
+        return f"{text} → … ({len(circle)} items)"
+    return f"{text} → {circle[0]}"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -57,6 +57,31 @@ def test_124_a_circle_is_named(pairs: tuple[str, ...], circle: str) -> None:
     assert str(found.value) == circle
 
 
+def test_a_long_circle_is_named_by_its_beginning() -> None:
+    """Ids of 250 bytes, 10,000 of them, would be a text of megabytes."""
+    names = [f"{n:0>250}" for n in range(10_000)]
+    circle = [Dependency(a, b) for a, b in zip([*names[1:], names[0]], names, strict=True)]
+    with pytest.raises(CycleError) as raised:
+        collect(items(*names), circle, breaks_cycles=False)
+    assert str(raised.value).startswith(f"{names[0]} → {names[1]} → ")
+    assert str(raised.value).endswith(f"{names[7]} → … (10000 items)")
+
+
+def test_circles_at_the_end_of_a_long_way_are_all_found() -> None:
+    """The way to them is gone once, not once for each: 12 million steps became 10,000."""
+    way = [Dependency(str(n + 1), str(n)) for n in range(5_000)]
+    pairs = [(str(n), str(n + 1)) for n in range(5_001, 9_999, 2)]
+    circles = [Dependency(*each) for a, b in pairs for each in ((a, b), (b, a), (a, "5000"))]
+    names = [str(n) for n in range(10_000)]
+
+    fan, warning = collect(items(*names), way + circles, breaks_cycles=True)
+
+    assert warning is not None
+    assert warning.endswith(f"and {len(pairs) - 8} more")
+    assert [fan.blockers[int(a)] for a, _ in pairs] == [()] * len(pairs)
+    assert [fan.blockers[int(b)] for a, b in pairs] == [(int(a),) for a, _ in pairs]
+
+
 def test_a_name_that_many_items_share_does_not_multiply_without_end() -> None:
     """5,000 items of one id, and 5,000 of another that waits for it: 25 million pairs."""
     found = [Item(f"t{n}", name) for name in "ab" for n in range(5_000)]
