@@ -40,6 +40,8 @@ OUTCOME_POLLS_MAX = 100
 YIELDS = 3
 """Turns of the event loop before a batch is closed: what the commit before it set off (a report of
 an action in this process, a frame that has arrived) joins instead of making a batch of its own."""
+SPLIT_MIN = 16
+"""Fewer entries than this stay together: a batch has a price of its own."""
 CONNECTS_WHILE_CLOSING_MAX = 3
 
 
@@ -76,6 +78,7 @@ class Committer:
         self._busy_keys: set[tuple[Any, ...]] = set()
         self._signal = asyncio.Event()
         self._closing = False
+        self._idle_lanes = 0
         self.is_down = False
 
     def submit(self, entry: Entry) -> None:
@@ -93,7 +96,11 @@ class Committer:
         conn: Pipeline | None = None
         try:
             while True:
-                entries = await self._take()
+                self._idle_lanes += 1
+                try:
+                    entries = await self._take()
+                finally:
+                    self._idle_lanes -= 1
                 if not entries:
                     return
                 try:
@@ -123,7 +130,8 @@ class Committer:
         left: deque[Entry] = deque()
         runs: set[str] = set()
         held_back: set[str] = set()
-        while self._queue and len(taken) < ENTRIES_PER_BATCH_MAX:
+        room = self._room()
+        while self._queue and len(taken) < room:
             entry = self._queue.popleft()
             if entry.is_given_up:
                 entry.failed(errors.DatabaseUnavailableError())
@@ -141,6 +149,16 @@ class Committer:
         self._queue = left
         self._busy_runs |= runs
         return taken
+
+    def _room(self) -> int:
+        """How many entries the next batch takes: a fair share while other lanes have nothing.
+
+        With one big batch the database waits while the replica decides and the replica waits while
+        the database writes; in halves, each works on one while the other has the other.
+        """
+        queued = len(self._queue)
+        share = -(-queued // max(1, self._idle_lanes))
+        return min(ENTRIES_PER_BATCH_MAX, queued if queued < SPLIT_MIN else share)
 
     def _release(self, entries: Sequence[Entry]) -> None:
         for entry in entries:

@@ -23,8 +23,8 @@ class EngineConfig:
     """Pause between looks for runs without an owner, ±50 %."""
     poll_s: float = 1.0
     """Longest wait for anything that a notification should have told."""
-    lanes: int = 1
-    """Transactions in flight: one on a fast disk (measured: fuller batches), four on a slow one."""
+    lanes: int = 2
+    """Transactions in flight: while the database writes one, the replica decides the next."""
     read_connections: int = 4
     acquire_batch: int = 64
     deliveries_max: int = 6
