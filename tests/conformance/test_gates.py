@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runkon.v1 import gates_pb2, gates_pb2_grpc
-from support.engines import engine_on, rogue_on, start, vote
+from support.engines import engine_on, rogue_on, start, until, vote
 from support.live_api import refusal
 from support.stage import Refused
 
@@ -134,7 +134,7 @@ async def test_095_a_waiting_gate_holds_nothing(database: str) -> None:
         started = await engine.start_run(start("gate human_review { name = check } call echo"))
         await rogue.parked(started.run_id)
         assert (await rogue.run(started.run_id))["status"] == "waiting"
-        assert engine.stats.leases_held == 0
+        await until(lambda: engine.stats.leases_held == 0, "nothing is held")
         await engine.resolve_gate(vote(started.run_id, "ann"))
         assert await rogue.ended(started.run_id) == "completed"
 
