@@ -231,7 +231,7 @@ async def test_the_sources_of_a_batch_leave_the_event_loop_to_others() -> None:
     await asyncio.gather(*(definitions.check(source, {}, {}) for source in sources))
     counting.cancel()
 
-    assert rounds > len(sources)
+    assert rounds > 5  # held by one after the other, the loop would turn once or twice
 
 
 async def test_a_source_that_comes_many_times_at_once_is_read_once() -> None:
