@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
-from weakref import WeakKeyDictionary
 
 import psycopg
 from sqlalchemy.exc import DBAPIError
@@ -36,9 +36,6 @@ COMMITTER_SETTINGS: Final = {
     "random_page_cost": "0.1",
     "jit": "off",
 }
-_OPENED: Final[WeakKeyDictionary[AsyncEngine, list[psycopg.AsyncConnection[Any]]]] = (
-    WeakKeyDictionary()
-)
 _RETRYABLE: Final = frozenset({"40001", "40P01", "55P03"})
 _AWAY: Final = frozenset({"57P01", "57P02", "57P03", "53300", "08000", "08003", "08006"})
 
@@ -105,31 +102,15 @@ def create_reads(dsn: str, lease_ttl_s: float, pool_size: int) -> AsyncEngine:
     """The pool for reads and single-statement writes, each in autocommit."""
     options = connection_options(lease_ttl_s, statement_timeout="15000")
     del options["autocommit"]
-    opened: list[psycopg.AsyncConnection[Any]] = []
-
-    async def create() -> psycopg.AsyncConnection[Any]:
-        opened[:] = [each for each in opened if not each.closed]
-        opened.append(await _connect(dsn, options))
-        return opened[-1]
-
-    engine = create_async_engine(
+    return create_async_engine(
         sqlalchemy_url(dsn),
-        async_creator=create,
+        async_creator=partial(_connect, dsn, options),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
         isolation_level="AUTOCOMMIT",
         pool_use_lifo=True,
     )
-    _OPENED[engine] = opened
-    return engine
-
-
-async def close_reads(engine: AsyncEngine) -> None:
-    """Close the pool, and what it has lost: a cancel in a first use leaves a session to nobody."""
-    await engine.dispose()
-    for conn in _OPENED.pop(engine, ()):
-        await conn.close()
 
 
 async def fetch(
