@@ -18,8 +18,6 @@ def migrate(database_url: str, log_format: str, log_level: str) -> None:
     """
     from runkon_server.api.logs import LogFormat, configure_logging
     from runkon_server.cli.schema import check_schema
-    from runkon_server.store.migrations import head_revision
 
     configure_logging(LogFormat(log_format), log_level)
-    check_schema(database_url, migrate=True)
-    click.echo(f"the schema is {head_revision()}")
+    click.echo(f"the schema is {check_schema(database_url, migrate=True)}")

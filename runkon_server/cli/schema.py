@@ -9,44 +9,54 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runkon_server.store.migrations import Schema
+
 WAIT_S = 30.0
 """How long a database that does not answer is waited for."""
 PAUSE_S = 1.0
 
 
-def check_schema(dsn: str, *, migrate: bool) -> None:
-    """Return when the database has the schema that this release is written for.
+def check_schema(dsn: str, *, migrate: bool) -> str:
+    """Return the schema's revision when this release can work on it.
 
-    A database that does not answer is waited for.
+    That is the schema of this release, or one of a later release whose steps left everything there
+    that this one needs (ADR-0015). A database that does not answer is waited for.
 
     Args:
         dsn: URL of the database.
         migrate: bring an older schema up to date instead of refusing it.
 
     Raises:
-        click.ClickException: the schema is older or newer, or the database does not answer.
+        click.ClickException: the schema does not suit, or the database does not answer.
     """
+    import structlog
+
     from runkon_server.store import migrations
 
-    def check() -> str | None:
-        if migrate and not _is_newer(migrations.current_revision(dsn)):
+    def check() -> migrations.Schema:
+        if migrate:
             migrations.upgrade(dsn)
-        return migrations.current_revision(dsn)
+        return migrations.present_schema(dsn)
 
     present = await_database(check)
-    if _is_newer(present):
+    head = migrations.head_revision()
+    if present.revision is not None and present.is_usable:
+        if present.is_newer:
+            structlog.get_logger(__name__).info("schema.newer", schema=present.revision, known=head)
+        return present.revision
+    if present.is_newer:
         raise click.ClickException(
-            f"the schema of the database is {present}, but this release of Runkon knows schemas up"
-            f" to {migrations.head_revision()} only: install the newer release"
+            f"the schema of the database is {present.revision}, which needs a release that knows"
+            f" schema {present.oldest_compatible or present.revision}; this one knows schemas up to"
+            f" {head}: install the newer release"
         )
-    if present != migrations.head_revision():
-        raise click.ClickException(
-            f"the schema of the database is {present or 'not there'}, but this release of Runkon"
-            f" needs {migrations.head_revision()}: run `runkon-server migrate`"
-        )
+    raise click.ClickException(
+        f"the schema of the database is {present.revision or 'not there'}, but this release of"
+        f" Runkon needs {head}: run `runkon-server migrate`"
+    )
 
 
-def await_database(ask: Callable[[], str | None]) -> str | None:
+def await_database(ask: Callable[[], Schema]) -> Schema:
     """What `ask` returns once the database answers; tells why while it does not.
 
     Raises:
@@ -72,10 +82,3 @@ def await_database(ask: Callable[[], str | None]) -> str | None:
                 raise click.ClickException(f"the database does not answer: {reason}") from None
             log.warning("database.awaited", reason=reason)
         time.sleep(PAUSE_S)  # noqa: TID251 - as above
-
-
-def _is_newer(revision: str | None) -> bool:
-    from runkon_server.store import migrations
-
-    # Revisions are numbers of four digits: their order is that of the alphabet.
-    return revision is not None and revision > migrations.head_revision()

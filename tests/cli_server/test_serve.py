@@ -130,10 +130,11 @@ def test_serve_migrates_when_told_to(empty_database: str) -> None:
         assert health(server.started()) == "SERVING"
 
 
-def test_a_schema_of_a_newer_release_is_refused(database: str) -> None:
+def test_a_schema_that_has_left_this_release_behind_is_refused(database: str) -> None:
     """Whether migrating is wished or not: there is no way back."""
     with psycopg.connect(database) as conn:
         conn.execute("UPDATE runkon_schema_version SET version_num = '9999'")
+        conn.execute("UPDATE settings SET value = '9998' WHERE name = 'schema_oldest_compatible'")
     environment = {"RUNKON_DATABASE_URL": database}
     for more in ([], ["--migrate"]):
         with runkon_server(["serve", *LOOPBACK, *more], environment) as server:
@@ -141,6 +142,20 @@ def test_a_schema_of_a_newer_release_is_refused(database: str) -> None:
 
         assert code == 1
         assert "install the newer release" in "\n".join(server.said)
+
+
+def test_a_newer_schema_that_only_adds_is_served(database: str) -> None:
+    """A replica of the release before may restart during an upgrade; it changes nothing."""
+    with psycopg.connect(database) as conn:
+        conn.execute("UPDATE runkon_schema_version SET version_num = '9999'")
+    environment = {"RUNKON_DATABASE_URL": database}
+    with runkon_server(["serve", *LOOPBACK, "--migrate"], environment) as server:
+        assert health(server.started()) == "SERVING"
+        assert server.records("schema.newer")[0]["schema"] == "9999"
+    with runkon_server(["migrate"], environment) as migrating:
+        assert migrating.ended() == 0
+
+    assert migrating.printed == ["the schema is 9999"]
 
 
 def test_a_port_that_is_taken_is_named(database: str) -> None:
