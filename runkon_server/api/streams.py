@@ -22,6 +22,7 @@ from runkon_server.errors import (
     DrainingError,
     SlowConsumerError,
 )
+from runkon_server.failpoints import failpoint_async
 from runkon_server.store.reads.runs import run_head
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class _Stream:
             snapshot = await self._read_snapshot()
         elif self._wish.start is Start.AFTER:
             self._cursor = _checked_cursor(self._wish, head)
+        await failpoint_async("stream.opened")
         await self._write(Response(header=self._header(head)))
         for chunk in snapshot:
             await self._write(Response(snapshot=chunk))
@@ -148,12 +150,14 @@ class _Stream:
         found = await self._watch.above(self._cursor)
         if not found:
             return False
+        await failpoint_async("stream.read")
         if self._wish.kinds:
             frame = build_frame(found, self._wish.kinds)
         else:
             frame = self._watch.shared_frame(found)
         if frame.response is not None:
             await self._write(frame.response)
+        await failpoint_async("stream.written")
         self._cursor = frame.examined_seq
         self._ending = frame.ending
         return True

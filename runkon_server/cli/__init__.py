@@ -6,6 +6,7 @@ Each command lives in a module of its own that is imported when it is asked for,
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -95,3 +96,10 @@ class LazyGroup(click.Group):
 )
 def main() -> None:
     """Runkon, durable workflows on PostgreSQL and gRPC: the server."""
+    if os.environ.get("RUNKON_FAILPOINTS"):
+        from runkon_server.failpoints import FailpointSyntaxError, arm_from_environment
+
+        try:
+            arm_from_environment()
+        except FailpointSyntaxError as error:
+            raise click.UsageError(f"RUNKON_FAILPOINTS: {error}") from None

@@ -12,6 +12,7 @@ import click
 import structlog
 from prometheus_client import start_http_server
 
+from runkon_server import failpoints
 from runkon_server.api.health import Health
 from runkon_server.api.hub import Hub
 from runkon_server.api.metrics import Metrics
@@ -81,6 +82,8 @@ class _Host:
         loop.set_exception_handler(_log_loop_error)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
+        if armed := failpoints.fired():
+            log.warning("failpoints.armed", points=sorted(armed))
         ambient = self._ambient
         engine = Engine(self._engine_config(), ambient)
         health = Health(engine, SERVICES)

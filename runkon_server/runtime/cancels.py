@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from runkon_server import errors
 from runkon_server.core.facts import CancelAsked
+from runkon_server.failpoints import failpoint
 from runkon_server.runtime.commands import RunCancelled
 from runkon_server.runtime.entries import CallEntry, find_run
 from runkon_server.store.writing import to_json
@@ -73,6 +74,7 @@ class CancelEntry(CallEntry[RunCancelled]):
         )
 
     def committed(self, batch: Batch) -> None:
+        failpoint("cancel.recorded")
         if self._recorded is not None:
             self._then(self._recorded)
         super().committed(batch)

@@ -14,6 +14,7 @@ from runkon_server import errors
 from runkon_server.core.engine import ResumeMode, ResumeRefusedError, restore
 from runkon_server.core.facts import ChildEnded, Started, dump_fact, kind_of
 from runkon_server.core.records import RunRecord, RunRows
+from runkon_server.failpoints import failpoint
 from runkon_server.runtime.actors import Actor
 from runkon_server.runtime.cancels import ask_to_stop
 from runkon_server.runtime.inputs import complete_inputs
@@ -262,8 +263,10 @@ class Offspring:
 
     def committed(self, registry: Registry, batch: Batch) -> None:
         """Take up what this replica owns now."""
+        failpoint("children.committed")
         for child in self._begun:
             child.begin(registry)
+            failpoint("child.begun")
         for resumption in self._resumed:
             resumption.committed(batch)
         for each in self.resumes:

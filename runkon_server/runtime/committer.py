@@ -18,6 +18,7 @@ import psycopg
 import structlog
 
 from runkon_server import errors
+from runkon_server.failpoints import failpoint, failpoint_async
 from runkon_server.runtime.entries import Batch
 from runkon_server.store import database
 from runkon_server.store.locking import Wants, lock
@@ -220,6 +221,7 @@ class Committer:
     def _tell(self, batch: Batch, entries: Sequence[Entry]) -> None:
         """Say that a batch is durable; whoever fails to hear it must not undo it for the others."""
         try:
+            failpoint("batch.telling")
             self._after_commit(batch)
         except Exception:
             log.exception("commit.listener_failed")
@@ -241,7 +243,9 @@ class Committer:
         wants = Wants()
         for entry in entries:
             entry.want(wants)
+        await failpoint_async("batch.begin")
         locked = await lock(conn, wants)
+        await failpoint_async("batch.locked")
         batch = Batch(locked, Writes(), self.owner_token, {}, set())
         for entry in entries:
             entry.apply(batch)
@@ -249,11 +253,14 @@ class Committer:
             locked.now, self._config.lease_ttl_s, self._config.task_lease_s, self.owner_token
         )
         touched = locked.runs.values()
+        await failpoint_async("batch.decided")
         try:
             await write(conn, batch.writes, touched, stamp, notice=self._notice(batch))
         except psycopg.Error as error:
             if not (database.is_connection_loss(error) or conn.is_lost):
                 raise
+            # An open session of ours would hold the transaction, and with it the answer.
+            await conn.close()
             if not await self._was_committed(locked.xid):
                 raise
         self._stats.observe_batch(len(entries), self._ambient.boottime_s() - started)
@@ -266,6 +273,7 @@ class Committer:
         through that, where reading the rows would not.
         """
         self._stats.ambiguous_commits += 1
+        await failpoint_async("batch.resolving")
         for _ in range(OUTCOME_POLLS_MAX):
             try:
                 async with await database.connect_committer(

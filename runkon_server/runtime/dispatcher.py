@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 import structlog
 
 from runkon_server import errors
+from runkon_server.failpoints import failpoint, failpoint_async
 from runkon_server.runtime.leases import claimed_lease, content_hash_of, ordered_lease
 from runkon_server.runtime.providers import PROVIDED
 from runkon_server.runtime.sessions import ANY_SCRIPT, EVERYWHERE, WorkerSession
@@ -214,6 +215,7 @@ class Dispatcher:
         try:
             async with self._reads.connect() as conn:
                 await claims.give_back(conn, tasks=unseen)
+            await failpoint_async("tasks.given_back")
         except BaseException:
             self._unseen += unseen
             raise
@@ -227,8 +229,10 @@ class Dispatcher:
         """Put a task into a worker's outbox; one whose stream cannot be told is gone."""
         self._holders[lease.task_id] = session
         self._stats.tasks_dispatched += 1
+        failpoint("task.pushing")
         try:
             session.push(lease)
+            failpoint("task.pushed")
         except Exception:
             log.exception("worker.unreachable", worker_id=session.worker_id)
             session.close()
@@ -267,6 +271,8 @@ class Dispatcher:
         claimed: list[ClaimedTask] = []
         try:
             claimed = await self._take(session, kind, limit)
+            if claimed:
+                await failpoint_async("tasks.claimed")
         finally:
             if session.is_open:
                 session.credit += limit - len(claimed)
@@ -371,6 +377,7 @@ class Dispatcher:
         rows = {(run_of(b.task_id), b.task_id, b.token) for _, b, _ in beats}
         async with self._reads.connect() as conn:
             known = await claims.extend_tasks(conn, tasks=rows, ttl_s=self._config.task_lease_s)
+        await failpoint_async("beats.extended")
         for sender, beat, namespace in beats:
             found = known.get((beat.task_id, beat.token))
             counts = found is not None and found[0] == namespace

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from runkon_server import errors
+from runkon_server.failpoints import failpoint, failpoint_async
 from runkon_server.runtime.ambient import SystemAmbient
 from runkon_server.runtime.builtin import BuiltinWorker, echo, sleeper
 from runkon_server.runtime.cancels import CancelEntry
@@ -198,6 +199,7 @@ class Engine:
         if not self.is_started or self.is_draining:
             return
         self.is_draining = self._scanner.is_draining = self._registry.is_draining = True
+        failpoint("drain.begun")
         self._dispatcher.drain()
         for listener in list(self._drain_listeners):
             listener()
@@ -215,7 +217,9 @@ class Engine:
             await self._dispatcher.give_back()
             async with self.reads.connect() as conn:
                 await self._presence.withdraw(conn)
+                await failpoint_async("leases.hand_over")
                 handed = await claims.hand_over(conn, token=self.owner_token)
+                await failpoint_async("leases.handed_over")
                 await conn.exec_driver_sql(
                     "SELECT pg_notify('runkon', %(hint)s)",
                     {"hint": f'{{"s":"{self.owner_token}","r":1}}'},
@@ -332,6 +336,7 @@ class Engine:
         run_id = self.ambient.ulid()
         request = self._request(command, "StartRun", {"run_id": run_id, "started": True})
         entry = StartEntry(self._registry, run_id, command, request, instead_of=instead_of)
+        failpoint("run.starting")
         self._committer.submit(entry)
         return entry
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from runkon_server import errors
 from runkon_server.core.facts import GateDecision
 from runkon_server.core.gates import Vote, tally
+from runkon_server.failpoints import failpoint
 from runkon_server.runtime.commands import GateResolved
 from runkon_server.runtime.entries import CallEntry, Entry, find_run
 from runkon_server.runtime.settling import (
@@ -126,6 +127,7 @@ class GateVoteEntry(CallEntry[GateResolved]):
             )
 
     def committed(self, batch: Batch) -> None:
+        failpoint("gate.voted")
         if self._recorded is not None:
             self._then(self._recorded)
         super().committed(batch)
@@ -178,6 +180,7 @@ class GateTimeoutEntry(Entry):
             self._is_early = True
 
     def committed(self, batch: Batch) -> None:
+        failpoint("gate.timed_out")
         if self._recorded is not None:
             self._then(self._recorded)
         if self._is_early:

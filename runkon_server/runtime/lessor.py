@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import structlog
 
+from runkon_server.failpoints import failpoint
 from runkon_server.store import claims
 from runkon_server.store.database import connect_lessor
 
@@ -81,12 +82,14 @@ class Lessor:
                 held = self._ask_held()
                 if held is None:
                     continue
+                failpoint("leases.renew")
                 kept = claims.renew(
                     conn,
                     token=self._owner_token,
                     ttl_s=self._config.lease_ttl_s,
                     run_ids=held,
                 )
+                failpoint("leases.renewed")
             except psycopg.Error as error:
                 log.warning("lease.renewal_failed", error=str(error).strip())
                 if conn is not None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import structlog
 
+from runkon_server.failpoints import failpoint, failpoint_async
 from runkon_server.store import claims
 from runkon_server.store.database import connect_listener
 
@@ -104,6 +105,7 @@ class Listener:
                 "SELECT pg_advisory_lock(%s::int, %s::bigint::bit(32)::int)",
                 (claims.ADVISORY_CLASS, self._lock_key),
             )
+            await failpoint_async("listener.locked")
             await conn.execute("LISTEN runkon")
             await self._probe(conn)
             # Hints sent while nobody listened are lost: look at everything once.
@@ -129,4 +131,5 @@ class Listener:
             log.warning("listener.garbage", size=len(payload))
             return
         if isinstance(hint, dict) and hint.get("s") != self._owner_token:
+            failpoint("listener.heard")
             self._heard(hint)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from runkon_server import errors
 from runkon_server.core.facts import Outcome, Reported
+from runkon_server.failpoints import failpoint
 from runkon_server.runtime.commands import ACCEPTED, AckStatus, Verdict
 from runkon_server.runtime.entries import Entry
 from runkon_server.runtime.reports import judge_report, misfit, not_recorded, stale
@@ -96,6 +97,7 @@ class LookEntry(Entry):
         return settle(batch, run, gate, found)
 
     def committed(self, batch: Batch) -> None:
+        failpoint("look.recorded")
         if self._recorded is not None:
             self._then(self._recorded)
         if self._acknowledge is not None:

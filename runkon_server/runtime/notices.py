@@ -15,6 +15,7 @@ import structlog
 
 from runkon_server.core.bubbling import results_of
 from runkon_server.core.facts import ChildBlocked, ChildEnded
+from runkon_server.failpoints import failpoint, failpoint_async
 from runkon_server.runtime.entries import Entry
 from runkon_server.store.database import is_passing
 from runkon_server.store.locking import TERMINAL
@@ -127,6 +128,7 @@ class NoticeEntry(Entry):
             self._recorded = batch.record_fact(parent, self._notice.fact)
 
     def committed(self, batch: Batch) -> None:
+        failpoint("notice.recorded")
         child = batch.locked.runs.get(self._notice.child_run_id)
         if self._recorded is not None:
             self._then(self._recorded)
@@ -180,6 +182,8 @@ class Notifier:
             try:
                 async with self._reads.connect() as conn:
                     children = await load_untold(conn, ids)
+                if children:
+                    await failpoint_async("notice.read")
             except Exception as error:
                 if not is_passing(error):
                     raise

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from runkon_server.failpoints import failpoint_async
 from runkon_server.store import presence
 from runkon_server.store.presence import Seen, WorkerPresence
 
@@ -111,6 +112,7 @@ class Presence:
             kept=[self._seen(entry, now_s) for entry in kept],
             closed=closed,
         )
+        await failpoint_async("presence.published")
         for entry in added:
             entry.is_written = True
         for entry in kept:

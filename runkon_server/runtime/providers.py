@@ -17,6 +17,7 @@ from runkon_server.core.decision import ItemsWork
 from runkon_server.core.facts import Dependency, Item, ItemsCollected, Outcome, Reported
 from runkon_server.core.variables import is_storable
 from runkon_server.dsl.durations import parse_duration
+from runkon_server.failpoints import failpoint_async
 from runkon_server.runtime.commands import TaskReport, WorkerHello
 from runkon_server.runtime.sessions import EVERYWHERE
 from runkon_server.store.database import is_passing
@@ -95,6 +96,7 @@ class ItemProviders:
             if not is_passing(error):
                 log.exception("provider.failed", provider=lease.action, run_id=lease.run_id)
             fact = _failure(lease, "the items could not be read", retryable=is_passing(error))
+        await failpoint_async("items.found")
         if self._session.is_open:
             self._session.add_credit(1)
         self._session.settle(lease.task_id)

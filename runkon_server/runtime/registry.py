@@ -11,6 +11,7 @@ import structlog
 from runkon_server import errors
 from runkon_server.core.engine import restore, resume, waits_only_for_gates
 from runkon_server.core.facts import Started
+from runkon_server.failpoints import failpoint, failpoint_async
 from runkon_server.runtime.actors import (
     MISFIT,
     TIMER_NOT_DUE,
@@ -120,6 +121,7 @@ class Registry:
         while entry.offspring is None:
             try:
                 entry.offspring = await prepare(self, entry.actor, entry.changeset)
+                await failpoint_async("children.prepared")
             except Exception as error:  # noqa: BLE001 - told to whoever waits for the decision
                 if not is_passing(error):
                     entry.failed(error)
@@ -178,6 +180,7 @@ class Registry:
         if actor is None:
             return
         actor.timers.pop(timer_id, None)
+        failpoint("timer.fired")
         if kind == "gate":
             again = partial(self._rearm, actor, timer_id)
             self.submit(GateTimeoutEntry(run_id, timer_id, self.recorded, again))
@@ -191,9 +194,12 @@ class Registry:
     def decided(self, entry: DecisionEntry, batch: Batch) -> None:
         """A decision is durable: carry out its orders, go on with what came meanwhile."""
         actor, changeset, now = entry.actor, entry.changeset, batch.locked.now
+        failpoint("decision.committed")
         actor.is_committing = False
         actor.settle(entry, now)
+        failpoint("decision.settled")
         self._dispatcher.carry_out(changeset, actor.generation, now)
+        failpoint("decision.carried_out")
         self._count(changeset)
         for offer in entry.offers:
             if offer.acknowledge is not None:
@@ -209,6 +215,8 @@ class Registry:
             ]
         if changeset.ended is not None or entry.is_parked:
             self.stats.runs_parked += entry.is_parked
+            if entry.is_parked:
+                failpoint("run.parked")
             self._remove(actor)
             self._reoffer(actor.pending, actor)
         else:
@@ -218,6 +226,7 @@ class Registry:
     def started(self, entry: DecisionEntry | None, batch: Batch) -> None:
         """A run was created or resumed here; without a decision it goes on later, by its timer."""
         self.stats.runs_started += 1
+        failpoint("run.started")
         if entry is not None:
             self.adopt(entry.actor)
             self.decided(entry, batch)
@@ -276,6 +285,7 @@ class Registry:
 
     def recorded(self, recorded: FactRecorded) -> None:
         """A fact was stored by this replica: apply it if the run is ours."""
+        failpoint("fact.recorded")
         offer = Offer(recorded.fact, fact_seq=recorded.fact_seq)
         if recorded.taken:
             self.stats.runs_acquired += 1
@@ -349,6 +359,7 @@ class Registry:
         try:
             async with self.reads.connect() as conn:
                 facts = await load_facts(conn, [actor.run_id])
+            await failpoint_async("facts.read")
         except Exception as error:
             if not is_passing(error):
                 raise
@@ -373,6 +384,7 @@ class Registry:
         try:
             async with self.reads.connect() as conn:
                 loaded = await load_runs(conn, run_ids)
+            await failpoint_async("runs.loaded")
         except Exception as error:
             # The lease is not renewed for a run without an actor, so it is tried again later.
             log.exception("run.load_failed", run_ids=list(run_ids), error=str(error))
@@ -399,6 +411,7 @@ class Registry:
         actor = Actor(self, run_id, run.info, run.info.generation, state, program)
         actor.started_at.update(run.started_at)
         self.adopt(actor)
+        failpoint("run.revived")
         for timer in run.timers:
             self.arm(actor, timer.timer_id, timer.kind, timer.due_in_s)
         actor.pending += [Offer(each.fact, fact_seq=each.fact_seq) for each in run.facts]
@@ -418,6 +431,7 @@ class Registry:
         acknowledge: Acknowledge | None,
     ) -> None:
         """Take a worker's report: to the run in memory here, or into the table for its owner."""
+        failpoint("report.received")
         run_id = run_of(report.fact.task_id)
         if report.gate_decision is not None:
             self.submit(LookEntry(run_id, namespace, report, acknowledge, self.recorded))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from runkon_server import errors
 from runkon_server.core.facts import GatePolled, ItemsCollected, Outcome, Reported
+from runkon_server.failpoints import failpoint
 from runkon_server.runtime.commands import ACCEPTED, AckStatus, Verdict
 from runkon_server.runtime.entries import Entry
 
@@ -126,6 +127,7 @@ class ReportEntry(Entry):
         self._recorded = batch.record_fact(run, misfit(task.kind, fact) or fact)
 
     def committed(self, batch: Batch) -> None:
+        failpoint("report.recorded")
         if self._recorded is not None:
             self._then(self._recorded)
         if self._acknowledge is not None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runkon_server import errors
 from runkon_server.core.engine import ResumeRefusal, ResumeRefusedError
+from runkon_server.failpoints import failpoint
 from runkon_server.runtime.actors import Actor
 from runkon_server.runtime.budgets import EVENTS_MAX
 from runkon_server.runtime.commands import RunResumed
@@ -168,6 +169,7 @@ class ResumeEntry(CallEntry[RunResumed]):
 
     def committed(self, batch: Batch) -> None:
         if self._is_written:
+            failpoint("resume.committed")
             self._resumption.committed(batch)
         else:
             self._resumption.release(self._resumption.actor.registry)
@@ -203,6 +205,7 @@ class Resumer:
             if stored is not None:
                 return stored
             resumption, key = await self._prepare(command)
+            failpoint("resume.prepared")
             entry = ResumeEntry(command, request, resumption, key)
             self._registry.submit(entry)
             try:

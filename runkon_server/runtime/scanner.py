@@ -10,6 +10,7 @@ import psycopg
 import structlog
 
 from runkon_server.core.facts import Outcome, Reported
+from runkon_server.failpoints import failpoint_async
 from runkon_server.runtime.commands import TaskReport
 from runkon_server.store import claims
 from runkon_server.store.database import is_passing
@@ -109,6 +110,7 @@ class Scanner:
     async def _acquire(self) -> int:
         if self.is_draining:
             return 0
+        await failpoint_async("runs.acquire")
         async with self._reads.connect() as conn:
             taken = await claims.acquire(
                 conn,
@@ -116,6 +118,8 @@ class Scanner:
                 ttl_s=self._config.lease_ttl_s,
                 limit=self._config.acquire_batch,
             )
+        if taken:
+            await failpoint_async("runs.acquired")
         steals = sum(stolen for _, stolen in taken)
         if taken:
             self._stats.runs_acquired += len(taken)
@@ -138,7 +142,10 @@ class Scanner:
             requeued = await claims.requeue_lost(conn, deliveries_max=limit)
             lost = await claims.find_lost(conn, deliveries_max=limit)
             await self.publish(conn)
+        if lost:
+            await failpoint_async("tasks.lost")
         if requeued:
+            await failpoint_async("tasks.requeued")
             self._stats.tasks_redelivered += requeued
             self._dispatcher.look()
         for task in lost:

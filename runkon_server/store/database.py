@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from runkon_server.failpoints import failpoint_async
 from runkon_server.store.migrations import sqlalchemy_url
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ async def fetch(
 ) -> Sequence[Sequence[Any]]:
     """All rows of one plain statement; its parameters are `%(name)s`."""
     result = await conn.exec_driver_sql(statement, parameters)
+    await failpoint_async("statement.answered")
     return cast("Sequence[Sequence[Any]]", result.all())
 
 

@@ -18,6 +18,8 @@ from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 
+from runkon_server.failpoints import failpoint_async
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -78,9 +80,11 @@ class Pipeline:
                 name = trip.prepare(sql, f"{sql.split(maxsplit=1)[0]}_{number}".encode())
             trip.send(name, parameters)
         try:
-            return await trip.finish()
+            rows = await trip.finish()
         finally:
             self._names |= trip.prepared
+        await failpoint_async("pipeline.answered")
+        return rows
 
 
 class _Trip:

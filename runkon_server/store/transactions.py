@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeVar
 
+import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from runkon_server.errors import ConflictError, OutcomeUnknownError
-from runkon_server.store.database import is_retryable
+from runkon_server.failpoints import failpoint_async
+from runkon_server.store.database import is_connection_loss, is_retryable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,15 +33,18 @@ async def in_transaction(
     for _ in range(_ATTEMPTS_MAX):
         async with transactional.connect() as conn:
             try:
+                await failpoint_async("transaction.begun")
                 result = await body(conn)
-            except DBAPIError as error:
+                await failpoint_async("transaction.done")
+            except (DBAPIError, psycopg.Error) as error:
                 if not is_retryable(error):
                     raise
                 continue
             try:
                 await conn.commit()
-            except DBAPIError as error:
-                if error.connection_invalidated:
+                await failpoint_async("transaction.committed")
+            except (DBAPIError, psycopg.Error) as error:
+                if is_connection_loss(error):
                     raise OutcomeUnknownError from error
                 raise
             return result

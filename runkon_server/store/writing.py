@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from runkon_server.failpoints import failpoint_async, is_armed
 from runkon_server.store.locking import run_of
 from runkon_server.store.statements import (
     CANCEL_TASKS,
@@ -46,10 +47,32 @@ if TYPE_CHECKING:
 
     from runkon_server.core.decision import ItemWrite, StepWrite
     from runkon_server.store.locking import LockedRun
-    from runkon_server.store.pipeline import Parameter, Pipeline
+    from runkon_server.store.pipeline import Parameter, Pipeline, Statement
 
 
 ITEMS_PER_STATEMENT: Final = 1_000
+POINT_AFTER: Final = {
+    INSERT_DETAILS: "write.runs",
+    UPDATE_STEPS: "write.steps",
+    INSERT_STEPS: "write.steps",
+    INSERT_ITEMS: "write.items",
+    UPDATE_ITEMS: "write.items",
+    INSERT_EVENTS: "write.events",
+    INSERT_FACTS: "write.facts",
+    DELETE_FACTS: "write.facts",
+    INSERT_TASKS: "write.tasks",
+    END_TASKS: "write.tasks",
+    DELETE_TIMERS: "write.timers",
+    INSERT_TIMERS: "write.timers",
+    INSERT_GATES: "write.gates",
+    END_GATES: "write.gates",
+    UPDATE_RUNS: "write.counters",
+    MOVE_KEYS: "write.answers",
+    STORE_RESPONSES: "write.answers",
+    RELEASE_REQUESTS: "write.answers",
+}
+"""The failpoint behind a statement."""
+POINTS_WITHIN: Final = frozenset({"batch.written", *POINT_AFTER.values()})
 
 
 def to_json(value: object) -> str:
@@ -213,7 +236,20 @@ async def write(
     chosen = [(statement, parameters) for statement, rows, parameters in statements if rows]
     if notice is not None:
         chosen.append((NOTIFY, (notice,)))
+    if is_armed(POINTS_WITHIN):
+        await _write_in_steps(pipeline, chosen)
+        chosen = []
     await pipeline.run([*chosen, ("COMMIT", ())])
+    await failpoint_async("batch.committed")
+
+
+async def _write_in_steps(pipeline: Pipeline, statements: list[Statement]) -> None:
+    """A round trip for each statement, so that a test can stop between them."""
+    for statement in statements:
+        await pipeline.run([statement])
+        if (point := POINT_AFTER.get(statement[0])) is not None:
+            await failpoint_async(point)
+    await failpoint_async("batch.written")
 
 
 def _parts(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
