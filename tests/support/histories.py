@@ -45,12 +45,12 @@ from runkon_server.core.facts import (
     Started,
     TimerDue,
 )
+from runkon_server.core.folding import RunFold, visible_item, visible_step
 from runkon_server.core.plan import Block, ForEachNode, Loop
 from runkon_server.core.records import ItemRecord, RunRecord, RunRows, StepRecord
-from runkon_server.core.rows import ENDED
+from runkon_server.core.rows import ENDED, cut
 from runkon_server.core.tasks import FAIL_FAST
 from support.answers import answers_to, decisions_of, news_of
-from support.folding import Folded, shown, shown_item
 from support.starts import is_doomed, objections
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ class World:
         """Reasons of the cancels that workers were told of, by task, ended ones too."""
         self.events: list[Event] = []
         self.orders: Counter[tuple[str, str]] = Counter()
-        self.folded = Folded()
+        self.folded = RunFold()
+        self._told = 0
         self.applied: list[Fact] = []
         self.was_forced_in_body = False
         self.resumed: ResumeMode | None = None
@@ -240,6 +241,13 @@ class World:
         self.state, self.last = decision.state, decision
         return decision
 
+    def watch(self) -> RunFold:
+        """What somebody believes who has seen all events."""
+        for event in self.events[self._told :]:
+            self.folded.follow(event.kind, event.payload)
+        self._told = len(self.events)
+        return self.folded
+
     def standing(self) -> list[dict[str, Any]]:
         """Rows of steps that no resume has superseded."""
         return [step for step in self.steps.values() if step.get("superseded_epoch") is None]
@@ -330,16 +338,21 @@ def _check_events(world: World) -> None:
 
     What a resume carries over is told by the counters alone.
     """
-    told = world.folded
-    told.follow(world.events)
-    assert told.status == world.run["status"]
-    assert told.steps == {step_id: shown(row) for step_id, row in world.steps.items()}
+    told = world.watch()
+    run = world.run
+    assert told.status == run["status"]
+    assert (told.epoch, told.phase) == (run.get("epoch", 1), world.state.phase)
+    assert told.blocked_on == run.get("blocked_on")
+    assert told.error == (run.get("error") and cut(run["error"]))
+    assert told.result_summary == run.get("result_summary")
+    assert told.outcome == run.get("body_outcome")
+    assert told.steps == {step_id: visible_step(row) for step_id, row in world.steps.items()}
     for item_id, row in world.items.items():
         known = told.items.get(item_id)
         if known is None:
             assert row["status"] in ("pending", "completed")
         else:
-            assert known.items() <= shown_item(row).items()
+            assert known.items() <= visible_item(row).items()
 
 
 def _check_timers(world: World) -> None:
