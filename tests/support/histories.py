@@ -76,6 +76,7 @@ class World:
         schemas: dict[str, Schema] | None = None,
         **columns: Any,
     ) -> None:
+        self.definition = definition
         self.plan = compile_plan(definition, schemas)
         self.nodes = {
             node.path: node for node in (*_nodes_in(self.plan.body), *_nodes_in(self.plan.always))
@@ -92,6 +93,8 @@ class World:
         self.tasks: dict[str, Dispatch] = {}
         self.dispatched: list[Dispatch] = []
         self.gates: dict[str, OpenGate] = {}
+        self.gate_states: dict[str, str] = {}
+        """Of all gates, decided ones too."""
         self.items: dict[str, dict[str, Any]] = {}
         self.children: dict[str, StartChild | ResumeChild] = {}
         """Child runs whose end is awaited."""
@@ -129,12 +132,16 @@ class World:
         match fact:
             case CancelAsked() if self.run["status"] not in _TERMINAL:
                 self.run["status"] = "cancelling"
-                self.events.append(Event("run_cancel_requested", {"reason": fact.reason}))
+                asked = {"reason": fact.reason, "force": fact.force}
+                self.events.append(Event("run_cancel_requested", asked))
             case TimerDue():
                 self.timers.pop(fact.timer_id, None)
             case GateDecided():
                 if self.gates.pop(fact.gate_id, None) is not None:
-                    self.events.append(Event("gate_resolved", {"gate": {"id": fact.gate_id}}))
+                    self.gate_states[fact.gate_id] = fact.decision.value
+                    gate = {"id": fact.gate_id, "step_id": fact.gate_id}
+                    gate["state"] = fact.decision.value
+                    self.events.append(Event("gate_resolved", {"gate": gate}))
                 if fact.decision is GateDecision.TIMED_OUT:
                     self.timers.pop(ids.gate_timer(fact.gate_id), None)
                 if fact.poll_id is not None:
@@ -205,9 +212,11 @@ class World:
                 del self.timers[identity]
             case OpenGate(gate_id=identity):
                 self.gates[identity] = order
+                self.gate_states[identity] = "pending"
                 self.wrong_starts += objections(self, order, before, fact)
             case CloseGate(gate_id=identity):
                 del self.gates[identity]
+                self.gate_states[identity] = "cancelled"
             case StartChild(child_run_id=identity) | ResumeChild(child_run_id=identity):
                 self.children[identity] = order
                 self.started_children.append(order)

@@ -63,7 +63,8 @@ class Player:
     def pick_fact(self, step: int) -> Fact:
         """What happens next; `step`: how much has happened."""
         if self.world.state.status != "pending" and self.chance.random() < 0.01:
-            return LimitReached(epoch=self.world.state.setup.epoch, reason="too much")
+            epoch = self.world.state.setup.epoch
+            return LimitReached(epoch=epoch, reason="BUDGET_EXCEEDED: too much")
         facts = self.world.possible()
         cancels = [fact for fact in facts if isinstance(fact, CancelAsked)]
         is_in_pause = any(timer.kind in ("retry", "poll") for timer in self.world.timers.values())

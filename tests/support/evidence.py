@@ -1,0 +1,113 @@
+"""Evidence of a run that was only played, as a store would have kept it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from runkon_server.dsl import snapshot
+from runkon_server.verify.evidence import Evidence, LoggedEvent, RunEvidence
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from support.histories import World
+
+HASH: Final = "hash"
+SPACING_S: Final = 1e7
+"""Between events: nothing can be too early."""
+
+
+def evidence_of(world: World, **more: Any) -> Evidence:
+    """The evidence of one run; further arguments are fields of `Evidence`."""
+    run = run_evidence(world)
+    definitions = {HASH: snapshot.dump(world.definition)}
+    return Evidence(runs={run.run_id: run}, definitions=definitions, **more)
+
+
+def run_evidence(world: World) -> RunEvidence:
+    """The rows and events of a world."""
+    run_id = world.run["run_id"]
+    row = {
+        "content_hash": HASH,
+        "generation": 1,
+        "last_seq": len(world.events),
+        "epoch": 1,
+        "parent_workflow_run_id": None,
+        "labels": {},
+        **world.run,
+    }
+    done = {order.task_id for order in world.dispatched} - world.tasks.keys()
+    return RunEvidence(
+        run_id=run_id,
+        row=row,
+        events=_events(world),
+        steps=[{**row, "workflow_run_id": run_id} for row in world.steps.values()],
+        items=[{"blockers": (), "item_ref": "", **row} for row in world.items.values()],
+        gates=[_gate(run_id, *each) for each in world.gate_states.items()],
+        tasks=[
+            {
+                "id": order.task_id,
+                "step_id": order.step_id,
+                "kind": order.kind,
+                "state": "done" if order.task_id in done else "leased",
+                "token": "token",
+                "digest": "digest",
+                "delivery": 0,
+            }
+            for order in world.dispatched
+        ],
+        timers=[{"id": timer} for timer in world.timers],
+    )
+
+
+def _events(world: World) -> list[LoggedEvent]:
+    found: list[LoggedEvent] = []
+    epoch = 1
+    for seq, event in enumerate(world.events, 1):
+        epoch += event.kind == "run_resumed"
+        found.append(
+            LoggedEvent(
+                seq=seq,
+                epoch=epoch,
+                kind=event.kind,
+                generation=1,
+                at=seq * SPACING_S,
+                payload=event.payload,
+            )
+        )
+    return found
+
+
+def _gate(run_id: str, gate_id: str, state: str) -> dict[str, Any]:
+    return {"run_id": run_id, "id": gate_id, "state": state, "resolved_by": None}
+
+
+def edited(evidence: Evidence, **changes: Any) -> Evidence:
+    """The evidence with other contents of its only run."""
+    ((run_id, run),) = evidence.runs.items()
+    return replace(evidence, runs={run_id: replace(run, **changes)})
+
+
+def with_row(evidence: Evidence, **columns: Any) -> Evidence:
+    """The evidence with other columns of its only run's row."""
+    ((_, run),) = evidence.runs.items()
+    return edited(evidence, row={**run.row, **columns})
+
+
+def with_event(evidence: Evidence, kind: str, nth: int = 0, **changes: Any) -> Evidence:
+    """The evidence with another nth event of a kind."""
+    ((_, run),) = evidence.runs.items()
+    found = [number for number, event in enumerate(run.events) if event.kind == kind][nth]
+    events = list(run.events)
+    events[found] = replace(events[found], **changes)
+    return edited(evidence, events=events)
+
+
+def with_more(evidence: Evidence, kind: str, payload: Mapping[str, Any], **more: Any) -> Evidence:
+    """The evidence with one more event at the end of the log."""
+    ((_, run),) = evidence.runs.items()
+    last = run.events[-1]
+    event = replace(last, seq=last.seq + 1, kind=kind, payload=payload, **more)
+    with_it = edited(evidence, events=[*run.events, event])
+    return with_row(with_it, last_seq=event.seq)
