@@ -390,7 +390,7 @@ class DecisionEntry(Entry):
 
     def failed(self, error: Exception) -> None:
         registry = self.actor.registry
-        registry.unassign(self)
+        registry.unassign(self, may_be_written=True)
         registry.abandon(self.actor, self.offers, error)
 
 

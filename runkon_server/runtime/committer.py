@@ -11,7 +11,9 @@ Rules that hold here (architecture, ADR-0006):
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -26,7 +28,7 @@ from runkon_server.store.pipeline import Pipeline
 from runkon_server.store.writing import Stamp, Writes, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from runkon_server.runtime.ambient import Ambient
     from runkon_server.runtime.entries import Entry
@@ -48,6 +50,21 @@ CONNECTS_WHILE_CLOSING_MAX = 3
 
 class OutcomeUnknown(Exception):
     """A batch may or may not be committed and the database cannot say."""
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One transaction at a time."""
+
+    conn: Pipeline | None = None
+    pending: list[list[Entry]] = field(default_factory=list)
+    """Entries that are not told yet, in the parts in which they are tried."""
+
+    async def disconnect(self) -> None:
+        """Close the connection; the next transaction gets another one."""
+        conn, self.conn = self.conn, None
+        if conn is not None:
+            await conn.close()
 
 
 class Committer:
@@ -92,9 +109,14 @@ class Committer:
         self._closing = True
         self._signal.set()
 
+    def give_up(self) -> None:
+        """Tell whoever is still queued that nothing was done; for when the lanes are gone."""
+        while self._queue:
+            self._queue.popleft().failed(errors.DrainingError())
+
     async def run_lane(self) -> None:
         """One connection's loop; run as many as transactions should be in flight."""
-        conn: Pipeline | None = None
+        lane = _Lane()
         try:
             while True:
                 self._idle_lanes += 1
@@ -104,13 +126,17 @@ class Committer:
                     self._idle_lanes -= 1
                 if not entries:
                     return
+                lane.pending = [entries]
                 try:
-                    conn = await self._commit_all(conn, entries)
+                    await self._commit_all(lane)
                 finally:
                     self._release(entries)
+        except asyncio.CancelledError:
+            # Wherever it was: COMMIT may be on its way, and nobody waits for its answer.
+            _leave_unknown(lane.pending)
+            raise
         finally:
-            if conn is not None:
-                await conn.close()
+            await lane.disconnect()
 
     async def _take(self) -> list[Entry]:
         """The next entries: one per exclusive key, none of a run in flight; [] at the end."""
@@ -168,55 +194,41 @@ class Committer:
         if self._queue:
             self._signal.set()
 
-    async def _commit_all(self, conn: Pipeline | None, entries: list[Entry]) -> Pipeline | None:
-        """Commit entries whatever happens to the connection; give back a live one (or None)."""
-        pending = [entries]
+    async def _commit_all(self, lane: _Lane) -> None:
+        """Commit what is pending, whatever happens to the connection."""
+        pending = lane.pending
         attempts = 0
         while pending:
-            part = pending.pop()
-            conn = conn or await self._connect(part)
+            conn = lane.conn = lane.conn or await self._connect(pending[-1])
             # Who was told that the database is away must not have it done after all.
-            given_up = part if conn is None else [e for e in part if e.is_given_up]
-            for entry in given_up:
-                entry.failed(errors.DatabaseUnavailableError())
-            part = [] if conn is None else [e for e in part if not e.is_given_up]
-            if not part or conn is None:
+            for entry in pending[-1]:
+                if conn is None or entry.is_given_up:
+                    entry.failed(errors.DatabaseUnavailableError())
+            part = pending[-1] = [entry for entry in pending[-1] if not entry.is_given_up]
+            if conn is None or not part:
+                pending.pop()
                 continue
             try:
                 batch = await self._commit(conn, part)
             except OutcomeUnknown:
-                for entry in part:
-                    entry.failed(errors.OutcomeUnknownError())
-                await conn.close()
-                conn = None
+                _leave_unknown([pending.pop()])
+                await lane.disconnect()
             except Exception as error:  # noqa: BLE001 - told to the entry it is due to, and logged
                 if database.is_connection_loss(error) or conn.is_lost:
-                    await conn.close()
-                    conn = None
-                    pending.append(part)
+                    await lane.disconnect()
                     continue
-                conn = await self._roll_back(conn)
+                await _roll_back(lane, conn)
                 attempts += 1
                 if database.is_retryable(error) and attempts <= RETRIES_MAX:
                     self._stats.commit_retries += 1
-                    pending.append(part)
                 elif len(part) > 1:
                     middle = len(part) // 2
-                    pending += [part[middle:], part[:middle]]
+                    pending[-1:] = [part[middle:], part[:middle]]
                 else:
-                    self._refuse(part[0], error)
+                    self._refuse(pending.pop()[0], error)
             else:
+                pending.pop()
                 self._tell(batch, part)
-        return conn
-
-    async def _roll_back(self, conn: Pipeline) -> Pipeline | None:
-        """The connection without its transaction; None if it broke just now."""
-        try:
-            await conn.run([("ROLLBACK", ())])
-        except psycopg.Error:
-            await conn.close()
-            return None
-        return conn
 
     def _tell(self, batch: Batch, entries: Sequence[Entry]) -> None:
         """Say that a batch is durable; whoever fails to hear it must not undo it for the others."""
@@ -322,3 +334,17 @@ class Committer:
     def _fail_callers(self, waiting: Sequence[Entry]) -> None:
         for entry in (*waiting, *self._queue):
             entry.unavailable()
+
+
+async def _roll_back(lane: _Lane, conn: Pipeline) -> None:
+    """End the transaction; the connection is gone if it broke just now."""
+    try:
+        await conn.run([("ROLLBACK", ())])
+    except psycopg.Error:
+        await lane.disconnect()
+
+
+def _leave_unknown(parts: Iterable[Sequence[Entry]]) -> None:
+    """Say that nobody can say whether it was done."""
+    for entry in itertools.chain(*parts):
+        entry.failed(errors.OutcomeUnknownError())

@@ -122,7 +122,7 @@ class Dispatcher:
             if self._holders.get(task_id) is session:
                 del self._holders[task_id]
         for lease in session.take()[0]:
-            self._give_back(lease.task_id, lease.token)
+            self.give_back_later(lease.task_id, lease.token)
         self._stats.workers_connected = len(self._sessions)
         self.removed(session)
 
@@ -168,16 +168,17 @@ class Dispatcher:
     def carry_out(self, changeset: Changeset, generation: int, now: datetime) -> None:
         """After the commit: send new tasks, pass on cancellations."""
         for task in changeset.tasks.values():
-            if task.session is None:
+            session, task.session = task.session, None
+            if session is None:
                 self.queued(changeset.namespace, task.order.kind, task.order.action)
             elif task.order.task_id in changeset.abandoned_tasks:
-                self.release(task.session)
-            elif not task.session.is_open or not self.may_push():
+                self.release(session)
+            elif not session.is_open or not self.may_push():
                 assert task.token is not None
-                self.release(task.session)
-                self._give_back(task.order.task_id, task.token)
+                self.release(session)
+                self.give_back_later(task.order.task_id, task.token)
             else:
-                self._push(changeset, task, generation, now)
+                self._push(session, changeset, task, generation, now)
         for task_id, reason in changeset.cancelled_tasks.items():
             if not self.cancel(task_id, reason):
                 self.unreached()
@@ -203,7 +204,8 @@ class Dispatcher:
             session.may_find_more = True
         self._claim_wanted.set()
 
-    def _give_back(self, task_id: str, token: str) -> None:
+    def give_back_later(self, task_id: str, token: str) -> None:
+        """Queue a task again that is leased under this token, if it is: no worker was told."""
         self._unseen.append((run_of(task_id), task_id, token))
         self._claim_wanted.set()
 
@@ -221,9 +223,16 @@ class Dispatcher:
             raise
         self.look()
 
-    def _push(self, changeset: Changeset, task: NewTask, generation: int, now: datetime) -> None:
+    def _push(
+        self,
+        session: WorkerSession,
+        changeset: Changeset,
+        task: NewTask,
+        generation: int,
+        now: datetime,
+    ) -> None:
         lease = ordered_lease(changeset, task, generation=generation, now=now, lease=self._lease)
-        self._give(task.session, lease)
+        self._give(session, lease)
 
     def _give(self, session: WorkerSession, lease: TaskLease) -> None:
         """Put a task into a worker's outbox; one whose stream cannot be told is gone."""
@@ -313,11 +322,11 @@ class Dispatcher:
                 program = await self._program_of(task)
             except Exception:
                 for unseen in claimed[number:]:
-                    self._give_back(unseen.id, unseen.token)
+                    self.give_back_later(unseen.id, unseen.token)
                     self.release(session)
                 raise
             if not session.is_open:
-                self._give_back(task.id, task.token)
+                self.give_back_later(task.id, task.token)
                 continue
             self._give(session, claimed_lease(task, program, self._lease))
 

@@ -212,6 +212,7 @@ class Engine:
         for task in [*late, *self._tasks]:
             task.cancel()
         await asyncio.gather(*self._lanes, *self._tasks, return_exceptions=True)
+        self._committer.give_up()
         self._lessor.stop()
         with contextlib.suppress(Exception):  # the leases run out by themselves
             await self._dispatcher.give_back()

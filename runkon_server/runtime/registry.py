@@ -103,12 +103,20 @@ class Registry:
                 task.session = session
                 task.token = self._ambient.token()
 
-    def unassign(self, entry: DecisionEntry) -> None:
-        """Return the credit of a decision that was not committed."""
+    def unassign(self, entry: DecisionEntry, *, may_be_written: bool = False) -> None:
+        """Return the credit of a decision that was not committed.
+
+        Args:
+            entry: the decision.
+            may_be_written: nobody can say whether it was; then its tasks are leased to workers that
+                never hear of them, and are queued again.
+        """
         for task in entry.changeset.tasks.values():
             if task.session is not None:
                 self._dispatcher.release(task.session)
                 task.session = None
+                if may_be_written and task.token is not None:
+                    self._dispatcher.give_back_later(task.order.task_id, task.token)
         if entry.offspring is not None:
             entry.offspring.release(self)
 

@@ -91,9 +91,9 @@ class Resumption:
         """Go on with the run here."""
         self.actor.registry.started(self._entry, batch)
 
-    def release(self, registry: Registry) -> None:
-        """It was not committed."""
-        registry.unassign(self._entry)
+    def release(self, registry: Registry, *, may_be_written: bool = False) -> None:
+        """It was not committed, as `Registry.unassign`."""
+        registry.unassign(self._entry, may_be_written=may_be_written)
 
 
 class ResumeEntry(CallEntry[RunResumed]):
@@ -176,7 +176,7 @@ class ResumeEntry(CallEntry[RunResumed]):
         super().committed(batch)
 
     def failed(self, error: Exception) -> None:
-        self._resumption.release(self._resumption.actor.registry)
+        self._resumption.release(self._resumption.actor.registry, may_be_written=True)
         super().failed(error)
 
 

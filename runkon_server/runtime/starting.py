@@ -235,5 +235,5 @@ class StartEntry(CallEntry[RunStarted]):
 
     def failed(self, error: Exception) -> None:
         if self._decision is not None:
-            self._registry.unassign(self._decision)
+            self._registry.unassign(self._decision, may_be_written=True)
         super().failed(error)

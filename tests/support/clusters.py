@@ -23,7 +23,7 @@ from support.servers import runkon_server
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
     from pathlib import Path
 
     from runkon_client import Task
@@ -48,13 +48,17 @@ class Replica:
 
 @contextlib.contextmanager
 def replicas(
-    database: str, count: int = 1, *options: str, listen: str = "127.0.0.1:0"
+    database: str,
+    count: int = 1,
+    *options: str,
+    listen: str = "127.0.0.1:0",
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[list[Replica]]:
     """So many `runkon-server serve` on one database, with short leases unless told otherwise."""
     arguments = ["serve", "--listen", listen, "--lease-ttl", str(LEASE_TTL_S), *options]
-    environment = {"RUNKON_DATABASE_URL": database}
+    told = {"RUNKON_DATABASE_URL": database, **(environment or {})}
     with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(runkon_server(arguments, environment)) for _ in range(count)]
+        servers = [stack.enter_context(runkon_server(arguments, told)) for _ in range(count)]
         yield [Replica(server, server.started()) for server in servers]
 
 
