@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self, Unpack
 
 from runkon_client.calls import runs as run_calls
+from runkon_client.calls import workers as worker_calls
 from runkon_client.calls import workflows as workflow_calls
 from runkon_client.calls.gates import GateFilter, GateTarget
 from runkon_client.calls.runs import RunSpec
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from runkon_client.calls.runs import RunOptions, Started
     from runkon_client.values import (
+        ConnectedWorker,
         FormattedWorkflow,
         GateState,
         Run,
@@ -180,6 +182,14 @@ class Client:
             )
         )
 
+    def workers(self, *, page_size: int = 0) -> AsyncIterator[ConnectedWorker]:
+        """The workers that are connected now, to whichever replica, by id."""
+        return self._transport.pages(
+            lambda token: worker_calls.list_workers(
+                self._namespace, page_size=page_size, token=token
+            )
+        )
+
     async def validate_workflow(
         self,
         source: str,
@@ -187,8 +197,13 @@ class Client:
         output_schemas: Mapping[str, str] | None = None,
         snippets: Mapping[str, str] | None = None,
         strict: bool = False,
+        check_served: bool = False,
     ) -> Validation:
-        """Check a definition as `put_workflow` would, and store nothing."""
+        """Check a definition with the stored workflows that it calls, and store nothing.
+
+        Args:
+            check_served: also look for what no worker serves that is connected now.
+        """
         return await self._transport.perform(
             workflow_calls.validate_workflow(
                 self._namespace,
@@ -196,6 +211,7 @@ class Client:
                 output_schemas=output_schemas or {},
                 snippets=snippets or {},
                 strict=strict,
+                check_served=check_served,
             )
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self, Unpack
 
 from runkon_client.calls import runs as run_calls
+from runkon_client.calls import workers as worker_calls
 from runkon_client.calls import workflows as workflow_calls
 from runkon_client.calls.gates import GateFilter, GateTarget
 from runkon_client.calls.runs import RunSpec
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from runkon_client.calls.runs import RunOptions, Started
     from runkon_client.values import (
+        ConnectedWorker,
         FormattedWorkflow,
         GateState,
         Run,
@@ -182,6 +184,14 @@ class SyncClient:
             )
         )
 
+    def workers(self, *, page_size: int = 0) -> Iterator[ConnectedWorker]:
+        """The workers that are connected now, to whichever replica, by id."""
+        return self._transport.pages(
+            lambda token: worker_calls.list_workers(
+                self._namespace, page_size=page_size, token=token
+            )
+        )
+
     def validate_workflow(
         self,
         source: str,
@@ -189,8 +199,13 @@ class SyncClient:
         output_schemas: Mapping[str, str] | None = None,
         snippets: Mapping[str, str] | None = None,
         strict: bool = False,
+        check_served: bool = False,
     ) -> Validation:
-        """Check a definition as `put_workflow` would, and store nothing."""
+        """Check a definition with the stored workflows that it calls, and store nothing.
+
+        Args:
+            check_served: also look for what no worker serves that is connected now.
+        """
         return self._transport.perform(
             workflow_calls.validate_workflow(
                 self._namespace,
@@ -198,6 +213,7 @@ class SyncClient:
                 output_schemas=output_schemas or {},
                 snippets=snippets or {},
                 strict=strict,
+                check_served=check_served,
             )
         )
 

@@ -82,6 +82,7 @@ def validate_workflow(
     output_schemas: Mapping[str, str],
     snippets: Mapping[str, str],
     strict: bool,
+    check_served: bool,
 ) -> Call[values.Validation]:
     """ValidateWorkflow."""
     return Call(
@@ -92,6 +93,7 @@ def validate_workflow(
             output_schemas=output_schemas,
             snippets=snippets,
             strict=strict,
+            check_served=check_served,
         ),
         reader(
             workflows_pb2.ValidateWorkflowResponse,

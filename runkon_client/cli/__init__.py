@@ -59,6 +59,12 @@ def _worker() -> click.Command:
     return worker
 
 
+def _workers() -> click.Command:
+    from runkon_client.cli.workers import workers
+
+    return workers
+
+
 def _demo() -> click.Command:
     from runkon_client.demo.command import demo
 
@@ -71,6 +77,7 @@ COMMANDS: Final[dict[str, tuple[Callable[[], click.Command], str]]] = {
     "gates": (_gates, "List the gates that wait, approve, reject, report pull requests."),
     "workflows": (_workflows, "Store, list, show and check workflows."),
     "worker": (_worker, "Run a worker: actions, items, gates, scripts."),
+    "workers": (_workers, "List the workers that are connected, with what they serve."),
     "graph": (_graph, "Draw a workflow file or a run."),
     "demo": (_demo, "Take the guided tour: a server, a worker, a workflow with a gate."),
 }

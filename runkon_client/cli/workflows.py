@@ -139,6 +139,7 @@ def show(settings: Settings, workflow: str) -> None:
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @material_options
 @_STRICT
+@click.option("--served", is_flag=True, help="Also report what no connected worker serves.")
 @click.pass_obj
 def validate(
     settings: Settings,
@@ -147,13 +148,18 @@ def validate(
     snippets: dict[str, str],
     *,
     strict: bool,
+    served: bool,
 ) -> None:
-    """Check workflows as `put` would, and store nothing."""
+    """Check workflows, with the stored ones that they call, and store nothing."""
     found = {}
     with settings.connect() as client:
         for file in files:
             found[file] = client.validate_workflow(
-                read_source(file), output_schemas=schemas, snippets=snippets, strict=strict
+                read_source(file),
+                output_schemas=schemas,
+                snippets=snippets,
+                strict=strict,
+                check_served=served,
             )
             if not settings.as_json:
                 show_diagnostics(file, found[file].diagnostics, err=False)

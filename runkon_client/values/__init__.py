@@ -70,6 +70,7 @@ from runkon_client.values.steps import (
     StepRole,
     StepStatus,
 )
+from runkon_client.values.workers import ConnectedWorker
 from runkon_client.values.workflows import (
     Diagnostic,
     FormattedWorkflow,
@@ -91,6 +92,7 @@ __all__ = [
     "ChildRunFinished",
     "ChildRunStarted",
     "ConflictPolicy",
+    "ConnectedWorker",
     "CustomGate",
     "DefinitionWarning",
     "Diagnostic",

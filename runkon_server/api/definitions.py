@@ -35,6 +35,7 @@ __all__ = [
     "hash_of",
     "refusal_of",
     "work_on",
+    "world_of",
 ]
 
 LABEL: Final = "source"
@@ -127,6 +128,18 @@ def hash_of(source: str, schemas: Mapping[str, str], snippets: Mapping[str, str]
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def world_of(schemas: Mapping[str, str] | None, snippets: Mapping[str, str] | None) -> World:
+    """A world with what came with a source, each None if it is not known."""
+    return World(
+        schemas=(
+            None
+            if schemas is None
+            else {name: _flaw_of(name, schema) for name, schema in schemas.items()}
+        ),
+        snippets=snippets,
+    )
+
+
 def check_source(
     text: str,
     content_hash: str,
@@ -141,15 +154,7 @@ def check_source(
         schemas: all that it may name; None: it is not known which there are.
         snippets: likewise.
     """
-    world = World(
-        schemas=(
-            None
-            if schemas is None
-            else {name: _flaw_of(name, schema) for name, schema in schemas.items()}
-        ),
-        snippets=snippets,
-    )
-    report = validate(text, LABEL, world)
+    report = validate(text, LABEL, world_of(schemas, snippets))
     return CheckedSource(
         source=report.source,
         diagnostics=report.diagnostics,

@@ -15,6 +15,7 @@ from runkon_server.api.identity import current_principal
 from runkon_server.api.parsing.checks import namespace_of, page_rows
 from runkon_server.api.render import render_diagnostic, render_workflow
 from runkon_server.api.render.workflows import render_unstored
+from runkon_server.api.validating import Validator
 from runkon_server.dsl.diagnostics import first_problems, has_errors
 from runkon_server.dsl.format import format_text
 from runkon_server.store.reads import workflows
@@ -66,6 +67,7 @@ class WorkflowService(workflows_pb2_grpc.WorkflowServiceServicer):
         self._definitions = definitions
         self._tokens = tokens
         self._drawings = Drawings(engine, lookups, definitions)
+        self._validator = Validator(engine)
 
     async def PutWorkflow(
         self, request: workflows_pb2.PutWorkflowRequest, context: Context
@@ -197,14 +199,14 @@ class WorkflowService(workflows_pb2_grpc.WorkflowServiceServicer):
         self, request: workflows_pb2.ValidateWorkflowRequest, context: Context
     ) -> workflows_pb2.ValidateWorkflowResponse:
         """What is wrong with a definition, as an answer."""
-        checked = await self._check(request)
-        problems = checked.judged(strictly=request.strict)
+        checked, namespace = await self._check(request), namespace_of(request.namespace)
+        problems = await self._validator.problems(request, namespace, checked)
         response = workflows_pb2.ValidateWorkflowResponse(
             valid=not has_errors(problems),
             diagnostics=[render_diagnostic(each, checked.source) for each in problems],
         )
         if checked.definition is not None:
-            unstored = render_unstored(checked, request, namespace_of(request.namespace))
+            unstored = render_unstored(checked, request, namespace)
             response.workflow.CopyFrom(unstored)
         return response
 

@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING, Any
 from grpc import StatusCode
 
 from runkon.v1 import workers_pb2
-from support.live_api import live_api, refusal
-from support.replicas import read
+from support.live_api import live_api, refusal, worker_stream
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from support.live_api import LiveApi
 
 QUICK: dict[str, Any] = {"poll_s": 0.1}
@@ -44,17 +41,12 @@ async def lists(api: LiveApi, *ids: str, **fields: Any) -> list[workers_pb2.Conn
     return await listed(api, **fields)
 
 
-@contextlib.asynccontextmanager
-async def connected(api: LiveApi, worker_id: str, **fields: Any) -> AsyncIterator[str]:
+def connected(
+    api: LiveApi, worker_id: str, **fields: Any
+) -> contextlib.AbstractAsyncContextManager[str]:
     """A stream of a worker; gives the name of its replica."""
     values: dict[str, Any] = {"actions": ["a"], "concurrency": 1, **fields}
-    call: Any = api.workers.Work()
-    hello = workers_pb2.WorkerHello(worker_id=worker_id, **values)
-    await call.write(workers_pb2.WorkRequest(hello=hello))
-    try:
-        yield (await read(call)).welcome.replica
-    finally:
-        call.cancel()
+    return worker_stream(api, workers_pb2.WorkerHello(worker_id=worker_id, **values))
 
 
 async def test_every_replica_lists_what_a_worker_said_of_itself(database: str) -> None:

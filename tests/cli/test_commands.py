@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from runkon.v1 import events_pb2, gates_pb2, runs_pb2, types_pb2, workflows_pb2
+from runkon.v1 import events_pb2, gates_pb2, runs_pb2, types_pb2, workers_pb2, workflows_pb2
 from runkon_client.cli import main, session
 from runkon_client.cli.exits import Exit
 from support.fake_server import FakeServer, Refusal, serving
@@ -232,6 +232,27 @@ def test_runs_are_listed_in_columns(server: FakeServer) -> None:
     assert header.split() == ["RUN", "WORKFLOW", "STATUS", "STARTED", "TOOK", "AT"]
     assert len(rows) == 2
     assert rows[0].split()[:3] == [RUN_ID, "w", "running"]
+
+
+def test_connected_workers_are_listed_with_what_they_serve(server: FakeServer) -> None:
+    """One that polls tells no number of tasks; without any, standard error says so."""
+    server.answers["ListWorkers"] = workers_pb2.ListWorkersResponse()
+    assert invoke(server, "workers") == (
+        Exit.OK,
+        "",
+        "no workers are connected; `runkon worker MODULE` starts one\n",
+    )
+    streams = workers_pb2.ConnectedWorker(
+        worker_id="w", actions=["build", "*"], gate_types=["deploy"], scripts=True, concurrency=4
+    )
+    polls = workers_pb2.ConnectedWorker(worker_id="v", item_providers=["tickets"], polls=True)
+    server.answers["ListWorkers"] = workers_pb2.ListWorkersResponse(workers=[streams, polls])
+    header, *rows = invoke(server, "workers").out.splitlines()
+
+    assert header.split("  ")[0] == "WORKER"
+    assert [row.split()[:2] for row in rows] == [["w", "4"], ["v", "polls"]]
+    assert rows[0].endswith("build, *, gate deploy, scripts")
+    assert rows[1].endswith("items tickets")
 
 
 def test_an_empty_list_says_so_on_standard_error(server: FakeServer) -> None:

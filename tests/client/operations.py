@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from client.peers import RUN_ID
 
-from runkon.v1 import gates_pb2, runs_pb2, types_pb2, workflows_pb2
+from runkon.v1 import gates_pb2, runs_pb2, types_pb2, workers_pb2, workflows_pb2
 from runkon_client import RunSpec
 from runkon_client.values import (
     CheckState,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 RUN = types_pb2.Run(id=RUN_ID, status=types_pb2.RUN_STATUS_RUNNING, epoch=1)
 DONE = types_pb2.Run(id=RUN_ID, status=types_pb2.RUN_STATUS_COMPLETED, epoch=1)
 GATE = gates_pb2.Gate(id="g1", name="review", state=gates_pb2.GATE_STATE_PENDING)
+WORKER = workers_pb2.ConnectedWorker(worker_id="w", actions=["*", "build"], concurrency=4)
 WORKFLOW = workflows_pb2.Workflow(name="deploy", version=3)
 
 PULL_REQUEST = PullRequest(
@@ -220,6 +221,10 @@ OPERATIONS: dict[str, tuple[dict[str, list[Message]], Callable[[Any], Any]]] = {
     "list_workflows": (
         {"ListWorkflows": [workflows_pb2.ListWorkflowsResponse(workflows=[WORKFLOW])]},
         lambda client: client.list_workflows("deploy"),
+    ),
+    "workers": (
+        {"ListWorkers": [workers_pb2.ListWorkersResponse(workers=[WORKER])]},
+        lambda client: client.workers(page_size=9),
     ),
     "validate_workflow": (
         {

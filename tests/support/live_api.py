@@ -10,7 +10,13 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from runkon.v1 import gates_pb2_grpc, runs_pb2_grpc, workers_pb2_grpc, workflows_pb2_grpc
+from runkon.v1 import (
+    gates_pb2_grpc,
+    runs_pb2_grpc,
+    workers_pb2,
+    workers_pb2_grpc,
+    workflows_pb2_grpc,
+)
 from runkon_server.api.health import Health
 from runkon_server.api.hub import Hub
 from runkon_server.api.server import SERVICES, Parts, bind, build_server
@@ -18,6 +24,7 @@ from runkon_server.api.streams import EventStreams
 from runkon_server.api.workers import WorkerService
 from runkon_server.runtime.engine import Engine
 from runkon_server.runtime.settings import EngineConfig
+from support.replicas import read
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
@@ -54,6 +61,17 @@ async def live_api(database: str, **settings: Any) -> AsyncIterator[LiveApi]:
     finally:
         await engine.stop()
         await server.stop(0)
+
+
+@contextlib.asynccontextmanager
+async def worker_stream(api: LiveApi, hello: workers_pb2.WorkerHello) -> AsyncIterator[str]:
+    """A worker that says hello and takes nothing; gives the name of its replica."""
+    call: Any = api.workers.Work()
+    await call.write(workers_pb2.WorkRequest(hello=hello))
+    try:
+        yield (await read(call)).welcome.replica
+    finally:
+        call.cancel()
 
 
 class Refusal:

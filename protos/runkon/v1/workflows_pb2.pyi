@@ -582,12 +582,19 @@ class ValidateWorkflowRequest(_message.Message):
     OUTPUT_SCHEMAS_FIELD_NUMBER: _builtins.int
     SNIPPETS_FIELD_NUMBER: _builtins.int
     STRICT_FIELD_NUMBER: _builtins.int
+    CHECK_SERVED_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
-    """Empty means `default`. Child workflows are looked up there."""
+    """Empty means `default`. Called workflows are looked up there in their newest versions, as far
+    down as runs may call each other; at most 200 of them, about others nothing is said.
+    """
     source: _builtins.str
     """The text; required."""
     strict: _builtins.bool
     """True: warnings count as errors. Default false."""
+    check_served: _builtins.bool
+    """True: also report actions, item providers, gate types and scripts that no worker serves which is
+    connected now, see ListWorkers. Default false.
+    """
     @_builtins.property
     def output_schemas(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Output schemas (YAML) by name."""
@@ -604,10 +611,11 @@ class ValidateWorkflowRequest(_message.Message):
         output_schemas: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         snippets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         strict: _builtins.bool = ...,
+        check_served: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "output_schemas", b"output_schemas", "snippets", b"snippets", "source", b"source", "strict", b"strict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_served", b"check_served", "namespace", b"namespace", "output_schemas", b"output_schemas", "snippets", b"snippets", "source", b"source", "strict", b"strict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -623,7 +631,10 @@ class ValidateWorkflowResponse(_message.Message):
     DIAGNOSTICS_FIELD_NUMBER: _builtins.int
     WORKFLOW_FIELD_NUMBER: _builtins.int
     valid: _builtins.bool
-    """True: PutWorkflow would store it."""
+    """True: there is no error among the diagnostics, and PutWorkflow would store it. False: there is
+    one; PutWorkflow would still store it if all of them are about called workflows or about what
+    nobody serves.
+    """
     @_builtins.property
     def diagnostics(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Diagnostic]:
         """What was found, in the order of the source; at most 100."""

@@ -114,9 +114,11 @@ class WorkflowServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ValidateWorkflow(self, request, context):
-        """ValidateWorkflow checks a definition as PutWorkflow would, and stores nothing.
+        """ValidateWorkflow checks a definition and what it calls, and stores nothing.
 
-        What is wrong with the source is the answer, not an error.
+        PutWorkflow looks at the definition alone, because workflows that call each other are stored one
+        after the other. This checks as well that called workflows are stored, get the inputs they need,
+        and come to an end. What is wrong with the source is the answer, not an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -60,9 +60,11 @@ class WorkflowServiceStub:
     INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
     """
     ValidateWorkflow: _grpc.UnaryUnaryMultiCallable[_workflows_pb2.ValidateWorkflowRequest, _workflows_pb2.ValidateWorkflowResponse]
-    """ValidateWorkflow checks a definition as PutWorkflow would, and stores nothing.
+    """ValidateWorkflow checks a definition and what it calls, and stores nothing.
 
-    What is wrong with the source is the answer, not an error.
+    PutWorkflow looks at the definition alone, because workflows that call each other are stored one
+    after the other. This checks as well that called workflows are stored, get the inputs they need,
+    and come to an end. What is wrong with the source is the answer, not an error.
     """
     FormatWorkflow: _grpc.UnaryUnaryMultiCallable[_workflows_pb2.FormatWorkflowRequest, _workflows_pb2.FormatWorkflowResponse]
     """FormatWorkflow brings a source into the one canonical layout, and stores nothing.
@@ -113,9 +115,11 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
     """
     ValidateWorkflow: _aio.UnaryUnaryMultiCallable[_workflows_pb2.ValidateWorkflowRequest, _workflows_pb2.ValidateWorkflowResponse]  # type: ignore[assignment]
-    """ValidateWorkflow checks a definition as PutWorkflow would, and stores nothing.
+    """ValidateWorkflow checks a definition and what it calls, and stores nothing.
 
-    What is wrong with the source is the answer, not an error.
+    PutWorkflow looks at the definition alone, because workflows that call each other are stored one
+    after the other. This checks as well that called workflows are stored, get the inputs they need,
+    and come to an end. What is wrong with the source is the answer, not an error.
     """
     FormatWorkflow: _aio.UnaryUnaryMultiCallable[_workflows_pb2.FormatWorkflowRequest, _workflows_pb2.FormatWorkflowResponse]  # type: ignore[assignment]
     """FormatWorkflow brings a source into the one canonical layout, and stores nothing.
@@ -187,9 +191,11 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _workflows_pb2.ValidateWorkflowRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_workflows_pb2.ValidateWorkflowResponse, _abc.Awaitable[_workflows_pb2.ValidateWorkflowResponse]]:
-        """ValidateWorkflow checks a definition as PutWorkflow would, and stores nothing.
+        """ValidateWorkflow checks a definition and what it calls, and stores nothing.
 
-        What is wrong with the source is the answer, not an error.
+        PutWorkflow looks at the definition alone, because workflows that call each other are stored one
+        after the other. This checks as well that called workflows are stored, get the inputs they need,
+        and come to an end. What is wrong with the source is the answer, not an error.
         """
 
     @_abc_1.abstractmethod

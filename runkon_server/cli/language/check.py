@@ -21,8 +21,9 @@ from runkon_server.cli.language.files import (
     label_of,
 )
 from runkon_server.cli.language.outcomes import explain, leave
-from runkon_server.cli.language.surroundings import Neighbours, ScriptFolders, served_by
+from runkon_server.cli.language.surroundings import Neighbours, ScriptFolders, offers_of
 from runkon_server.dsl.check import World
+from runkon_server.dsl.checking.offers import served_actions, together, where_served
 from runkon_server.dsl.codes import Severity
 from runkon_server.dsl.parser import parse
 from runkon_server.dsl.snapshots.explaining import read_snapshot
@@ -87,6 +88,11 @@ _JSON: Final = "runkon.as_json"
     help="Look there for called workflows that are no files here.",
 )
 @click.option(
+    "--served",
+    is_flag=True,
+    help="Report what no worker serves that is connected to the --server.",
+)
+@click.option(
     "--scripts",
     multiple=True,
     metavar="FOLDER",
@@ -105,6 +111,7 @@ def check(
     snippets: tuple[str, ...],
     workers: tuple[str, ...],
     server: str | None,
+    served: bool,
     scripts: tuple[str, ...],
     no_scripts: bool,
 ) -> None:
@@ -116,14 +123,19 @@ def check(
     """
     if scripts and no_scripts:
         raise click.UsageError("--scripts says where to look; it does not go with --no-scripts")
+    if served and server is None:
+        raise click.UsageError("--served asks a server: say which with --server")
     paths = paths or (".",)
     refusals = Refusals()
     results = read_all(find_files(paths, refusals), refusals)
     host: Host = context.find_root().obj
     world = _known(known, schemas, snippets)
     if workers:
-        offers = [*map(host.actions, workers), tuple(world.actions or ())]
-        world = replace(world, actions=served_by(offers))
+        names = {name for each in workers for name in host.actions(each)}
+        world = replace(world, actions=served_actions({*names, *(world.actions or ())}))
+    if served and server is not None:
+        offers = together(map(offers_of, host.workers(server)))
+        world = where_served(world, offers, host.namespace())
     world = replace(
         world,
         load=neighbours_of(paths, None if server is None else partial(host.definition, server)),

@@ -6,6 +6,7 @@
     identities = ["release-bot"]
     snippets = ["house-style"]
     schemas = ["verdict"]
+    scripts = true
 
     [providers.tickets]
     scope = ["team"]
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 _LISTS: Final = ("actions", "gate_types", "targets", "identities", "snippets", "schemas")
 _PROVIDERS: Final = "providers"
+_SCRIPTS: Final = "scripts"
+"""Whether somebody executes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,15 +86,18 @@ def read_known(path: str) -> World:
         table = tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as reason:
         raise UnreadableError(path, f"is not TOML: {reason}") from reason
-    _refuse_unknown(path, table, (*_LISTS, _PROVIDERS))
+    _refuse_unknown(path, table, (*_LISTS, _SCRIPTS, _PROVIDERS))
     actions, gate_types, targets, identities, snippets, schemas = (
         _texts(path, table, key) for key in _LISTS
     )
-    providers = table.get(_PROVIDERS)
+    providers, scripts = table.get(_PROVIDERS), table.get(_SCRIPTS)
+    if not isinstance(scripts, bool | None):
+        raise UnreadableError(path, f"`{_SCRIPTS}` must be true or false")
     return World(
         actions=actions,
         gate_types=gate_types,
         targets=targets,
+        executes_scripts=scripts,
         identities=identities,
         snippets=snippets,
         schemas=None if schemas is None else dict.fromkeys(schemas),

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from runkon_server.cli.language.files import SUFFIX, UnreadableError, read_text
+from runkon_server.dsl.checking.offers import Offers
+from runkon_server.dsl.checking.stored import NOT_STORED, unreadable
 from runkon_server.dsl.checking.world import ScriptLookup
 from runkon_server.dsl.parser import parse
 from runkon_server.dsl.snapshot import SnapshotError, load
@@ -16,9 +18,6 @@ if TYPE_CHECKING:
 
     from runkon_server.dsl.ast import Definition
 
-_ANY_OTHER: Final = "*"
-_BUILT_IN: Final = ("echo", "sleep")
-"""What every server does itself."""
 _NOT_IN_SET: Final = "no file here declares it"
 
 
@@ -30,6 +29,42 @@ class Host(Protocol):
 
     def actions(self, module: str) -> tuple[str, ...]:
         """The names of the actions of a worker's Python module; `*` stands for all others."""
+
+    def namespace(self) -> str:
+        """The namespace that a server is asked about."""
+
+    def workers(self, address: str) -> Sequence[Worker]:
+        """The workers of that namespace that are connected to a server."""
+
+
+class Worker(Protocol):
+    """What a worker serves."""
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """Names; `*` stands for all others."""
+
+    @property
+    def item_providers(self) -> tuple[str, ...]:
+        """Names."""
+
+    @property
+    def gate_types(self) -> tuple[str, ...]:
+        """Names."""
+
+    @property
+    def scripts(self) -> bool:
+        """Whether it executes them."""
+
+
+def offers_of(worker: Worker) -> Offers:
+    """What a worker serves, for a check."""
+    return Offers(
+        actions=frozenset(worker.actions),
+        item_providers=frozenset(worker.item_providers),
+        gate_types=frozenset(worker.gate_types),
+        scripts=worker.scripts,
+    )
 
 
 class Neighbours:
@@ -72,9 +107,9 @@ class Neighbours:
             try:
                 return load(stored)
             except SnapshotError as error:
-                return f"the server's version cannot be read: {error}"
+                return unreadable(error)
         if self._fetch is not None:
-            return "neither a file here nor the server has it"
+            return NOT_STORED
         return _NOT_IN_SET if self._is_whole else None
 
 
@@ -86,16 +121,6 @@ def _read(path: Path, name: str) -> Definition | str | None:
     if definition is None:
         return f"{path} has errors"
     return definition if definition.name == name else None
-
-
-def served_by(workers: Iterable[tuple[str, ...]]) -> tuple[str, ...] | None:
-    """The actions that some worker or the server itself serves; None if there is none they refuse.
-
-    Args:
-        workers: the names that each serves.
-    """
-    names = {name for each in workers for name in each}
-    return None if _ANY_OTHER in names else (*sorted(names), *_BUILT_IN)
 
 
 class ScriptFolders:

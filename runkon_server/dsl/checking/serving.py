@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 
 def check_serving(definition: Definition, world: World, library: Library) -> Iterator[Diagnostic]:
-    """Report actions and gates that nobody serves, in the workflow and in all it calls.
+    """Report actions, gates and scripts that nobody serves, in the workflow and in all it calls.
 
     What is found in a called workflow is reported where it is called, with its name in front,
     unless that is checked by itself; so are its own calls of workflows that cannot be loaded.
     All this is the check before a run: without a word about who serves what, nothing is done.
     """
-    if world.actions is None and world.gate_types is None:
+    if world.actions is None and world.gate_types is None and world.executes_scripts is not False:
         return
     yield from _Service(world, library).check(definition, None, "")
 
@@ -64,6 +64,9 @@ class _Service:
                 yield from self._gate(node, at, prefix)
             case CallWorkflow():
                 yield from self._child(node.workflow, at, prefix)
+            case Script() if self._world.executes_scripts is False:
+                message = f"{prefix}no worker executes scripts such as `{node.name}`"
+                yield diagnostic(codes.UNSERVED_SCRIPT, at, message)
             case _:
                 pass
         if isinstance(node, Call | CallWorkflow | Script) and isinstance(node.on_fail, AgentRef):

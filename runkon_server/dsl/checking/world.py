@@ -69,6 +69,8 @@ class World:
     a worker that serves any."""
     gate_types: Collection[str] | None = None
     """Types of gates that somebody resolves, other than `quality_gate`."""
+    executes_scripts: bool | None = None
+    """Whether some worker executes scripts."""
     scripts: ScriptFinder | None = None
     """Looks for a relative path without `..` where scripts lie, never outside of it."""
     snippets: Collection[str] | None = None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Text, bindparam, func, select, tuple_
 
+from runkon_server.dsl.checking.offers import Offers
+from runkon_server.store.database import fetch
 from runkon_server.store.reads.paging import PAGE_BYTES, fetch_page, paged, weight_of
 from runkon_server.store.rows import Page, WorkerRow
 from runkon_server.store.tables import workers
@@ -14,6 +17,15 @@ from runkon_server.store.tables import workers
 if TYPE_CHECKING:
     from sqlalchemy import Select
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+_OFFERED: Final = """
+WITH live AS MATERIALIZED (
+    SELECT actions, item_providers, gate_types, scripts FROM workers
+    WHERE namespace = %(namespace)s AND expires_at >= clock_timestamp())
+SELECT 'action', unnest(actions) FROM live
+UNION SELECT 'items', unnest(item_providers) FROM live
+UNION SELECT 'gate', unnest(gate_types) FROM live
+UNION SELECT 'script', '*' FROM live WHERE scripts"""
 
 _FIELDS: Final = tuple(WorkerRow.__dataclass_fields__)
 _OFFERS: Final = (workers.c.actions, workers.c.item_providers, workers.c.gate_types)
@@ -52,3 +64,16 @@ def _statement(*, goes_on: bool) -> Select[Any]:
         statement = statement.where(tuple_(columns.worker_id, columns.replica_token) > place)
     order = [columns.worker_id, columns.replica_token]
     return paged(statement, order=order, weight=weight_of([columns.client], _OFFERS))
+
+
+async def offers_in(conn: AsyncConnection, *, namespace: str) -> Offers:
+    """All that connected workers of a namespace serve."""
+    names: defaultdict[str, set[str]] = defaultdict(set)
+    for kind, name in await fetch(conn, _OFFERED, {"namespace": namespace}):
+        names[kind].add(name)
+    return Offers(
+        actions=frozenset(names["action"]),
+        item_providers=frozenset(names["items"]),
+        gate_types=frozenset(names["gate"]),
+        scripts="script" in names,
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
-from runkon.v1 import workflows_pb2
+from runkon.v1 import workers_pb2, workflows_pb2
 from runkon_client.cli import EXTENSIONS
 from runkon_client.cli.extensions import GROUP, load_extension
 from runkon_server.dsl.snapshot import dump
@@ -130,6 +130,43 @@ def test_called_workflows_are_looked_for_on_a_server(tmp_path: Path) -> None:
 
     assert out.count("error WF509: `stored` needs the input `name`") == 3
     assert asked == [("n", "stored"), ("n", "gone")]
+
+
+def test_served_is_what_connected_workers_of_the_namespace_serve(tmp_path: Path) -> None:
+    """All of them together; the server's own actions are there in the namespace `default`."""
+    write_files(
+        tmp_path,
+        a='call build\ncall echo\ncall tst\ngate deploy { }\nscript s { run = "true" }',
+    )
+    connected = [
+        workers_pb2.ConnectedWorker(worker_id="w", actions=["build"]),
+        workers_pb2.ConnectedWorker(worker_id="v", gate_types=["deploy"], scripts=True),
+    ]
+
+    def told(*words: str) -> list[str]:
+        out = runkon(*words, "check", tmp_path, "--no-scripts", *asking, "--served").out
+        return [line.split("error ")[1] for line in out.splitlines() if ": error " in line]
+
+    with serving() as fake:
+        asking = ("--server", fake.address)
+        fake.answers["ListWorkers"] = workers_pb2.ListWorkersResponse(workers=connected)
+        some = told()
+        elsewhere = told("--namespace", "n")
+        fake.answers["ListWorkers"] = workers_pb2.ListWorkersResponse()
+        none = told()
+
+    assert some == ["WF525: no worker serves `tst`"]
+    assert elsewhere == ["WF525: no worker serves `echo`", "WF525: no worker serves `tst`"]
+    assert [each[:5] for each in none] == ["WF525", "WF525", "WF528", "WF529"]
+    assert [each.namespace for _, each in fake.requests] == ["", "n", ""]
+
+
+def test_served_needs_a_server_to_ask(tmp_path: Path) -> None:
+    write_files(tmp_path, a="call build")
+    answer = runkon("check", tmp_path, "--served")
+
+    assert answer.code == 2
+    assert "say which with --server" in answer.err
 
 
 def test_a_server_that_does_not_answer_is_told(tmp_path: Path) -> None:
