@@ -98,6 +98,8 @@ def _inline(item: Item) -> str | None:
 def _inline_entries(block: Block) -> str | None:
     # Most blocks are told by their size, before anything in them is looked at (and again for
     # every block around them).
+    if not block.items and not block.words:
+        return None if block.has_comments else ""
     if block.words is not None:
         if len(block.words) > _INLINE_MAX[block.kind]:
             return None
@@ -105,8 +107,6 @@ def _inline_entries(block: Block) -> str | None:
         return None if "\n" in line else line
     if len(block.items) > _INLINE_MAX[block.kind] or block.has_comments:
         return None
-    if not block.items:
-        return ""
     if block.kind is not BlockKind.LIST and any(_is_filled_map(item) for item in block.items):
         return None
     texts: list[str] = []

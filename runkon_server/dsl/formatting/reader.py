@@ -28,6 +28,9 @@ _WITH_CONDITION: Final = frozenset({"if", "unless", "while"})
 _WORDS: Final = NAME_KINDS | {STRING, INT}
 _PLAIN: Final = _WORDS | {","}
 _GAP: Final = re.compile(r"\n[^\S\n]*\n")
+_NO_ELEMENTS: Final = Block(BlockKind.LIST)
+_NOTHING: Final = Block(BlockKind.MAP)
+"""Of all kinds with the same brackets, as nothing is ever added to it."""
 _WHILE_TAIL: Final = 4
 """Tokens of `while step.marker`, and how far ahead anybody looks."""
 
@@ -78,6 +81,10 @@ class _Reader:
 
     def _block(self, owner: Item, kind: BlockKind, read: Callable[[Item], None]) -> Block:
         """Read brackets and what is in them; every item of it by `read`."""
+        index = self._index
+        if self._kinds[index + 1] in CLOSERS and self._next_commented(index) > index + 1:
+            self._index, self._seen_to = index + 2, self._starts[index + 1] + 1
+            return _NO_ELEMENTS if kind is BlockKind.LIST else _NOTHING
         self._hoist(owner)
         self._advance()
         if kind is BlockKind.LIST and (words := self._words()) is not None:
@@ -103,8 +110,7 @@ class _Reader:
         Most lists are like that, and only they can be long.
         """
         first, last = self._index, self._kinds.index("]", self._index)
-        commented = bisect_left(self._commented, first)
-        if commented < len(self._commented) and self._commented[commented] <= last:
+        if self._next_commented(first) <= last:
             return None
         if _GAP.search(self._text, self._seen_to, self._starts[last]):
             return None
@@ -115,24 +121,34 @@ class _Reader:
 
     def _plain_pairs(self, block: Block) -> Item | None:
         """Read the pairs of three tokens with no comment near; gives the last."""
-        kinds, texts, starts, comments = self._kinds, self._texts, self._starts, self._comments
+        kinds, texts, starts = self._kinds, self._texts, self._starts
         index, seen_to, item = self._index, self._seen_to, None
-        while kinds[index] in KEY_KINDS and kinds[index + 1] == "=" and kinds[index + 2] in _WORDS:
+        last = self._next_commented(index) - 3
+        while index <= last and kinds[index + 1] == "=" and kinds[index] in KEY_KINDS:
             value = index + 2
-            if kinds[value + 1] == "." or not comments.keys().isdisjoint((index, index + 1, value)):
+            if kinds[value] not in _WORDS or kinds[value + 1] == ".":
                 break
-            blank_before = self._text.count("\n", seen_to, starts[index]) > 1
-            item = Item(head=f"{texts[index]} = {texts[value]}", blank_before=blank_before)
+            start, word = starts[index], texts[value]
+            # Mostly there is one blank or one line's end between two pairs.
+            blank_before = start - seen_to > 1 and self._text.count("\n", seen_to, start) > 1
+            item = Item(f"{texts[index]} = {word}", None, "", blank_before)
             block.items.append(item)
-            seen_to = starts[value] + len(texts[value])
+            seen_to = starts[value] + len(word)
             index += 3
         self._index, self._seen_to = index, seen_to
         return item
 
+    def _next_commented(self, index: int) -> int:
+        """The first token from this one on that has comments in front of it, or the last of all."""
+        place = bisect_left(self._commented, index)
+        return self._commented[place] if place < len(self._commented) else len(self._starts)
+
     def _start_item(self, before: Item | None, block: Block) -> Item:
-        comments = self._comments_before(before, block)
-        blank_before = self._blank_line_before(self._starts[self._index])
-        return Item(comments=comments, blank_before=blank_before)
+        item = Item()
+        if self._waiting or self._index in self._comments:
+            item.comments = self._comments_before(before, block)
+        item.blank_before = self._blank_line_before(self._starts[self._index])
+        return item
 
     # Items
 
