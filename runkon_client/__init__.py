@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from runkon_client.calls.runs import EventPage, RunOptions, RunSpec
+    from runkon_client.calls.runs import EventPage, RunCount, RunOptions, RunSpec
     from runkon_client.client import Client
     from runkon_client.errors import (
         AbortedError,
@@ -76,6 +76,7 @@ __all__ = [
     "ResourceExhaustedError",
     "RetryPolicy",
     "RetryableError",
+    "RunCount",
     "RunHandle",
     "RunOptions",
     "RunSpec",
@@ -98,7 +99,7 @@ __all__ = [
 ]
 
 _NAMES: Final = {
-    "calls.runs": ("EventPage", "RunOptions", "RunSpec"),
+    "calls.runs": ("EventPage", "RunCount", "RunOptions", "RunSpec"),
     "client": ("Client",),
     "errors": (
         "AbortedError",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from datetime import timedelta
 
-    from runkon_client.calls.runs import RunOptions, Started
+    from runkon_client.calls.runs import RunCount, RunOptions, Started
     from runkon_client.values import (
         ConnectedWorker,
         FormattedWorkflow,
@@ -121,6 +121,14 @@ class Client:
                 token=token,
             )
         )
+
+    async def count_runs(self, filter_text: str = "") -> RunCount:
+        """How many runs meet the filter; exact up to 100,000.
+
+        Raises:
+            InvalidArgumentError: the filter cannot be read; `violations` say where.
+        """
+        return await self._transport.perform(run_calls.count_runs(self._namespace, filter_text))
 
     def gates(
         self,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import timedelta
 
-    from runkon_client.calls.runs import RunOptions, Started
+    from runkon_client.calls.runs import RunCount, RunOptions, Started
     from runkon_client.values import (
         ConnectedWorker,
         FormattedWorkflow,
@@ -123,6 +123,14 @@ class SyncClient:
                 token=token,
             )
         )
+
+    def count_runs(self, filter_text: str = "") -> RunCount:
+        """How many runs meet the filter; exact up to 100,000.
+
+        Raises:
+            InvalidArgumentError: the filter cannot be read; `violations` say where.
+        """
+        return self._transport.perform(run_calls.count_runs(self._namespace, filter_text))
 
     def gates(
         self,

@@ -85,6 +85,16 @@ class PageTokenInvalidError(InvalidArgumentError):
         )
 
 
+class FilterInvalidError(InvalidArgumentError):
+    """The filter cannot be read; `filter:COLUMN` says where, metadata which field is unknown."""
+
+    reason = "FILTER_INVALID"
+
+    def __init__(self, column: int, problem: str, **metadata: str) -> None:
+        super().__init__([Violation(f"filter:{column}", problem)])
+        self.metadata = {"column": str(column), **metadata}
+
+
 class GateSelectionInvalidError(InvalidArgumentError):
     """A selection is not among the gate's options."""
 

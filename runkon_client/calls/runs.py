@@ -48,6 +48,15 @@ class EventPage:
     head_seq: int
 
 
+@dataclass(frozen=True, slots=True)
+class RunCount:
+    """What CountRuns answered."""
+
+    count: int
+    is_exact: bool
+    """False: there may be more, since only the newest 100,000 runs in question were looked at."""
+
+
 class RunOptions(TypedDict, total=False):
     """Options of a start; limits as in the contract's StartRunRequest."""
 
@@ -196,6 +205,15 @@ def list_runs(
             runs_pb2.ListRunsResponse,
             lambda answer: Page(tuple(map(decode_run, answer.runs)), answer.next_page_token),
         ),
+    )
+
+
+def count_runs(namespace: str, filter_text: str) -> Call[RunCount]:
+    """CountRuns."""
+    return Call(
+        "/runkon.v1.RunService/CountRuns",
+        runs_pb2.CountRunsRequest(namespace=namespace, filter=filter_text),
+        reader(runs_pb2.CountRunsResponse, lambda answer: RunCount(answer.count, answer.exact)),
     )
 
 

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from runkon_client.values import FanOutItem, Run
 
 _EPILOG: Final = explain()
+_FILTER: Final = click.option(
+    "--filter",
+    "filter_text",
+    default="",
+    metavar="FILTER",
+    help="Such as `status = waiting AND labels.team = core AND create_time > now-1d`.",
+)
 
 
 @click.group(cls=ServerGroup)
@@ -32,11 +39,12 @@ def runs() -> None:
 @runs.command("list", epilog=_EPILOG)
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1))
 @click.option("--oldest-first", is_flag=True, help="Begin with the oldest.")
+@_FILTER
 @click.pass_obj
-def list_runs(settings: Settings, limit: int, *, oldest_first: bool) -> None:
+def list_runs(settings: Settings, limit: int, filter_text: str, *, oldest_first: bool) -> None:
     """List runs, newest first."""
     with settings.connect() as client:
-        pages = client.list_runs(oldest_first=oldest_first, page_size=min(limit, 500))
+        pages = client.list_runs(filter_text, oldest_first=oldest_first, page_size=min(limit, 500))
         found = list(itertools.islice(pages, limit))
     if settings.as_json:
         print_document(found)
@@ -48,8 +56,21 @@ def list_runs(settings: Settings, limit: int, *, oldest_first: bool) -> None:
             (run.id, run.workflow_name, run.status, _ago(run, now), _took(run, now), _place(run))
             for run in found
         ),
-        empty="no runs yet; `runkon run FILE` starts one",
+        empty="no such runs" if filter_text else "no runs yet; `runkon run FILE` starts one",
     )
+
+
+@runs.command(epilog=_EPILOG)
+@_FILTER
+@click.pass_obj
+def count(settings: Settings, filter_text: str) -> None:
+    """Count runs: exactly up to 100,000, `N or more` beyond."""
+    with settings.connect() as client:
+        counted = client.count_runs(filter_text)
+    if settings.as_json:
+        print_document(counted)
+    else:
+        click.echo(f"{counted.count}" if counted.is_exact else f"{counted.count} or more")
 
 
 @runs.command(epilog=_EPILOG)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import grpc
 
@@ -11,9 +11,9 @@ from runkon_server import errors
 from runkon_server.api.digests import digest_of
 from runkon_server.api.events import render_event
 from runkon_server.api.identity import current_principal
+from runkon_server.api.listing import RunLists
 from runkon_server.api.parsing.checks import LONG_POLL_MAX, namespace_of, page_rows, span_of
 from runkon_server.api.parsing.runs import kinds_of, resume_mode
-from runkon_server.api.places import find_places
 from runkon_server.api.render import render_item, render_run, render_step
 from runkon_server.api.render.items import STATUS_NAMES
 from runkon_server.api.starting import RunStarter, StartEngine
@@ -25,21 +25,17 @@ from runkon_server.store.reads.items import list_items
 from runkon_server.store.reads.steps import StepCursor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from runkon_server.api.definitions import Definitions
     from runkon_server.api.lookups import Lookups
     from runkon_server.api.page_tokens import PageTokens
-    from runkon_server.api.render.runs import Place
     from runkon_server.runtime.ambient import Ambient
     from runkon_server.store.rows import RunRow
 
 __all__ = ["RunEngine", "RunService", "RunStreams"]
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
-_OLDEST_FIRST: Final = "create_time"
 
 
 class RunEngine(StartEngine, EventTeller, Protocol):
@@ -90,6 +86,7 @@ class RunService(runs_pb2_grpc.RunServiceServicer):
         self._lookups = lookups
         self._tokens = tokens
         self._streams = streams
+        self._lists = RunLists(engine, tokens)
         self._starter = RunStarter(engine, lookups, definitions)
         self._ends = EndOfRuns(engine, lookups, engine.ambient)
 
@@ -122,25 +119,13 @@ class RunService(runs_pb2_grpc.RunServiceServicer):
         self, request: runs_pb2.ListRunsRequest, context: Context
     ) -> runs_pb2.ListRunsResponse:
         """A page of runs."""
-        namespace = namespace_of(request.namespace)
-        place = await self._tokens.open(request)
-        async with self._engine.reads.connect() as conn:
-            page = await runs.list_runs(
-                conn,
-                namespace=namespace,
-                limit=page_rows(request.page_size),
-                after=place[0] if place else None,
-                newest_first=request.order_by != _OLDEST_FIRST,
-            )
-            places = await find_places(conn, page.rows)
-            snapshots: dict[str, str] = {}
-            if request.view == types_pb2.VIEW_FULL:
-                snapshots = await _read_snapshots(conn, namespace, page.rows)
-        response = runs_pb2.ListRunsResponse()
-        shown = _add_runs(response, page.rows, snapshots, places)
-        if shown < len(page.rows) or page.more:
-            response.next_page_token = await self._tokens.seal(request, [page.rows[shown - 1].id])
-        return response
+        return await self._lists.list(request)
+
+    async def CountRuns(
+        self, request: runs_pb2.CountRunsRequest, context: Context
+    ) -> runs_pb2.CountRunsResponse:
+        """How many runs there are."""
+        return await self._lists.count(request)
 
     async def CancelRun(
         self, request: runs_pb2.CancelRunRequest, context: Context
@@ -283,40 +268,3 @@ class RunService(runs_pb2_grpc.RunServiceServicer):
             snapshot=snapshot,
             place=await self._lookups.place(run),
         )
-
-
-_PAGE_BYTES: Final = 3 * 1024 * 1024
-_SNAPSHOTS_AT_ONCE: Final = 16
-"""Of up to 2 MB each; a page may be of 500 runs, each with a definition of its own."""
-
-
-async def _read_snapshots(
-    conn: AsyncConnection, namespace: str, rows: Sequence[RunRow]
-) -> dict[str, str]:
-    """The definitions of the first rows, by their hash: of all those that fit a message."""
-    hashes = list(dict.fromkeys(row.content_hash for row in rows))
-    found: dict[str, str] = {}
-    for at in range(0, len(hashes), _SNAPSHOTS_AT_ONCE):
-        some = hashes[at : at + _SNAPSHOTS_AT_ONCE]
-        found |= await runs.snapshots(conn, namespace=namespace, content_hashes=some)
-        if sum(map(len, found.values())) > _PAGE_BYTES:
-            break
-    return found
-
-
-def _add_runs(
-    response: runs_pb2.ListRunsResponse,
-    rows: Sequence[RunRow],
-    snapshots: dict[str, str],
-    places: dict[str, Place],
-) -> int:
-    """Add as many runs as fit a message, at least one of those there are; gives their number."""
-    size = 0
-    for shown, row in enumerate(rows):
-        snapshot = snapshots.get(row.content_hash, "")
-        run = render_run(row, snapshot=snapshot, place=places.get(row.id))
-        size += run.ByteSize()
-        if size > _PAGE_BYTES and shown:
-            return shown
-        response.runs.append(run)
-    return len(rows)

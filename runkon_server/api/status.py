@@ -38,6 +38,7 @@ CODES: Final[Mapping[type[errors.RunkonError], StatusCode]] = MappingProxyType(
         errors.DslSemanticError: StatusCode.INVALID_ARGUMENT,
         errors.DslUnsupportedError: StatusCode.INVALID_ARGUMENT,
         errors.PageTokenInvalidError: StatusCode.INVALID_ARGUMENT,
+        errors.FilterInvalidError: StatusCode.INVALID_ARGUMENT,
         errors.GateSelectionInvalidError: StatusCode.INVALID_ARGUMENT,
         errors.NotFoundError: StatusCode.NOT_FOUND,
         errors.WorkflowNotFoundError: StatusCode.NOT_FOUND,

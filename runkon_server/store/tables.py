@@ -93,6 +93,8 @@ run_details: Final = Table(
     *_instant("scheduled_at"),
 )
 
+run_labels: Final = Table("run_labels", metadata, *_text("namespace", "key", "value", "run_id"))
+
 run_keys: Final = Table("run_keys", metadata, *_text("namespace", "key", "run_id"))
 
 requests: Final = Table(

@@ -152,6 +152,10 @@ OPERATIONS: dict[str, tuple[dict[str, list[Message]], Callable[[Any], Any]]] = {
         },
         lambda client: client.list_runs(oldest_first=True, page_size=1),
     ),
+    "count_runs": (
+        {"CountRuns": [runs_pb2.CountRunsResponse(count=7, exact=True)]},
+        lambda client: client.count_runs("status = waiting"),
+    ),
     "handle.get": (
         {"GetRun": [runs_pb2.GetRunResponse(run=RUN)]},
         lambda client: client.run(RUN_ID).get(),

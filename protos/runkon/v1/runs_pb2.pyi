@@ -451,8 +451,16 @@ class ListRunsRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first. The other fields must be the same."""
     filter: _builtins.str
-    """A condition on the runs, a subset of AIP-160. Empty means all runs; this version understands no
-    other, and refuses it with INVALID_ARGUMENT.
+    """A condition on the runs, a subset of AIP-160, such as `status = waiting AND workflow = "deploy"
+    AND create_time > now-1d AND labels.team = "core"`. Empty means all runs. At most 4 KiB, 64
+    comparisons and 16 levels of parentheses.
+
+    Fields: `status`, `workflow`, `workflow_version`, `key`, `trigger`, `started_by`,
+    `parent_run_id`, `parent_workflow_run_id`, `root_run_id`, `priority`, `epoch`, `depth`,
+    `dry_run`, `dismissed`, `create_time`, `start_time`, `end_time`, and `labels.KEY`. Comparisons:
+    `=` and `!=`; numbers and times also `<`, `<=`, `>`, `>=`; `FIELD:*` asks whether it is set.
+    They are joined by `AND`, `OR`, `NOT` and parentheses, which are required where `AND` and `OR`
+    meet. A time is RFC 3339, a date (UTC), or `now`, also `now-1h30m` (units s, m, h, d, w).
     """
     order_by: _builtins.str
     """`create_time desc` (default) or `create_time`."""
@@ -485,10 +493,12 @@ class ListRunsResponse(_message.Message):
     RUNS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page; empty on the last."""
+    """For the next page; empty on the last, and on no other."""
     @_builtins.property
     def runs(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Run]:
-        """One page; a page may be short of page_size to keep its bytes within the message limit."""
+        """One page. It may be short of page_size, even empty, and yet not be the last: to keep its bytes
+        within the message limit, and because a call looks at no more than some 2,500 runs.
+        """
 
     def __init__(
         self,
@@ -503,6 +513,60 @@ class ListRunsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListRunsResponse: _TypeAlias = ListRunsResponse  # noqa: Y015
+
+@_typing.final
+class CountRunsRequest(_message.Message):
+    """Request of CountRuns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Empty means `default`."""
+    filter: _builtins.str
+    """A condition on the runs, as for ListRuns. Empty means all runs."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        filter: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountRunsRequest: _TypeAlias = CountRunsRequest  # noqa: Y015
+
+@_typing.final
+class CountRunsResponse(_message.Message):
+    """Response of CountRuns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """How many runs meet the filter."""
+    exact: _builtins.bool
+    """False: there may be more than `count`, since only the newest 100,000 runs in question were
+    looked at.
+    """
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        exact: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "exact", b"exact"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountRunsResponse: _TypeAlias = CountRunsResponse  # noqa: Y015
 
 @_typing.final
 class CancelRunRequest(_message.Message):

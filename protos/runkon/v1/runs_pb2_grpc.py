@@ -60,6 +60,11 @@ class RunServiceStub(object):
                 request_serializer=runkon_dot_v1_dot_runs__pb2.ListRunsRequest.SerializeToString,
                 response_deserializer=runkon_dot_v1_dot_runs__pb2.ListRunsResponse.FromString,
                 _registered_method=True)
+        self.CountRuns = channel.unary_unary(
+                '/runkon.v1.RunService/CountRuns',
+                request_serializer=runkon_dot_v1_dot_runs__pb2.CountRunsRequest.SerializeToString,
+                response_deserializer=runkon_dot_v1_dot_runs__pb2.CountRunsResponse.FromString,
+                _registered_method=True)
         self.CancelRun = channel.unary_unary(
                 '/runkon.v1.RunService/CancelRun',
                 request_serializer=runkon_dot_v1_dot_runs__pb2.CancelRunRequest.SerializeToString,
@@ -147,8 +152,20 @@ class RunServiceServicer(object):
     def ListRuns(self, request, context):
         """ListRuns lists runs, newest first.
 
-        INVALID_ARGUMENT: a negative page_size, a filter or an order that is not understood.
+        A run that was written before the call is in the list, whichever replica is asked. Errors:
+        INVALID_ARGUMENT: a negative page_size, or an order that is not understood.
+        INVALID_ARGUMENT FILTER_INVALID: a filter that cannot be read; the violation `filter:COLUMN`
+        says where, the metadata `name` which field is unknown.
         INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountRuns(self, request, context):
+        """CountRuns counts runs, exactly up to 100,000 that it has to look at.
+
+        INVALID_ARGUMENT FILTER_INVALID: a filter that cannot be read, as for ListRuns.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -273,6 +290,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ListRuns,
                     request_deserializer=runkon_dot_v1_dot_runs__pb2.ListRunsRequest.FromString,
                     response_serializer=runkon_dot_v1_dot_runs__pb2.ListRunsResponse.SerializeToString,
+            ),
+            'CountRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountRuns,
+                    request_deserializer=runkon_dot_v1_dot_runs__pb2.CountRunsRequest.FromString,
+                    response_serializer=runkon_dot_v1_dot_runs__pb2.CountRunsResponse.SerializeToString,
             ),
             'CancelRun': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelRun,
@@ -429,6 +451,33 @@ class RunService(object):
             '/runkon.v1.RunService/ListRuns',
             runkon_dot_v1_dot_runs__pb2.ListRunsRequest.SerializeToString,
             runkon_dot_v1_dot_runs__pb2.ListRunsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runkon.v1.RunService/CountRuns',
+            runkon_dot_v1_dot_runs__pb2.CountRunsRequest.SerializeToString,
+            runkon_dot_v1_dot_runs__pb2.CountRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,8 +63,16 @@ class RunServiceStub:
     ListRuns: _grpc.UnaryUnaryMultiCallable[_runs_pb2.ListRunsRequest, _runs_pb2.ListRunsResponse]
     """ListRuns lists runs, newest first.
 
-    INVALID_ARGUMENT: a negative page_size, a filter or an order that is not understood.
+    A run that was written before the call is in the list, whichever replica is asked. Errors:
+    INVALID_ARGUMENT: a negative page_size, or an order that is not understood.
+    INVALID_ARGUMENT FILTER_INVALID: a filter that cannot be read; the violation `filter:COLUMN`
+    says where, the metadata `name` which field is unknown.
     INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
+    """
+    CountRuns: _grpc.UnaryUnaryMultiCallable[_runs_pb2.CountRunsRequest, _runs_pb2.CountRunsResponse]
+    """CountRuns counts runs, exactly up to 100,000 that it has to look at.
+
+    INVALID_ARGUMENT FILTER_INVALID: a filter that cannot be read, as for ListRuns.
     """
     CancelRun: _grpc.UnaryUnaryMultiCallable[_runs_pb2.CancelRunRequest, _runs_pb2.CancelRunResponse]
     """CancelRun asks for the end of a run and answers at once, with status CANCELLING.
@@ -167,8 +175,16 @@ class RunServiceAsyncStub(RunServiceStub):
     ListRuns: _aio.UnaryUnaryMultiCallable[_runs_pb2.ListRunsRequest, _runs_pb2.ListRunsResponse]  # type: ignore[assignment]
     """ListRuns lists runs, newest first.
 
-    INVALID_ARGUMENT: a negative page_size, a filter or an order that is not understood.
+    A run that was written before the call is in the list, whichever replica is asked. Errors:
+    INVALID_ARGUMENT: a negative page_size, or an order that is not understood.
+    INVALID_ARGUMENT FILTER_INVALID: a filter that cannot be read; the violation `filter:COLUMN`
+    says where, the metadata `name` which field is unknown.
     INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
+    """
+    CountRuns: _aio.UnaryUnaryMultiCallable[_runs_pb2.CountRunsRequest, _runs_pb2.CountRunsResponse]  # type: ignore[assignment]
+    """CountRuns counts runs, exactly up to 100,000 that it has to look at.
+
+    INVALID_ARGUMENT FILTER_INVALID: a filter that cannot be read, as for ListRuns.
     """
     CancelRun: _aio.UnaryUnaryMultiCallable[_runs_pb2.CancelRunRequest, _runs_pb2.CancelRunResponse]  # type: ignore[assignment]
     """CancelRun asks for the end of a run and answers at once, with status CANCELLING.
@@ -292,8 +308,22 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_runs_pb2.ListRunsResponse, _abc.Awaitable[_runs_pb2.ListRunsResponse]]:
         """ListRuns lists runs, newest first.
 
-        INVALID_ARGUMENT: a negative page_size, a filter or an order that is not understood.
+        A run that was written before the call is in the list, whichever replica is asked. Errors:
+        INVALID_ARGUMENT: a negative page_size, or an order that is not understood.
+        INVALID_ARGUMENT FILTER_INVALID: a filter that cannot be read; the violation `filter:COLUMN`
+        says where, the metadata `name` which field is unknown.
         INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
+        """
+
+    @_abc_1.abstractmethod
+    def CountRuns(
+        self,
+        request: _runs_pb2.CountRunsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_runs_pb2.CountRunsResponse, _abc.Awaitable[_runs_pb2.CountRunsResponse]]:
+        """CountRuns counts runs, exactly up to 100,000 that it has to look at.
+
+        INVALID_ARGUMENT FILTER_INVALID: a filter that cannot be read, as for ListRuns.
         """
 
     @_abc_1.abstractmethod

@@ -13,6 +13,7 @@ from runkon_server.api.parsing.checks import (
     SHORT_TEXT_BYTES,
     Check,
 )
+from runkon_server.core.filter_parsing import FILTER_BYTES
 from runkon_server.core.resuming import ResumeMode
 
 if TYPE_CHECKING:
@@ -117,15 +118,22 @@ def check_get_run(request: runs_pb2.GetRunRequest) -> None:
 
 
 def check_list_runs(request: runs_pb2.ListRunsRequest) -> None:
-    """Refuse a ListRunsRequest that breaks a limit, or has a filter."""
+    """Refuse a ListRunsRequest that breaks a limit; its filter is read when it is used."""
     check = Check()
     check.namespace(request.namespace)
     check.page(request.page_size, request.page_token)
-    if request.filter:
-        check.wrong("filter", "this version of the server understands no filter; leave it empty")
+    check.text("filter", request.filter, FILTER_BYTES)
     if request.order_by not in ORDERS:
         check.wrong("order_by", "must be `create_time desc` or `create_time`")
     check.enum("view", request.view, types_pb2.View)
+    check.done()
+
+
+def check_count_runs(request: runs_pb2.CountRunsRequest) -> None:
+    """Refuse a CountRunsRequest that breaks a limit; its filter is read when it is used."""
+    check = Check()
+    check.namespace(request.namespace)
+    check.text("filter", request.filter, FILTER_BYTES)
     check.done()
 
 

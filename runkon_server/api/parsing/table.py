@@ -19,6 +19,7 @@ VALIDATORS: Final[Mapping[type[Message], Callable[[Any], None]]] = MappingProxyT
         runs_pb2.BatchStartRunsRequest: runs.check_batch_start_runs,
         runs_pb2.GetRunRequest: runs.check_get_run,
         runs_pb2.ListRunsRequest: runs.check_list_runs,
+        runs_pb2.CountRunsRequest: runs.check_count_runs,
         runs_pb2.CancelRunRequest: runs.check_cancel_run,
         runs_pb2.ResumeRunRequest: runs.check_resume_run,
         runs_pb2.AwaitRunRequest: runs.check_await_run,

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy import Interval, bindparam, func, select
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT
+from sqlalchemy import bindparam, select
+from sqlalchemy.dialects.postgresql import ARRAY, TEXT
 
+from runkon_server.core.filters import All, Any, Comparison, LabelIs, Not, Relative
+from runkon_server.store.reads.finding import RunQuery, find_ids
 from runkon_server.store.tables import run_details, runs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime, timedelta
 
-    from sqlalchemy import ColumnElement
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from runkon_server.core.filters import Filter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,15 +46,19 @@ class FoundRun(NamedTuple):
     created_at: datetime
 
 
-_CREATED_BEFORE: Final = func.clock_timestamp() - bindparam("older_than", type_=Interval)
-_CREATED_AFTER: Final = func.clock_timestamp() - bindparam("newer_than", type_=Interval)
-_CONDITIONS: Final[dict[str, ColumnElement[bool]]] = {
-    "statuses": runs.c.status == bindparam("statuses", type_=ARRAY(TEXT)).any_(),
-    "workflow_name": runs.c.workflow_name == bindparam("workflow_name"),
-    "labels": run_details.c.labels.contains(bindparam("labels", type_=JSONB)),
-    "older_than": runs.c.created_at <= _CREATED_BEFORE,
-    "newer_than": runs.c.created_at >= _CREATED_AFTER,
-}
+_EXAMINED_AT_ONCE: Final = 20_000
+_FOUND: Final = (
+    select(
+        runs.c.id,
+        runs.c.workflow_name,
+        runs.c.status,
+        run_details.c.workflow_title,
+        runs.c.created_at,
+    )
+    .join(run_details, run_details.c.run_id == runs.c.id)
+    .where(runs.c.id == bindparam("ids", type_=ARRAY(TEXT)).any_())
+    .order_by(runs.c.id)
+)
 
 
 async def find_runs(
@@ -61,33 +69,28 @@ async def find_runs(
     Args:
         except_root: the tree of runs that asks; finding itself would never end.
     """
-    statement = (
-        select(
-            runs.c.id,
-            runs.c.workflow_name,
-            runs.c.status,
-            run_details.c.workflow_title,
-            runs.c.created_at,
-        )
-        .join(run_details, run_details.c.run_id == runs.c.id)
-        .where(
-            runs.c.namespace == bindparam("namespace"),
-            func.coalesce(run_details.c.root_run_id, runs.c.id) != bindparam("except_root"),
-        )
-        .order_by(runs.c.id)
-        .limit(bindparam("limit"))
-    )
-    parameters = {
-        "namespace": wanted.namespace,
-        "statuses": list(wanted.statuses),
-        "workflow_name": wanted.workflow_name,
-        "labels": wanted.labels,
-        "older_than": wanted.older_than,
-        "newer_than": wanted.newer_than,
-    }
-    for name, condition in _CONDITIONS.items():
-        if parameters[name]:
-            statement = statement.where(condition)
-    bound = {name: value for name, value in parameters.items() if value}
-    found = await conn.execute(statement, {**bound, "except_root": except_root, "limit": limit})
-    return [FoundRun(*row) for row in found]
+    terms = All((*_terms(wanted), Not(Comparison("root_run_id", "=", except_root))))
+    ids: list[str] = []
+    after: str | None = None
+    while len(ids) < limit:
+        query = RunQuery(namespace=wanted.namespace, wanted=terms, after=after, newest_first=False)
+        found = await find_ids(conn, query, limit=limit - len(ids), examine=_EXAMINED_AT_ONCE)
+        ids += found.ids
+        after = found.examined
+        if after is None:
+            break
+    return [FoundRun(*row) for row in await conn.execute(_FOUND, {"ids": ids})]
+
+
+def _terms(wanted: RunFilter) -> Iterator[Filter]:
+    """What is asked, as a list would say it."""
+    if wanted.statuses:
+        yield Any(tuple(Comparison("status", "=", status) for status in wanted.statuses))
+    if wanted.workflow_name:
+        yield Comparison("workflow", "=", wanted.workflow_name)
+    for key, value in wanted.labels.items():
+        yield LabelIs(key, value)
+    if wanted.older_than:
+        yield Comparison("create_time", "<=", Relative(-wanted.older_than))
+    if wanted.newer_than:
+        yield Comparison("create_time", ">=", Relative(-wanted.newer_than))

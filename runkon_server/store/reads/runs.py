@@ -15,7 +15,7 @@ from runkon_server.store.rows import Page, RunHead, RunRow
 from runkon_server.store.tables import definitions, run_details, run_events, run_keys, runs, steps
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from sqlalchemy import Row, Select
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -101,12 +101,35 @@ async def list_runs(
     return Page([_run(row) for row in page.rows], page.more)
 
 
+async def read_page(
+    conn: AsyncConnection, run_ids: Sequence[str], *, newest_first: bool, budget: int = PAGE_BYTES
+) -> Page[RunRow]:
+    """The runs of these ids in the order of their creation, or against it; as many as fit."""
+    page = await fetch_page(
+        conn,
+        _run_page(newest_first),
+        {"ids": list(run_ids)},
+        limit=len(run_ids),
+        budget=budget,
+    )
+    return Page([_run(row) for row in page.rows], page.more)
+
+
+@cache
+def _run_page(newest_first: bool) -> Select[Any]:  # noqa: FBT001 - a key of the cache
+    return _in_pages(_RUNS_BY_ID, newest_first=newest_first)
+
+
 @cache
 def _run_list(newest_first: bool, goes_on: bool) -> Select[Any]:  # noqa: FBT001 - a key of the cache
     statement = _SELECT_RUNS.where(runs.c.namespace == bindparam("namespace"))
     if goes_on:
         after = bindparam("after", type_=Text)
         statement = statement.where(runs.c.id < after if newest_first else runs.c.id > after)
+    return _in_pages(statement, newest_first=newest_first)
+
+
+def _in_pages(statement: Select[Any], *, newest_first: bool) -> Select[Any]:
     return paged(
         statement,
         order=[runs.c.id.desc() if newest_first else runs.c.id],
