@@ -53,6 +53,11 @@ def spread(arguments: list[str]) -> list[str]:
     return ["-n", str(min(os.cpu_count() or 1, 8)), "--dist", "worksteal"]
 
 
+def faults(arguments: list[str]) -> int:
+    """Run the tests that harm PostgreSQL: crashes, fail-overs, full disks, poolers, upgrades."""
+    return become(install("dev"), ["-m", "pytest", "-m", "faults", *arguments])
+
+
 def check(arguments: list[str]) -> int:
     """Run every static check, also when one fails: stubs, code, types, imports, contract."""
     if arguments:
@@ -125,7 +130,7 @@ def run_named(task: str, package: Path, arguments: list[str]) -> int:
 
 
 TASKS: dict[str, "Callable[[list[str]], int]"] = {
-    task.__name__: task for task in (demo, test, check, gen, bench, fuzz, mutants)
+    task.__name__: task for task in (demo, test, faults, check, gen, bench, fuzz, mutants)
 }
 
 

@@ -359,6 +359,24 @@ class DatabaseUnavailableError(UnavailableError):
         super().__init__("the database cannot be reached")
 
 
+class DatabaseReadOnlyError(UnavailableError):
+    """PostgreSQL takes no writes: it is a standby, or was set to read only. Reads are answered."""
+
+    reason = "DATABASE_READ_ONLY"
+
+    def __init__(self) -> None:
+        super().__init__("the database is read-only for now; nothing was changed")
+
+
+class DatabaseFullError(UnavailableError):
+    """PostgreSQL has no room to write: its disk is full. Reads are answered."""
+
+    reason = "DATABASE_FULL"
+
+    def __init__(self) -> None:
+        super().__init__("the database has no room left; nothing was changed")
+
+
 class DrainingError(UnavailableError):
     """This replica is shutting down; another one will answer."""
 

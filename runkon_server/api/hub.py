@@ -15,7 +15,7 @@ import structlog
 
 from runkon_server.api.frames import build_frame
 from runkon_server.api.recent import PAGE_EVENTS, RecentEvents
-from runkon_server.store.database import is_connection_loss
+from runkon_server.store.database import is_passing
 from runkon_server.store.reads.following import events_above, last_seqs
 
 if TYPE_CHECKING:
@@ -51,6 +51,9 @@ class EventSource(Protocol):
 
     def on_drain(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` once when this replica starts to drain."""
+
+    def on_rewrite(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` when the newest events may not be the log's any more."""
 
 
 class _Watched:
@@ -142,6 +145,7 @@ class Hub:
         self.watches_open = 0
         engine.on_events(self._on_events)
         engine.on_drain(self._on_drain)
+        engine.on_rewrite(self._on_rewrite)
 
     @contextlib.contextmanager
     def watch(self, run_id: str) -> Iterator[Watch]:
@@ -170,7 +174,7 @@ class Hub:
                 async with self._engine.reads.connect() as conn:
                     heads = await last_seqs(conn, list(self._watched))
             except Exception as error:
-                if not is_connection_loss(error):
+                if not is_passing(error):
                     raise
                 log.debug("hub.look_failed", reason=str(error))
                 continue
@@ -211,6 +215,13 @@ class Hub:
         else:
             watched.stale = True
             watched.wake()
+
+    def _on_rewrite(self) -> None:
+        """A standby has taken over, perhaps without the last events: everything is read again."""
+        self.recent.clear()
+        for run in self._watched.values():
+            run.head, run.frame, run.stale = 0, None, True
+            run.wake()
 
     def _on_drain(self) -> None:
         self.is_draining = True

@@ -12,7 +12,7 @@ import prometheus_client as prometheus
 import structlog
 
 from runkon_server.api.collectors import EngineCollector, ReplicaCollector
-from runkon_server.store.database import is_connection_loss
+from runkon_server.store.database import is_passing
 from runkon_server.store.reads.queue import longest_queues
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Metrics:
                 async with self._engine.reads.connect() as conn:
                     self._queues = await longest_queues(conn)
             except Exception as error:
-                if not is_connection_loss(error):
+                if not is_passing(error):
                     raise
                 self._queues = ()  # better none than old ones
                 log.debug("metrics.look_failed", reason=str(error))

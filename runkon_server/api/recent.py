@@ -1,6 +1,7 @@
 """Events at hand: what streams of this replica were told or have read lately, rendered once.
 
-An event never changes, so nothing here can be out of date; what is missing is read again.
+An event never changes, so nothing here can be out of date; what is missing is read again. Only a
+fail-over to a standby that lacks the last events changes the log: then all of it is forgotten.
 """
 
 from __future__ import annotations
@@ -119,6 +120,11 @@ class RecentEvents:
             _, dropped = self._entries.popitem(last=False)
             self._weight -= dropped.weight
         return added
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self._weight = 0
 
     def above(self, run_id: str, seq: int) -> list[Entry]:
         """Entries directly above `seq`, without gaps, at most a page; [] if the next is missing."""

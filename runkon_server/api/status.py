@@ -64,6 +64,8 @@ CODES: Final[Mapping[type[errors.RunkonError], StatusCode]] = MappingProxyType(
         errors.SlowConsumerError: StatusCode.RESOURCE_EXHAUSTED,
         errors.UnavailableError: StatusCode.UNAVAILABLE,
         errors.DatabaseUnavailableError: StatusCode.UNAVAILABLE,
+        errors.DatabaseReadOnlyError: StatusCode.UNAVAILABLE,
+        errors.DatabaseFullError: StatusCode.UNAVAILABLE,
         errors.DrainingError: StatusCode.UNAVAILABLE,
         errors.OutcomeUnknownError: StatusCode.UNAVAILABLE,
         errors.ConflictError: StatusCode.ABORTED,

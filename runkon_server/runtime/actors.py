@@ -76,6 +76,7 @@ class Actor:
         "run_id",
         "started_at",
         "state",
+        "timeline",
         "timers",
     )
 
@@ -104,6 +105,8 @@ class Actor:
         self.started_at: dict[str, datetime] = {}
         self.timers: dict[str, asyncio.TimerHandle] = {}
         self.idle_since_s = 0.0
+        self.timeline: int | None = None
+        """Of the server whose rows the state rests on; None: on those of its first commit."""
 
     def offer(self, offer: Offer) -> None:
         """Take a fact; decide now, or with the next decision."""
@@ -290,6 +293,7 @@ class DecisionEntry(Entry):
             run is None
             or run.owner_token != batch.owner_token
             or run.generation != self.generation
+            or self.actor.timeline not in {None, batch.locked.timeline}
             or run.is_terminal
         ):
             self.is_lost = True

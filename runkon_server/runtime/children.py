@@ -239,7 +239,11 @@ class Offspring:
                     child.parent_notified = False
                     child.changes["parent_notified"] = False
                     child.changes.setdefault("lease", "keep")
-            elif child is not None and resumption is not None and resumption.is_current(child):
+            elif (
+                child is not None
+                and resumption is not None
+                and resumption.is_current(child, batch.locked.timeline)
+            ):
                 resumption.write_to(batch, child)
                 self._resumed.append(resumption)
             else:

@@ -5,6 +5,7 @@ Rules that hold here (architecture, ADR-0006):
 * no timer: an idle committer commits a lone entry at once; under load batches grow by themselves;
 * entries of one run keep their order, and two batches in flight share no run;
 * an entry that loses drops out alone; a row the database refuses is found by halving the batch;
+* a database that takes no writes is tried again: callers are told, decisions wait;
 * a commit whose answer was lost is looked up by its transaction id before anybody is told anything.
 """
 
@@ -23,6 +24,8 @@ from runkon_server import errors
 from runkon_server.failpoints import failpoint, failpoint_async
 from runkon_server.runtime.entries import Batch
 from runkon_server.store import database
+from runkon_server.store.failures import refusal_to_write
+from runkon_server.store.fates import Fate, fate_of
 from runkon_server.store.locking import Wants, lock
 from runkon_server.store.pipeline import Pipeline
 from runkon_server.store.writing import Stamp, Writes, write
@@ -46,6 +49,8 @@ an action in this process, a frame that has arrived) joins instead of making a b
 SPLIT_MIN = 16
 """Fewer entries than this stay together: a batch has a price of its own."""
 CONNECTS_WHILE_CLOSING_MAX = 3
+REFUSED_PAUSE_S = 0.5
+"""Between attempts while the database answers but takes no writes."""
 
 
 class OutcomeUnknown(Exception):
@@ -97,7 +102,8 @@ class Committer:
         self._signal = asyncio.Event()
         self._closing = False
         self._idle_lanes = 0
-        self.is_down = False
+        self.trouble: errors.UnavailableError | None = None
+        """Why nothing can be committed now; found out by who tried."""
 
     def submit(self, entry: Entry) -> None:
         """Queue an entry; its `committed` or `failed` is called later."""
@@ -214,8 +220,11 @@ class Committer:
                 _leave_unknown([pending.pop()])
                 await lane.disconnect()
             except Exception as error:  # noqa: BLE001 - told to the entry it is due to, and logged
-                if database.is_connection_loss(error) or conn.is_lost:
+                refusal = refusal_to_write(error)
+                if refusal is not None or database.is_connection_loss(error) or conn.is_lost:
                     await lane.disconnect()
+                    if refusal is not None and not await self._await_writable(refusal, part):
+                        pending.pop()
                     continue
                 await _roll_back(lane, conn)
                 attempts += 1
@@ -228,7 +237,29 @@ class Committer:
                     self._refuse(pending.pop()[0], error)
             else:
                 pending.pop()
+                self.trouble = None
                 self._tell(batch, part)
+
+    async def _await_writable(
+        self, refusal: errors.UnavailableError, waiting: Sequence[Entry]
+    ) -> bool:
+        """Tell callers that nothing can be written, and pause; decisions are kept for later.
+
+        Returns:
+            Whether to try again; not when the replica is stopping.
+        """
+        if self.trouble is None:
+            log.warning("database.refuses_writes", reason=refusal.reason)
+        self.trouble = refusal
+        self._fail_callers(waiting)
+        if self._closing:
+            for entry in waiting:
+                entry.failed(refusal)
+            return False
+        await self._ambient.sleep(REFUSED_PAUSE_S * (0.5 + self._ambient.jitter()))
+        if all(entry.is_given_up for entry in (*waiting, *self._queue)):
+            self.trouble = None  # nobody is left to find out: the next one has to
+        return True
 
     def _tell(self, batch: Batch, entries: Sequence[Entry]) -> None:
         """Say that a batch is durable; whoever fails to hear it must not undo it for the others."""
@@ -273,38 +304,37 @@ class Committer:
                 raise
             # An open session of ours would hold the transaction, and with it the answer.
             await conn.close()
-            if not await self._was_committed(locked.xid):
+            if not await self._was_committed(batch):
                 raise
         self._stats.observe_batch(len(entries), self._ambient.boottime_s() - started)
         return batch
 
-    async def _was_committed(self, xid: str) -> bool:
+    async def _was_committed(self, batch: Batch) -> bool:
         """What became of a transaction whose COMMIT was never answered.
 
-        The old backend may still be committing; asking for the status of its transaction id sees
-        through that, where reading the rows would not.
+        Raises:
+            OutcomeUnknown: nobody can say, or the database stays away.
         """
         self._stats.ambiguous_commits += 1
         await failpoint_async("batch.resolving")
+        locked = batch.locked
+        witness = next(((e.run_id, e.seq) for each in batch.events.values() for e in each), None)
         for _ in range(OUTCOME_POLLS_MAX):
             try:
                 async with await database.connect_committer(
                     self._config.dsn, self._config.lease_ttl_s
                 ) as conn:
-                    cursor = await conn.execute("SELECT pg_xact_status(%s::xid8)", (xid,))
-                    row = await cursor.fetchone()
+                    fate = await fate_of(conn, locked, witness)
             except psycopg.Error:
                 await self._ambient.sleep(0.1 + 0.2 * self._ambient.jitter())
                 continue
-            status = row and row[0]
-            log.warning("commit.resolved", xid=xid, status=status)
-            if status == "committed":
-                return True
-            if status == "aborted":
-                return False
-            if status is None:
-                raise OutcomeUnknown
-            await self._ambient.sleep(0.05)
+            if fate is Fate.OPEN:
+                await self._ambient.sleep(0.05)
+                continue
+            log.warning("commit.resolved", xid=locked.xid, fate=fate.value)
+            if fate is Fate.UNKNOWN:
+                break
+            return fate is Fate.COMMITTED
         raise OutcomeUnknown
 
     async def _connect(self, waiting: Sequence[Entry]) -> Pipeline | None:
@@ -323,17 +353,19 @@ class Committer:
                 attempt += 1
                 log.warning("database.unreachable", attempt=attempt, error=str(error).strip())
                 if attempt > 1 or self._closing:
-                    self.is_down = True
+                    self.trouble = errors.DatabaseUnavailableError()
                     self._fail_callers(waiting)
                 await self._ambient.sleep(min(2.0, 0.05 * 2**attempt) * self._ambient.jitter())
             else:
-                self.is_down = False
+                if isinstance(self.trouble, errors.DatabaseUnavailableError):
+                    self.trouble = None
                 return conn
         return None
 
     def _fail_callers(self, waiting: Sequence[Entry]) -> None:
+        reason = self.trouble or errors.DatabaseUnavailableError()
         for entry in (*waiting, *self._queue):
-            entry.unavailable()
+            entry.unavailable(reason)
 
 
 async def _roll_back(lane: _Lane, conn: Pipeline) -> None:

@@ -165,7 +165,7 @@ class Dispatcher:
         if session.is_open:
             session.credit += 1
 
-    def carry_out(self, changeset: Changeset, generation: int, now: datetime) -> None:
+    def carry_out(self, changeset: Changeset, fence: int, now: datetime) -> None:
         """After the commit: send new tasks, pass on cancellations."""
         for task in changeset.tasks.values():
             session, task.session = task.session, None
@@ -178,7 +178,7 @@ class Dispatcher:
                 self.release(session)
                 self.give_back_later(task.order.task_id, task.token)
             else:
-                self._push(session, changeset, task, generation, now)
+                self._push(session, changeset, task, fence, now)
         for task_id, reason in changeset.cancelled_tasks.items():
             if not self.cancel(task_id, reason):
                 self.unreached()
@@ -228,10 +228,10 @@ class Dispatcher:
         session: WorkerSession,
         changeset: Changeset,
         task: NewTask,
-        generation: int,
+        fence: int,
         now: datetime,
     ) -> None:
-        lease = ordered_lease(changeset, task, generation=generation, now=now, lease=self._lease)
+        lease = ordered_lease(changeset, task, fence=fence, now=now, lease=self._lease)
         self._give(session, lease)
 
     def _give(self, session: WorkerSession, lease: TaskLease) -> None:

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     )
     from runkon_server.runtime.entries import Batch
     from runkon_server.runtime.sessions import WorkerSession
+    from runkon_server.store.timelines import History
 
     EventListener = Callable[[str, Sequence[EventRecord] | None], None]
 
@@ -105,6 +106,8 @@ class Engine:
         self._builtin: list[BuiltinWorker] = []
         self._event_listeners: list[EventListener] = []
         self._drain_listeners: list[Callable[[], None]] = []
+        self._rewrite_listeners: list[Callable[[], None]] = []
+        self._history: History | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._lanes: list[asyncio.Task[None]] = []
         self._failed: asyncio.Future[None] | None = None
@@ -126,7 +129,9 @@ class Engine:
         )
         await self._require_database()
         self._failed = loop.create_future()
-        self._listener = Listener(config, ambient, token, stats, heard=self._heard)
+        self._listener = Listener(
+            config, ambient, token, stats, heard=self._heard, entered=self._entered
+        )
         self._committer = Committer(
             config, ambient, token, stats,
             after_commit=self._after_commit, notice=self._listener.notice,
@@ -248,7 +253,7 @@ class Engine:
     @property
     def database_is_up(self) -> bool:
         """Whether PostgreSQL answered within the last seconds."""
-        return self.is_started and self._listener.is_up and not self._committer.is_down
+        return self.is_started and self._listener.is_up and self._committer.trouble is None
 
     # -- events ----------------------------------------------------------------------------------
 
@@ -265,6 +270,24 @@ class Engine:
         """Call `listener` once when this replica begins to stop; gives the remover."""
         self._drain_listeners.append(listener)
         return lambda: self._drain_listeners.remove(listener)
+
+    def on_rewrite(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` when another server has taken over, which may lack the last events.
+
+        Gives the remover.
+        """
+        self._rewrite_listeners.append(listener)
+        return lambda: self._rewrite_listeners.remove(listener)
+
+    def _entered(self, history: History) -> None:
+        """The listener has a session, on this server."""
+        before, self._history = self._history, history
+        if before in {None, history}:
+            return
+        log.warning("timeline.changed", before=str(before), now=str(history))
+        self._registry.leave_timelines_but(history.timeline)
+        for listener in list(self._rewrite_listeners):
+            listener()
 
     def _after_commit(self, batch: Batch) -> None:
         for run_id, records in batch.events.items():
@@ -296,8 +319,10 @@ class Engine:
     def _require_ready(self) -> None:
         if self.is_draining:
             raise errors.DrainingError
-        if self._committer.is_down:
-            raise errors.DatabaseUnavailableError
+        if self._listener.is_read_only:
+            raise errors.DatabaseReadOnlyError
+        if self._committer.trouble is not None:
+            raise self._committer.trouble
 
     async def start_run(self, command: StartRun) -> RunStarted:
         """Create a run and begin it.

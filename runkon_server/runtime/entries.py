@@ -133,8 +133,8 @@ class Entry:
         May be called again, and after a `committed` that raised.
         """
 
-    def unavailable(self) -> None:
-        """The database is away for longer; the entry stays queued unless somebody gives it up."""
+    def unavailable(self, reason: errors.UnavailableError) -> None:
+        """The database cannot commit it now; it stays queued unless somebody gives it up."""
 
 
 class CallEntry(Entry, Generic[AnswerT]):
@@ -208,8 +208,8 @@ class CallEntry(Entry, Generic[AnswerT]):
         if not self.future.done():
             self.future.set_exception(error)
 
-    def unavailable(self) -> None:
-        self.failed(errors.DatabaseUnavailableError())
+    def unavailable(self, reason: errors.UnavailableError) -> None:
+        self.failed(reason)
 
 
 def find_run(batch: Batch, run_id: str, namespace: str) -> LockedRun:

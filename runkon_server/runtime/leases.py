@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def ordered_lease(
-    changeset: Changeset, task: NewTask, *, generation: int, now: datetime, lease: timedelta
+    changeset: Changeset, task: NewTask, *, fence: int, now: datetime, lease: timedelta
 ) -> TaskLease:
     """A task that was committed as leased just now."""
     order, program = task.order, changeset.program
@@ -39,7 +39,7 @@ def ordered_lease(
         delivery=0,
         retries_remaining=order.retries_remaining,
         idempotency_key=order.idempotency_key,
-        fence=f"{generation}.0",
+        fence=f"{fence}.0",
         inputs=dict(order.inputs),
         prior_contexts=order.prior_contexts,
         retry_error=order.retry_error,
@@ -95,7 +95,7 @@ def claimed_lease(task: ClaimedTask, program: Program | None, lease: timedelta) 
         delivery=task.delivery,
         retries_remaining=payload.get("retries_remaining", 0),
         idempotency_key=payload["key"],
-        fence=f"{task.generation}.{task.delivery}",
+        fence=f"{task.fence}.{task.delivery}",
         inputs=inputs,
         prior_contexts=payload.get("prior_contexts"),
         retry_error=payload.get("retry_error"),

@@ -16,7 +16,8 @@ import structlog
 
 from runkon_server.failpoints import failpoint, failpoint_async
 from runkon_server.store import claims
-from runkon_server.store.database import connect_listener
+from runkon_server.store.database import connect_listener, is_read_only
+from runkon_server.store.timelines import enter_history
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from runkon_server.runtime.entries import Batch
     from runkon_server.runtime.settings import EngineConfig
     from runkon_server.runtime.stats import EngineStats
+    from runkon_server.store.timelines import History
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +35,8 @@ PROBE_S: Final = 1.0
 EVERYTHING: Final = "*"
 
 _PEERS = """
-SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+SELECT count(*), current_setting('transaction_read_only')::bool
+FROM pg_locks l JOIN pg_database d ON d.oid = l.database
 WHERE l.locktype = 'advisory' AND d.datname = current_database() AND l.classid = %s::bigint::oid
   AND l.objid <> %s::bigint::oid AND l.granted"""
 
@@ -44,6 +47,7 @@ class Listener:
     Args:
         heard: called with each hint: `e` runs with new events, `f` runs with new facts, `r` ready
             runs exist, `t` queued tasks exist, `c` tasks to be cancelled with their reasons.
+        entered: called with the history of every server that this replica gets a session on.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Listener:
         stats: EngineStats,
         *,
         heard: Callable[[dict[str, Any]], None],
+        entered: Callable[[History], None],
     ) -> None:
         self._config = config
         self._ambient = ambient
@@ -61,12 +66,18 @@ class Listener:
         self._lock_key = zlib.crc32(owner_token.encode())
         self._stats = stats
         self._heard = heard
+        self._entered = entered
+        self.is_read_only = False
+        """Whether the database answers, but takes no writes."""
         self._last_answer_s = -1e9
 
     @property
     def is_up(self) -> bool:
-        """Whether the database has answered within the last two probes."""
-        return self._ambient.boottime_s() - self._last_answer_s < 2.2 * PROBE_S
+        """Whether the database has answered within the last two probes, and takes writes."""
+        return (
+            not self.is_read_only
+            and self._ambient.boottime_s() - self._last_answer_s < 2.2 * PROBE_S
+        )
 
     def notice(self, batch: Batch) -> str | None:
         """What the other replicas should hear of a batch; None when there are none."""
@@ -96,11 +107,16 @@ class Listener:
             try:
                 await self._session()
             except (psycopg.Error, TimeoutError) as error:
+                self.is_read_only = is_read_only(error)
                 log.warning("listener.lost", error=str(error).strip())
                 await self._ambient.sleep(0.1 + 0.4 * self._ambient.jitter())
 
     async def _session(self) -> None:
         async with await connect_listener(self._config.dsn, self._config.lease_ttl_s) as conn:
+            await self._probe(conn)
+            if self.is_read_only:  # a session that begins so may stay so
+                raise psycopg.errors.ReadOnlySqlTransaction("the database is read-only")
+            await self._enter(conn)
             await conn.execute(
                 "SELECT pg_advisory_lock(%s::int, %s::bigint::bit(32)::int)",
                 (claims.ADVISORY_CLASS, self._lock_key),
@@ -116,12 +132,19 @@ class Listener:
                     self._hear(note.payload)
                 await self._probe(conn)
 
+    async def _enter(self, conn: psycopg.AsyncConnection[Any]) -> None:
+        """See whether it is the server that it was; everybody does, the first one clears up."""
+        history, cleared = await enter_history(conn)
+        if cleared:
+            log.warning("timeline.entered", timeline=history.timeline, runs_freed=cleared)
+        self._entered(history)
+
     async def _probe(self, conn: psycopg.AsyncConnection[Any]) -> None:
         async with asyncio.timeout(2 * PROBE_S):
             cursor = await conn.execute(_PEERS, (claims.ADVISORY_CLASS, self._lock_key))
             row = await cursor.fetchone()
         assert row is not None
-        self._stats.peers = row[0]
+        self._stats.peers, self.is_read_only = row
         self._last_answer_s = self._ambient.boottime_s()
 
     def _hear(self, payload: str) -> None:

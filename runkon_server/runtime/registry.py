@@ -32,6 +32,7 @@ from runkon_server.runtime.resuming import Resumption
 from runkon_server.store.database import is_passing
 from runkon_server.store.loading import load_facts, load_runs
 from runkon_server.store.locking import run_of
+from runkon_server.store.timelines import outer_fence
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Sequence
@@ -204,9 +205,11 @@ class Registry:
         actor, changeset, now = entry.actor, entry.changeset, batch.locked.now
         failpoint("decision.committed")
         actor.is_committing = False
+        actor.timeline = batch.locked.timeline
         actor.settle(entry, now)
         failpoint("decision.settled")
-        self._dispatcher.carry_out(changeset, actor.generation, now)
+        fence = outer_fence(batch.locked.timeline, actor.generation)
+        self._dispatcher.carry_out(changeset, fence, now)
         failpoint("decision.carried_out")
         self._count(changeset)
         for offer in entry.offers:
@@ -349,6 +352,10 @@ class Registry:
                 self._remove(actor)
                 self._reoffer(actor.pending, actor)
 
+    def leave_timelines_but(self, timeline: int) -> None:
+        """Forget the runs whose state rests on what another server has written."""
+        self.lost([i for i, a in self.actors.items() if a.timeline not in {None, timeline}])
+
     def park_idle(self) -> None:
         """Park the runs that have only waited for `linger_s`."""
         deadline = self._ambient.boottime_s() - self._config.linger_s
@@ -417,6 +424,7 @@ class Registry:
             return
         state = restore(program.plan, run.rows)
         actor = Actor(self, run_id, run.info, run.info.generation, state, program)
+        actor.timeline = run.timeline
         actor.started_at.update(run.started_at)
         self.adopt(actor)
         failpoint("run.revived")

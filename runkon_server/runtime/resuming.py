@@ -67,13 +67,14 @@ class Resumption:
         """Name the rows to lock."""
         self._entry.want(wants)
 
-    def is_current(self, run: LockedRun) -> bool:
-        """Whether the run is as it was."""
+    def is_current(self, run: LockedRun, timeline: int) -> bool:
+        """Whether the run is as it was, on the same server's word."""
         info, record = self._loaded.info, self._loaded.rows.run
-        return (run.epoch, run.last_seq, run.status) == (
+        return (run.epoch, run.last_seq, run.status, timeline) == (
             record.epoch,
             info.last_seq,
             record.status,
+            self._loaded.timeline,
         )
 
     def write_to(self, batch: Batch, run: LockedRun) -> None:
@@ -144,7 +145,8 @@ class ResumeEntry(CallEntry[RunResumed]):
         try:
             run = find_run(batch, self.run_id, self._command.namespace)
             # A parent waits for the end of the epoch that it knows: it has to hear of that first.
-            if not self._resumption.is_current(run) or not run.parent_notified:
+            is_current = self._resumption.is_current(run, batch.locked.timeline)
+            if not is_current or not run.parent_notified:
                 self.is_outdated = True
                 raise errors.ConflictError
             self._take_key(batch)

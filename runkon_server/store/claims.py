@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from runkon_server.store.database import fetch
+from runkon_server.store.timelines import TIMELINE, outer_fence
 from runkon_server.store.writing import to_json
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ UPDATE tasks t SET state = 'leased', token = gen_random_uuid()::text, worker_id 
 FROM ({queued}) c JOIN workflow_runs r ON r.id = c.run_id
 WHERE t.run_id = c.run_id AND t.id = c.id
 RETURNING t.run_id, t.id, t.namespace, t.step_id, t.kind, t.action, t.token, t.delivery,
-    t.deadline_at, t.payload, r.generation"""
+    t.deadline_at, t.payload, r.generation, {timeline}"""
 
 _QUEUED = """
     SELECT q.run_id, q.id FROM tasks q
@@ -71,7 +72,8 @@ _QUEUED = """
 
 
 def _claim_of(kind: str, condition: str) -> str:
-    return _TAKE.format(queued=_QUEUED.format(kind=kind, condition=condition))
+    queued = _QUEUED.format(kind=kind, condition=condition)
+    return _TAKE.format(queued=queued, timeline=TIMELINE)
 
 
 _IN_NAMESPACE = "q.namespace = %(namespace)s"
@@ -139,6 +141,12 @@ class ClaimedTask:
     deadline_at: Any
     payload: str
     generation: int
+    timeline: int
+
+    @property
+    def fence(self) -> int:
+        """What a callee outside can refuse late writers by."""
+        return outer_fence(self.timeline, self.generation)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import psycopg
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -22,6 +23,7 @@ from runkon_server.store.migrations import sqlalchemy_url
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sqlalchemy.engine import ExceptionContext
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 # A plan made while a table was empty is a sequential scan for ever (measured: 7 times slower), so
@@ -38,7 +40,15 @@ COMMITTER_SETTINGS: Final = {
     "jit": "off",
 }
 _RETRYABLE: Final = frozenset({"40001", "40P01", "55P03"})
-_AWAY: Final = frozenset({"57P01", "57P02", "57P03", "53300", "08000", "08003", "08006"})
+# 08P01 is what PgBouncer says of everything: its server is gone, its queue was too long.
+_AWAY: Final = frozenset(
+    {
+        "57P01", "57P02", "57P03", "57P05", "53300", "08000", "08001", "08003", "08004", "08006",
+        "08P01",
+    }
+)  # fmt: skip
+_READ_ONLY: Final = "25006"
+_FULL: Final = "53100"
 
 
 def connection_options(lease_ttl_s: float, **settings: str) -> dict[str, Any]:
@@ -103,7 +113,7 @@ def create_reads(dsn: str, lease_ttl_s: float, pool_size: int) -> AsyncEngine:
     """The pool for reads and single-statement writes, each in autocommit."""
     options = connection_options(lease_ttl_s, statement_timeout="15000")
     del options["autocommit"]
-    return create_async_engine(
+    engine = create_async_engine(
         sqlalchemy_url(dsn),
         async_creator=partial(_connect, dsn, options),
         pool_size=pool_size,
@@ -112,6 +122,14 @@ def create_reads(dsn: str, lease_ttl_s: float, pool_size: int) -> AsyncEngine:
         isolation_level="AUTOCOMMIT",
         pool_use_lifo=True,
     )
+    event.listen(engine.sync_engine, "handle_error", _drop_read_only)
+    return engine
+
+
+def _drop_read_only(context: ExceptionContext) -> None:
+    """Drop the pool's sessions: one that began while the database was read-only may stay so."""
+    if is_read_only(context.original_exception):
+        context.is_disconnect = True
 
 
 async def fetch(
@@ -149,6 +167,18 @@ def is_passing(error: BaseException) -> bool:
         or is_connection_loss(error)
         or is_retryable(error)
     )
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Whether the server takes no writes: a standby, or set so."""
+    cause = _driver_error(error)
+    return isinstance(cause, psycopg.Error) and cause.sqlstate == _READ_ONLY
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the server's disk has no room."""
+    cause = _driver_error(error)
+    return isinstance(cause, psycopg.Error) and cause.sqlstate == _FULL
 
 
 def is_retryable(error: BaseException) -> bool:

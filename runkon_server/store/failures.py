@@ -5,8 +5,25 @@ from __future__ import annotations
 import psycopg
 import sqlalchemy.exc
 
-from runkon_server.errors import ConflictError, DatabaseUnavailableError, RunkonError
-from runkon_server.store.database import is_retryable
+from runkon_server.errors import (
+    ConflictError,
+    DatabaseFullError,
+    DatabaseReadOnlyError,
+    DatabaseUnavailableError,
+    RunkonError,
+    UnavailableError,
+)
+from runkon_server.store.database import is_full, is_read_only, is_retryable
+
+
+def refusal_to_write(error: BaseException) -> UnavailableError | None:
+    """Why the database, which answers, takes no writes from anybody now; None: it is not that.
+
+    The same statement may work in a moment, for whoever can wait.
+    """
+    if is_read_only(error):
+        return DatabaseReadOnlyError()
+    return DatabaseFullError() if is_full(error) else None
 
 
 def as_domain_error(error: BaseException) -> RunkonError | None:
@@ -17,6 +34,8 @@ def as_domain_error(error: BaseException) -> RunkonError | None:
     """
     if is_retryable(error):
         return ConflictError()
+    if (refusal := refusal_to_write(error)) is not None:
+        return refusal
     cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
     if isinstance(
         cause, psycopg.OperationalError | psycopg.InterfaceError | sqlalchemy.exc.TimeoutError

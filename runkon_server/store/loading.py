@@ -9,6 +9,7 @@ from runkon_server.core import facts as core_facts
 from runkon_server.core.bubbling import load_results
 from runkon_server.core.records import ItemRecord, RunRecord, RunRows, StepRecord, TimerRecord
 from runkon_server.store.database import fetch
+from runkon_server.store.timelines import TIMELINE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,6 +70,8 @@ class LoadedRun:
     timers: tuple[OpenTimer, ...]
     started_at: dict[str, datetime]
     """Of the steps that have not ended."""
+    timeline: int
+    """Of the server that the rows are from."""
 
 
 _HOT_FIELDS = frozenset(
@@ -99,7 +102,7 @@ _INFO_COLUMNS = {
 """Fields of a `RunInfo`, with the table of each."""
 _RUN_COLUMNS = ", ".join(f"{'r' if name in _HOT_FIELDS else 'd'}.{name}" for name in _RUN_FIELDS)
 _RUNS = f"""
-SELECT r.id, {_RUN_COLUMNS},
+SELECT r.id, {TIMELINE}, {_RUN_COLUMNS},
     {", ".join(f"{table}.{name}" for name, table in _INFO_COLUMNS.items())}
 FROM workflow_runs r JOIN run_details d ON d.run_id = r.id WHERE r.id = ANY(%(ids)s)"""
 
@@ -160,8 +163,9 @@ async def load_runs(conn: AsyncConnection, run_ids: Sequence[str]) -> dict[str, 
             facts=tuple(facts.get(run_id, ())),
             timers=tuple(timers.get(run_id, ())),
             started_at=started.get(run_id, {}),
+            timeline=timeline,
         )
-        for run_id, *values in runs
+        for run_id, timeline, *values in runs
     }
 
 

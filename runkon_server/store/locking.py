@@ -10,6 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+import psycopg
+
+from runkon_server.store.timelines import TIMELINE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
@@ -155,6 +159,8 @@ class Locked:
     """One instant for everything this batch writes, read after the locks were taken."""
     xid: str
     """The transaction, for `pg_xact_status` should the commit's answer be lost."""
+    timeline: int
+    """Of the server; with a run's generation it is the fence of a decision."""
     claimed: set[tuple[str, str]]
     """Request ids that were free and are ours now."""
     requests: dict[tuple[str, str], StoredRequest]
@@ -222,18 +228,29 @@ TIMERS = """
 SELECT t.id, t.due_at <= clock_timestamp()
 FROM unnest($1::text[], $2::text[]) AS u(r, i) JOIN timers t ON t.run_id = u.r AND t.id = u.i"""
 
-INSTANT = "SELECT clock_timestamp(), pg_current_xact_id()::text"
+# A standby gives out no transaction ids.
+INSTANT = f"""
+SELECT clock_timestamp(), CASE WHEN NOT pg_is_in_recovery() THEN pg_current_xact_id()::text END,
+    {TIMELINE}"""
 
 
 async def lock(pipeline: Pipeline, wants: Wants) -> Locked:
-    """Begin a transaction and lock what `wants` names; the caller commits or rolls back."""
+    """Begin a transaction and lock what `wants` names; the caller commits or rolls back.
+
+    Raises:
+        psycopg.Error: of the statements; `ReadOnlySqlTransaction` also from a standby that was
+            asked for no row.
+    """
     asked = _statements(wants)
     answers = await pipeline.run([("BEGIN", ()), *asked.values(), (INSTANT, ())])
     rows = dict(zip(asked, answers[1:], strict=False))
-    ((now, xid),) = answers[-1]
+    ((now, xid, timeline),) = answers[-1]
+    if xid is None:
+        raise psycopg.errors.ReadOnlySqlTransaction("the server is a standby")
     return Locked(
         now=now,
         xid=xid,
+        timeline=timeline,
         claimed={(n, r) for n, r in rows.get("claimed", ())},
         requests={(n, r): StoredRequest(d, v) for n, r, d, v in rows.get("requests", ())},
         keys={(n, k): (run, status) for n, k, run, status in rows.get("keys", ())},

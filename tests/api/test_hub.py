@@ -65,6 +65,20 @@ async def test_streams_at_one_place_share_one_read(engine: AsyncEngine) -> None:
     assert all(a is b for page in pages for a, b in zip(page, pages[0], strict=True))
 
 
+async def test_11_events_that_a_failover_took_back_are_read_again(engine: AsyncEngine) -> None:
+    """21 and 22 were told by a primary whose standby never had them; the log ends with 20."""
+    replica = FakeReplica(engine)
+    hub = Hub(replica)
+    with hub.watch(RUN) as watch:
+        replica.tell(RUN, [record(21), record(22)])
+        told = [entry.seq for entry in await watch.above(20)]
+        replica.rewrite()
+        read = [entry.seq for entry in await watch.above(20)]
+
+    assert (told, read) == ([21, 22], [])
+    assert watch.woken.is_set()
+
+
 async def test_an_event_is_rendered_once_and_a_frame_built_once(engine: AsyncEngine) -> None:
     """Streams in step get one frame object; a stream elsewhere shares the events."""
     replica = FakeReplica(engine)

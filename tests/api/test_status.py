@@ -58,6 +58,8 @@ SAMPLES: list[errors.RunkonError] = [
     errors.SlowConsumerError("run", after_seq=7),
     errors.UnavailableError(),
     errors.DatabaseUnavailableError(),
+    errors.DatabaseReadOnlyError(),
+    errors.DatabaseFullError(),
     errors.DrainingError(),
     errors.OutcomeUnknownError(),
     errors.ConflictError(),

@@ -84,6 +84,7 @@ class FakeReplica:
         self._reads = reads
         self._event_listeners: list[Callable[[str, Sequence[EventRecord] | None], None]] = []
         self._drain_listeners: list[Callable[[], None]] = []
+        self._rewrite_listeners: list[Callable[[], None]] = []
         self.config = EngineConfig(dsn="postgresql://nowhere", task_lease_s=12)
         self.ambient: Ambient = SystemAmbient()
         self.replica_id = "replica-1"
@@ -113,6 +114,15 @@ class FakeReplica:
     def on_drain(self, listener: Callable[[], None]) -> Callable[[], None]:
         self._drain_listeners.append(listener)
         return lambda: self._drain_listeners.remove(listener)
+
+    def on_rewrite(self, listener: Callable[[], None]) -> Callable[[], None]:
+        self._rewrite_listeners.append(listener)
+        return lambda: self._rewrite_listeners.remove(listener)
+
+    def rewrite(self) -> None:
+        """Have a standby take over."""
+        for listener in self._rewrite_listeners:
+            listener()
 
     def tell(self, run_id: str, events: Sequence[EventRecord] | None) -> None:
         """Say what was committed."""

@@ -233,7 +233,9 @@ class TaskLease(_message.Message):
     recognise a repeated request.
     """
     fence: _builtins.int
-    """Grows each time the run changes hands: for callees that can refuse a late writer."""
+    """Grows each time the run changes hands, also across a fail-over of the database: for callees
+    that can refuse a late writer. At least 1; after a fail-over above 2^40.
+    """
     dry_run: _builtins.bool
     """True: change nothing outside."""
     prior_contexts: _builtins.str

@@ -1,0 +1,64 @@
+"""What became of a transaction whose COMMIT was never answered.
+
+The old backend may still be committing; asking for the status of its transaction id sees through
+that, where reading the rows would not. But an id stands for one transaction only as long as the
+server keeps its past: after a crash, ids whose transactions left nothing in the log are given out
+again, and a promoted standby goes on from an earlier one. So "committed" is believed only together
+with a row that nobody else can have written.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+from runkon_server.store.timelines import TIMELINE
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from runkon_server.store.locking import Locked
+
+
+class Fate(Enum):
+    """Of a transaction."""
+
+    COMMITTED = "committed"
+    ABORTED = "aborted"
+    OPEN = "open"
+    """Its backend has not noticed yet; ask again."""
+    UNKNOWN = "unknown"
+    """Nobody can say any more."""
+
+
+_STATUS: Final = f"SELECT pg_xact_status(%s::xid8), {TIMELINE}"
+_WITNESS: Final = "SELECT at = %s AND xid = %s::xid8 FROM run_events WHERE run_id = %s AND seq = %s"
+
+
+async def fate_of(
+    conn: psycopg.AsyncConnection[Any], locked: Locked, witness: tuple[str, int] | None
+) -> Fate:
+    """Ask what became of a batch's transaction.
+
+    Args:
+        conn: another session, in autocommit mode.
+        locked: the first half of the batch.
+        witness: run id and number of an event that the batch has appended; None: it has none, and
+            a commit cannot be proved.
+
+    Raises:
+        psycopg.Error: the database does not answer, or knows no such id yet.
+    """
+    found = await (await conn.execute(_STATUS.encode(), (locked.xid,))).fetchone()
+    assert found is not None
+    status, timeline = found
+    if timeline != locked.timeline or status is None:
+        return Fate.UNKNOWN
+    if status == "in progress":
+        return Fate.OPEN
+    if status == "aborted":
+        return Fate.ABORTED
+    if witness is None:
+        return Fate.UNKNOWN
+    row = await (await conn.execute(_WITNESS, (locked.now, locked.xid, *witness))).fetchone()
+    return Fate.COMMITTED if row is not None and row[0] else Fate.ABORTED
