@@ -230,8 +230,9 @@ FROM unnest($1::text[], $2::text[]) AS u(r, i) JOIN timers t ON t.run_id = u.r A
 
 # A standby gives out no transaction ids.
 INSTANT = f"""
-SELECT clock_timestamp(), CASE WHEN NOT pg_is_in_recovery() THEN pg_current_xact_id()::text END,
-    {TIMELINE}"""
+SELECT clock_timestamp() AS now,
+       CASE WHEN NOT pg_is_in_recovery() THEN pg_current_xact_id()::text END AS xid,
+       {TIMELINE} AS timeline"""
 
 
 async def lock(pipeline: Pipeline, wants: Wants) -> Locked:

@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Final, LiteralString
 
@@ -40,6 +41,12 @@ SETTINGS: Final = {
     "wal_keep_size": "64MB",
 }
 _START_S: Final = 60.0
+# Python would fork for `user=`, in which gRPC's handlers crash now and then; for this it does not.
+_AS_USER: Final = (
+    "import os, sys; uid, gid = map(int, sys.argv[1:3]);"
+    " uid < 0 or (os.setgroups([]), os.setgid(gid), os.setuid(uid));"
+    " os.execv(sys.argv[3], sys.argv[3:])"
+)
 
 
 def free_port() -> int:
@@ -102,17 +109,15 @@ class Postmaster:
         options = [f"-c{name}={value}" for name, value in settings.items()]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._bindir / "postgres", "-D", self.data, *options],
+                [sys.executable, "-ISc", _AS_USER, str(self._account.uid), str(self._account.gid),
+                 self._bindir / "postgres", "-D", self.data, *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd="/",
                 env=environment(),
                 start_new_session=True,
-                user=self._account.uid if self._account.uid >= 0 else None,
-                group=self._account.gid if self._account.uid >= 0 else None,
-                extra_groups=[] if self._account.uid >= 0 else None,
-            )
+            )  # fmt: skip
 
     @property
     def is_running(self) -> bool:
