@@ -24,7 +24,7 @@ from runkon_server.dsl.ast import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from runkon_server.dsl.ast import Definition, Node
 
@@ -70,23 +70,21 @@ def step_key(node: KeyedNode) -> str:
             return f"foreach:{node.name}"
 
 
-def walk(nodes: Sequence[Node]) -> Iterator[Node]:
+def walk(nodes: Sequence[Node]) -> list[Node]:
     """Every node of a list and of the bodies below it, in source order, containers first."""
-    open_bodies = [iter(nodes)]  # no recursion: each node would pass through every level above it
-    while open_bodies:
-        for node in open_bodies[-1]:
-            yield node
-            if isinstance(node, CONTAINERS):
-                open_bodies.append(iter(node.body))
-                break
-        else:
-            open_bodies.pop()
+    found: list[Node] = []
+    waiting = [*reversed(nodes)]  # no recursion, and no generator: a check walks a dozen times
+    while waiting:
+        node = waiting.pop()
+        found.append(node)
+        if isinstance(node, CONTAINERS):
+            waiting += reversed(node.body)
+    return found
 
 
-def all_nodes(definition: Definition) -> Iterator[Node]:
+def all_nodes(definition: Definition) -> list[Node]:
     """Every node of the body, then of the always block."""
-    yield from walk(definition.body)
-    yield from walk(definition.always)
+    return walk([*definition.body, *definition.always])
 
 
 def total_nodes(definition: Definition) -> int:
