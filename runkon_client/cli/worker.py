@@ -16,6 +16,7 @@ from runkon_client.channel import resolve_endpoint
 from runkon_client.cli.exits import explain
 from runkon_client.cli.modules import load_actions
 from runkon_client.cli.session import ServerCommand, Settings, print_document
+from runkon_client.cli.worker_programs import program_options, serve_programs
 from runkon_client.worker import Actions, Worker
 
 if TYPE_CHECKING:
@@ -82,6 +83,13 @@ def _script_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.argument("module", required=False)
 @click.option(
+    "--module",
+    "modules",
+    metavar="MODULE",
+    multiple=True,
+    help="Offer the actions of this module too. May be repeated.",
+)
+@click.option(
     "--concurrency",
     default=16,
     show_default=True,
@@ -97,6 +105,7 @@ def _script_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.FloatRange(min=0),
     help="Seconds that tasks in hand are given when it is stopped; a second Ctrl-C gives none.",
 )
+@program_options
 @_script_options
 @click.option(
     "--github",
@@ -114,11 +123,13 @@ def _script_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def worker(
     settings: Settings,
     /,
+    *,
     module: str | None,
+    modules: tuple[str, ...],
     concurrency: int,
     worker_id: str | None,
     grace_s: float,
-    **offers: Any,  # noqa: ANN401 - the options of `_serve_scripts` and `_serve_github`
+    **offers: Any,  # noqa: ANN401 - the options of the functions that serve all else
 ) -> None:
     """Run a worker that offers the actions of MODULE: a `.py` file, or a name as in `import`.
 
@@ -130,14 +141,16 @@ def worker(
         def greet(task: Task) -> ActionOutput:
             return ActionOutput(context=f"Hello, {task.inputs['name']}!")
 
-    With --allow-scripts it runs script steps, with --github it looks after the gates of pull
-    requests; with either, MODULE may be left out.
+    Actions may also be programs of any language (--exec), agents with a command that answers them
+    (--agents, --agent-command) and services (--http). With --allow-scripts it runs script steps,
+    with --github it looks after the gates of pull requests. With any of these, MODULE may be left
+    out.
 
     It waits for its server if there is none, and goes on working while its connection is broken.
     """  # noqa: D301 - `\b` is click's word for a paragraph that is not wrapped
     actions = Actions()
-    if module is not None:
-        actions.include(load_actions(module))
+    for each in (*([] if module is None else [module]), *modules):
+        actions.include(load_actions(each))
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(message)s", level=logging.INFO)
     # Of httpx each request is a line, and requests are many.
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -145,6 +158,7 @@ def worker(
         try:
             stack.enter_context(_serve_scripts(actions, **offers))
             _serve_github(actions, **offers)
+            serve_programs(actions, **offers)
             address = resolve_endpoint(settings.address).address
             working = Worker(
                 settings.address,
@@ -158,7 +172,9 @@ def worker(
         except ValueError as reason:
             raise click.UsageError(str(reason)) from reason
         if actions.is_empty:
-            raise click.UsageError("nothing to offer: give a MODULE, --allow-scripts or --github")
+            raise click.UsageError(
+                "nothing to offer: give a MODULE, or an option that offers something"
+            )
         # From here on a signal ends the worker in good order, also before it has begun.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: working.stop())

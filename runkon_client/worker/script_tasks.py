@@ -56,6 +56,8 @@ def serve_scripts(runner: ScriptRunner) -> ScriptServer:
             metadata = {"duration_ms": round(outcome.duration_s * 1000)}
             return ActionOutput(raw_output=outcome.stdout, metadata=metadata)
         kind = RetryableError if outcome.retryable else FinalError
-        raise kind(outcome.failure_text(script.name), code=outcome.code or SCRIPT_FAILED)
+        raise kind(
+            outcome.failure_text(f"script {script.name}"), code=outcome.code or SCRIPT_FAILED
+        )
 
     return serve

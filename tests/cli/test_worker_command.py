@@ -88,8 +88,20 @@ def refusal_of(*words: str, env: dict[str, str] | None = None) -> tuple[int, str
         (["--sandbox", "none"], "need --allow-scripts"),
         (["--allow-scripts", "missing"], "does not exist"),
         (["--allow-scripts", ".", "--script-env", "RUNKON_NOT_SET"], "not set: RUNKON_NOT_SET"),
-        (["--allow-scripts", ".", "--script-env", "bot:T=RUNKON_NOT"], "not set: RUNKON_NOT"),
+        (["--allow-scripts", ".", "--script-env", "bot:T=RUNKON_NOT"], "not set: RUNKON_N"),
         (["--github-tokens", __file__], "needs --github"),
+        (["--exec", "build"], "is not --exec NAME=COMMAND"),
+        (["--exec", "a=true", "--exec", "a=false"], "there is an action 'a' already"),
+        (["--agents", "."], "--agents and --agent-command go together"),
+        (["--agents", "benchmarks", "--agent-command", "cat"], "no agents"),
+        (["--http", "a=ftp://a.example/"], "begins with http"),
+        (["--http-token", "T"], "need --http NAME=URL"),
+        (
+            ["--http", "a=https://a.example/", "--http-token", "RUNKON_NOT_SET"],
+            "not set: RUNKON_NOT",
+        ),
+        (["--http", "a=https://a.example/", "--http-allow", "10.0.0.1/8"], "has host bits set"),
+        (["--http", "a=https://a.example/", "--http-header", "Host: x"], "set by the worker"),
     ],
 )
 def test_a_command_line_that_makes_no_sense_is_refused(words: list[str], complaint: str) -> None:

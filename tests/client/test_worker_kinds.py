@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client.workers import cancel, is_true, one_action, working
+from client.workers import cancel, is_true, lease_of, one_action, reported, working
 
 from runkon.v1 import gates_pb2, types_pb2, workers_pb2
 from runkon_client import ActionOutput, Actions, FinalError, RetryableError
@@ -27,14 +27,6 @@ if TYPE_CHECKING:
     from client.peers import WorkStream
 
 
-def lease_of(
-    kind: workers_pb2.TaskKind.ValueType, name: str, **fields: Any
-) -> workers_pb2.TaskLease:
-    return workers_pb2.TaskLease(
-        task_id="t", token="t/0", kind=kind, action=name, run_id="r", **fields
-    )
-
-
 def items_lease(**fields: Any) -> workers_pb2.TaskLease:
     work = workers_pb2.ItemsWork(**{"provider": "tickets", "items_max": 10_000, **fields})
     return lease_of(workers_pb2.TASK_KIND_ITEMS, "tickets", items=work)
@@ -48,14 +40,6 @@ def gate_lease(**fields: Any) -> workers_pb2.TaskLease:
 def script_lease(text: str, **fields: Any) -> workers_pb2.TaskLease:
     work = workers_pb2.ScriptWork(text=text, **fields)
     return lease_of(workers_pb2.TASK_KIND_SCRIPT, "build", script=work)
-
-
-async def reported(actions: Actions, lease: workers_pb2.TaskLease) -> workers_pb2.TaskReport:
-    """What a worker with these actions makes of one task."""
-    async with working(actions) as (_, work, _running):
-        stream = await work.next_stream()
-        stream.send(leases=[lease])
-        return await stream.next_report()
 
 
 def provider(function: Callable[[ItemsTask], Any]) -> Actions:

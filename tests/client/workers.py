@@ -55,3 +55,19 @@ async def is_true(condition: Callable[[], object]) -> bool:
 
 def cancel(stream: WorkStream, token: str, reason: workers_pb2.CancelReason.ValueType) -> None:
     stream.send(cancels=[workers_pb2.TaskCancel(task_id="t", token=token, reason=reason)])
+
+
+def lease_of(
+    kind: workers_pb2.TaskKind.ValueType, name: str, **fields: Any
+) -> workers_pb2.TaskLease:
+    return workers_pb2.TaskLease(
+        task_id="t", token="t/0", kind=kind, action=name, run_id="r", **fields
+    )
+
+
+async def reported(actions: Actions, lease: workers_pb2.TaskLease) -> workers_pb2.TaskReport:
+    """What a worker with these actions makes of one task."""
+    async with working(actions) as (_, work, _running):
+        stream = await work.next_stream()
+        stream.send(leases=[lease])
+        return await stream.next_report()

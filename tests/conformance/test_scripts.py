@@ -44,7 +44,9 @@ class Machine:
         if outcome.is_success:
             await self.stage.complete(name, raw_output=outcome.stdout)
         else:
-            await self.stage.fail(name, outcome.failure_text(name), retryable=outcome.retryable)
+            await self.stage.fail(
+                name, outcome.failure_text(f"script {name}"), retryable=outcome.retryable
+            )
         return outcome
 
 

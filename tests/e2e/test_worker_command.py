@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import psutil
@@ -19,9 +15,11 @@ from runkon_client.values import GateState, RunStatus, StepStatus
 from support.clusters import replicas
 from support.postgres import cloned
 from support.waiting import eventually
+from support.worker_command import worker_command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    import subprocess
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -55,34 +53,16 @@ async def open_door(task):
 """
 
 
-@contextlib.contextmanager
 def worker(
     place: Place,
     *words: str,
     is_killed: bool = False,
     environment: Mapping[str, str] | None = None,
-) -> Iterator[subprocess.Popen[str]]:
+) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
     """A worker of the test's namespace; at the end it drains, unless the test kills it."""
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "runkon_client.cli", "worker", *words,
-            "--address", place.address, "--namespace", place.namespace, "--principal", "machine",
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **(environment or {})},
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline().startswith("worker ")
-        yield process
-        process.terminate()
-        assert process.wait(30) == (-signal.SIGKILL if is_killed else 0)
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+    return worker_command(
+        place.address, place.namespace, *words, is_killed=is_killed, environment=environment
+    )
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The process between a worker and one script: it answers for every process the script starts.
+"""The process between a worker and one program: it answers for every process the script starts.
 
 Run as a program of its own, `python -I -S launcher.py`, with nothing but the standard library: it
 has one thread, so it may do between fork and exec what a worker full of threads may not. It reads
@@ -35,7 +35,8 @@ def main() -> None:
     control = sys.stdin.fileno()
     plan, commands = _read_plan(control)
     report = int(plan["report"])
-    os.set_inheritable(report, False)
+    for descriptor in (report, int(plan["stdin"])):
+        os.set_inheritable(descriptor, False)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # children that leave their session come back here
     _prctl(_PR_SET_DUMPABLE, 0)  # the script may be of the same user
     woken = _wake_on_signals()
@@ -118,8 +119,7 @@ def _become(plan: dict[str, Any], tell: int, parent: int) -> NoReturn:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(_LAUNCH_FAILED)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
+        os.dup2(int(plan["stdin"]), 0)
         for name, value in plan["limits"].items():
             _limit(getattr(resource, name), int(value))
         os.chdir(plan["cwd"])

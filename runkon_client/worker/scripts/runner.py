@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
-import os
 import shutil
-import signal
-import sys
 import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from runkon_client.worker.scripts import launcher
-from runkon_client.worker.scripts.capture import Capture
 from runkon_client.worker.scripts.environment import build_environment
+from runkon_client.worker.scripts.execution import Program, execute, not_run
 from runkon_client.worker.scripts.paths import ScriptPathError, check_script
 from runkon_client.worker.scripts.sandbox import HOME, NO_SANDBOX, SHELL
-from runkon_client.worker.scripts.script import ScriptLimits, ScriptOutcome
+from runkon_client.worker.scripts.script import ScriptLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping
 
     from runkon_client.worker.scripts.sandbox import Sandbox, View
-    from runkon_client.worker.scripts.script import Script
+    from runkon_client.worker.scripts.script import Script, ScriptOutcome
 
 _log: Final = logging.getLogger("runkon_client.worker")
-_CHUNK_BYTES: Final = 1 << 16
-_STDERR_KEPT_BYTES: Final = 16 << 10
-_REPORT_KEPT_BYTES: Final = 4096
-_LAUNCHER: Final = Path(launcher.__file__)
-_DRAIN_S: Final = 2.0  # for the pipes to end, once nothing is left that could write to them
 
 REFUSED: Final = "SCRIPT_REFUSED"
-TIMED_OUT: Final = "SCRIPT_TIMEOUT"
-NOT_STARTED: Final = "SCRIPT_START"
-TOO_MUCH_OUTPUT: Final = "OUTPUT_LIMIT"
 
 
 class ScriptRunner:
@@ -67,7 +52,7 @@ class ScriptRunner:
         try:
             text = check_script(script.text, self._view.folder)
         except ScriptPathError as error:
-            return _not_run(f"was refused: {error}", REFUSED)
+            return not_run(f"was refused: {error}", REFUSED)
         environment = build_environment(
             passed={**self._passed, **self._passed_to.get(script.identity, {})},
             asked=script.environment,
@@ -77,7 +62,7 @@ class ScriptRunner:
             _log.warning("script %s: variables not set: %s", script.name, names)
         for name in environment.too_large:
             if name in text:
-                return _not_run(f"was refused: the value of {name} is too large", REFUSED)
+                return not_run(f"was refused: the value of {name} is too large", REFUSED)
             _log.warning("script %s: value too large to set: %s", script.name, name)
         if not self._sandbox.is_none:
             return await self._launch(script, text, {**environment.variables, **_at_home(HOME)})
@@ -92,172 +77,29 @@ class ScriptRunner:
     async def _launch(
         self, script: Script, text: str, environment: Mapping[str, str], home: str = ""
     ) -> ScriptOutcome:
-        with contextlib.ExitStack() as stack:
-            pipes = [os.pipe() for _ in range(3)]
-            stdout, stderr, report = (write for _, write in pipes)
-            stack.callback(_close, [read for read, _ in pipes])
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-I", "-S", str(_LAUNCHER),
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=stdout,
-                    stderr=stderr,
-                    env={},
-                    start_new_session=True,
-                    pass_fds=(report,),
-                )  # fmt: skip
-            except OSError as error:
-                reason = f"could not be started: {error.strerror}"
-                return _not_run(reason, NOT_STARTED, retryable=True)
-            finally:
-                _close([stdout, stderr, report])
-            execution = _Execution(process, [read for read, _ in pipes], self._limits)
-            try:
-                await execution.send_plan(self._plan(text, environment, home, report))
-                return await execution.follow(script.timeout_s)
-            finally:
-                await execution.close()
-
-    def _plan(
-        self, text: str, environment: Mapping[str, str], home: str, report: int
-    ) -> dict[str, object]:
-        limits = {
-            "RLIMIT_CORE": 0,
-            "RLIMIT_DATA": self._limits.memory_max_bytes,
-            "RLIMIT_FSIZE": self._limits.file_max_bytes,
-            "RLIMIT_NOFILE": self._limits.open_files_max,
-        }
+        resources = resources_of(self._limits)
         if not self._sandbox.is_none:
             # Without a namespace it would count every process of the user.
-            limits["RLIMIT_NPROC"] = self._limits.processes_max
-        return {
-            "argv": self._sandbox.wrap([SHELL, "-c", text], self._view),
-            "env": environment,
-            "cwd": str(self._view.folder),
-            "home": home,
-            "limits": limits,
-            "grace_s": self._limits.grace_s,
-            "report": report,
-        }
-
-
-class _Execution:
-    """One script under way: its launcher, and what it has written so far.
-
-    The launcher's report ends when the launcher does; the script's own pipes may be held open by
-    whatever got away from it.
-    """
-
-    def __init__(
-        self, process: asyncio.subprocess.Process, reads: Sequence[int], limits: ScriptLimits
-    ) -> None:
-        assert process.stdin is not None
-        self._process = process
-        self._control = process.stdin
-        self._limits = limits
-        self._error = ""
-        self._code = ""
-        self._stdout = Capture(limits.kept_max_bytes)
-        self._stderr = Capture(_STDERR_KEPT_BYTES)
-        self._report = Capture(_REPORT_KEPT_BYTES)
-        self._ended = {read: asyncio.Event() for read in reads}
-        self._report_ended = self._ended[reads[-1]]
-        self._loop = asyncio.get_running_loop()
-        for read, capture in zip(reads, (self._stdout, self._stderr, self._report), strict=True):
-            os.set_blocking(read, False)
-            self._loop.add_reader(read, self._read, read, capture)
-
-    async def send_plan(self, plan: Mapping[str, object]) -> None:
-        """Hand the launcher what to do; it waits for nothing else."""
-        self._control.write(json.dumps(plan).encode() + b"\n")
-        with contextlib.suppress(ConnectionError):
-            await self._control.drain()
-
-    async def follow(self, timeout_s: float | None) -> ScriptOutcome:
-        """Wait for the end, and bring it about when the time is over or the caller is cancelled."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._report_ended.wait()
-        except TimeoutError:
-            self._fail(f"was ended after {timeout_s:g} s, its longest time", TIMED_OUT)
-            await self._end()
-        except asyncio.CancelledError:
-            await self._end()
-            raise
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_DRAIN_S):
-                await asyncio.gather(*(ended.wait() for ended in self._ended.values()))
-        return self._outcome()
-
-    async def close(self) -> None:
-        """Leave nothing behind, whatever went wrong before."""
-        self._control.close()
-        with contextlib.suppress(ConnectionError):
-            await self._control.wait_closed()
-        await self._process.wait()
-        for read in self._ended:
-            self._loop.remove_reader(read)
-
-    def _read(self, read: int, capture: Capture) -> None:
-        chunk = os.read(read, _CHUNK_BYTES)
-        if not chunk:
-            self._loop.remove_reader(read)
-            self._ended[read].set()
-            return
-        capture.add(chunk)
-        if capture.total_bytes > self._limits.output_max_bytes:
-            limit = self._limits.output_max_bytes
-            self._fail(f"was ended for writing more than {limit} bytes", TOO_MUCH_OUTPUT)
-            self._control.close()  # the end of its input tells the launcher to kill
-
-    def _fail(self, error: str, code: str) -> None:
-        if not self._error:
-            self._error, self._code = error, code
-
-    async def _end(self) -> None:
-        """Ask the script to end, and see it dead; a second cancellation gives it no more time."""
-        with contextlib.suppress(ConnectionError):
-            self._control.write(b"T")
-        try:
-            await self._report_ended.wait()
-        except asyncio.CancelledError:
-            self._control.close()
-            raise
-
-    def _outcome(self) -> ScriptOutcome:
-        told: dict[str, Any] = {}
-        for line in self._report.text().splitlines():
-            told |= json.loads(line)
-        if "exit_code" not in told and "signal" not in told:
-            self._fail(
-                f"could not be run: {told.get('error', 'its launcher was killed')}", NOT_STARTED
-            )
-            if "pid" in told:
-                # Nobody is left to answer for it: what has not left its session ends here.
-                with contextlib.suppress(OSError):
-                    os.killpg(told["pid"], signal.SIGKILL)
-        return ScriptOutcome(
-            stdout=self._stdout.text(),
-            stderr=self._stderr.text(),
-            exit_code=told.get("exit_code"),
-            signal=told.get("signal"),
-            duration_s=told.get("duration_s", 0.0),
-            error=self._error,
-            code=self._code,
-            retryable=self._code != TOO_MUCH_OUTPUT,
+            resources["RLIMIT_NPROC"] = self._limits.processes_max
+        program = Program(
+            argv=self._sandbox.wrap([SHELL, "-c", text], self._view),
+            environment=environment,
+            folder=self._view.folder,
+            resources=resources,
+            home=home,
         )
+        return await execute(program, self._limits, timeout_s=script.timeout_s)
+
+
+def resources_of(limits: ScriptLimits) -> dict[str, int]:
+    """The limits of each process, by the names of Python's `resource`."""
+    return {
+        "RLIMIT_CORE": 0,
+        "RLIMIT_DATA": limits.memory_max_bytes,
+        "RLIMIT_FSIZE": limits.file_max_bytes,
+        "RLIMIT_NOFILE": limits.open_files_max,
+    }
 
 
 def _at_home(home: str) -> dict[str, str]:
     return {"HOME": home, "TMPDIR": home}
-
-
-def _close(descriptors: Iterable[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)
-
-
-def _not_run(error: str, code: str, *, retryable: bool = False) -> ScriptOutcome:
-    return ScriptOutcome(
-        stdout="", stderr="", exit_code=None, error=error, code=code, retryable=retryable
-    )

@@ -64,8 +64,8 @@ class ScriptOutcome:
         """Whether it ended by itself with exit code 0."""
         return self.exit_code == 0 and not self.error
 
-    def failure_text(self, name: str) -> str:
-        """One paragraph for people: what happened, and the end of standard error."""
+    def failure_text(self, what: str) -> str:
+        """One paragraph for people: what happened to it, and the end of standard error."""
         if self.error:
             how = self.error
         elif self.signal is not None:
@@ -75,7 +75,7 @@ class ScriptOutcome:
         stderr = self.stderr.strip()
         if len(stderr) > _STDERR_CHARS:
             stderr = f"…{stderr[1 - _STDERR_CHARS :]}"
-        return f"script {name} {how}" + (f": {stderr}" if stderr else "")
+        return f"{what} {how}" + (f": {stderr}" if stderr else "")
 
 
 def _signal_name(number: int) -> str:

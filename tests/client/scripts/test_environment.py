@@ -93,5 +93,5 @@ def test_a_failure_names_signals_by_their_names() -> None:
     killed = ScriptOutcome(stdout="", stderr="", exit_code=None, signal=9)
     strange = ScriptOutcome(stdout="", stderr="", exit_code=None, signal=250)
 
-    assert killed.failure_text("x") == "script x was ended by SIGKILL"
-    assert strange.failure_text("x") == "script x was ended by signal 250"
+    assert killed.failure_text("script x") == "script x was ended by SIGKILL"
+    assert strange.failure_text("script x") == "script x was ended by signal 250"

@@ -89,4 +89,4 @@ async def test_a_refused_script_is_not_started_and_not_retried(run: Run, tree: P
     outcome = await run("../outside.sh")
 
     assert (outcome.code, outcome.retryable, outcome.exit_code) == ("SCRIPT_REFUSED", False, None)
-    assert "`..` is not allowed" in outcome.failure_text("s")
+    assert "`..` is not allowed" in outcome.failure_text("script s")

@@ -87,7 +87,7 @@ async def test_107_output_need_not_be_text(run: Run) -> None:
 async def test_108_a_failure_tells_the_end_of_standard_error(run: Run) -> None:
     """The exit code, and of a long complaint the last 2,000 characters."""
     outcome = await run("head -c 50000 /dev/zero | tr '\\0' x >&2; echo ' at last' >&2; exit 3")
-    text = outcome.failure_text("build")
+    text = outcome.failure_text("script build")
 
     assert not outcome.is_success
     assert outcome.exit_code == 3
@@ -110,7 +110,7 @@ async def test_109_a_timeout_ends_a_script(run: Run, mark: str) -> None:
 
     assert outcome.code == "SCRIPT_TIMEOUT"
     assert outcome.retryable
-    assert "2.5 s" in outcome.failure_text("s")
+    assert "2.5 s" in outcome.failure_text("script s")
     assert outcome.stdout == "began\n"
     assert processes_with(mark) == []
 
@@ -272,7 +272,7 @@ async def test_a_home_is_removed_whoever_dies(
     killed = await run("echo x > $HOME/x; kill -9 $PPID; sleep 600")
 
     assert ended.is_success
-    assert "its launcher was killed" in killed.failure_text("s")
+    assert "its launcher was killed" in killed.failure_text("script s")
     assert list(tmp_path.glob("runkon-script-*")) == []  # noqa: ASYNC240 - a local folder
 
 
@@ -281,7 +281,7 @@ async def test_a_shell_that_is_too_large_to_start_is_a_failure(run: Run) -> None
     outcome = await run(": " + "x" * 200_000)
 
     assert outcome.code == "SCRIPT_START"
-    assert "Argument list too long" in outcome.failure_text("s")
+    assert "Argument list too long" in outcome.failure_text("script s")
 
 
 async def test_a_value_too_large_is_refused_only_where_it_is_needed(run: Run) -> None:
@@ -291,7 +291,7 @@ async def test_a_value_too_large_is_refused_only_where_it_is_needed(run: Run) ->
     not_needed = await run("echo fine", environment={"RUNKON_V": large})
 
     assert needed.code == "SCRIPT_REFUSED"
-    assert "RUNKON_V" in needed.failure_text("s")
+    assert "RUNKON_V" in needed.failure_text("script s")
     assert not_needed.stdout == "fine\n"
 
 

@@ -40,7 +40,7 @@ from runkon_client.worker.scripts import *
 name, program, mount_point, folder, text, mark = sys.argv[1:]
 runner = ScriptRunner(View(folder=Path(folder)), sandbox=Sandbox(name, program, mount_point))
 outcome = asyncio.run(runner.run(Script(name="s", text=text, environment={mark: "1"})))
-print(outcome.failure_text("s"))
+print(outcome.failure_text("script s"))
 """
 
 
