@@ -40,7 +40,7 @@ from runkon_server.runtime.settings import EngineConfig
 from runkon_server.runtime.starting import StartEntry
 from runkon_server.runtime.stats import EngineStats
 from runkon_server.store import claims
-from runkon_server.store.database import create_reads, is_connection_loss
+from runkon_server.store.database import close_reads, create_reads, is_connection_loss
 from runkon_server.store.locking import NewRequest, run_of
 from runkon_server.store.lookups import find_gate
 
@@ -180,7 +180,7 @@ class Engine:
             async with self.reads.connect() as conn:
                 await conn.exec_driver_sql("SELECT 1")
         except Exception as error:
-            await self.reads.dispose()
+            await close_reads(self.reads)
             if is_connection_loss(error):
                 raise errors.DatabaseUnavailableError from error
             raise
@@ -231,7 +231,7 @@ class Engine:
                     {"hint": f'{{"s":"{self.owner_token}","r":1}}'},
                 )
                 log.info("replica.stopped", replica=self.replica_id, runs_handed_over=handed)
-        await self.reads.dispose()
+        await close_reads(self.reads)
 
     async def wait_failed(self) -> None:
         """Return never; raise what ended one of the engine's loops."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import ExceptionContext
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.pool import ConnectionPoolEntry
 
 # A plan made while a table was empty is a sequential scan for ever (measured: 7 times slower), so
 # the committer's connections never plan by statistics: every statement there goes by a key.
@@ -130,6 +131,21 @@ def _drop_read_only(context: ExceptionContext) -> None:
     """Drop the pool's sessions: one that began while the database was read-only may stay so."""
     if is_read_only(context.original_exception):
         context.is_disconnect = True
+
+
+async def close_reads(reads: AsyncEngine) -> None:
+    """Close the pool: idle sessions now, those in use as soon as they are given back.
+
+    Disposing of the pool leaves the latter open for ever, in a queue that nobody looks at again,
+    until the garbage collector finds them. Closing them at once would take them from calls that
+    still have an answer to give.
+    """
+    event.listen(reads.sync_engine.pool, "checkin", _close_returned)
+    await reads.dispose()
+
+
+def _close_returned(_session: object, record: ConnectionPoolEntry) -> None:
+    record.close()
 
 
 async def fetch(

@@ -29,7 +29,7 @@ async def _read(dsn: str) -> None:
         async with engine.connect() as conn:
             await connections.fetch(conn, "SELECT pg_sleep(60)", {})
     finally:
-        await engine.dispose()
+        await connections.close_reads(engine)
 
 
 async def _listen(dsn: str) -> None:
@@ -59,3 +59,17 @@ async def test_a_cancel_in_the_middle_of_the_handshake_closes_the_session(
             with contextlib.suppress(asyncio.CancelledError):
                 await opening
             await eventually(lambda: nobody_is_left(rogue), "the session ends", within_s=10)
+
+
+async def test_a_session_in_use_at_the_end_is_closed_when_it_is_given_back(database: str) -> None:
+    """It serves to its end whoever has it; the idle one beside it is closed at once."""
+    async with rogue_on(database) as rogue:
+        reads = connections.create_reads(database, 30.0, 2)
+        async with reads.connect() as used:
+            async with reads.connect():
+                pass
+            await connections.close_reads(reads)
+            answer = await connections.fetch(used, "SELECT 1 AS n", {})
+            assert [tuple(row) for row in answer] == [(1,)]
+
+        await eventually(lambda: nobody_is_left(rogue), "the session in use is closed")

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from runkon_server.runtime.ambient import encode_ulid
 from runkon_server.store import tables
+from runkon_server.store.database import close_reads
 from runkon_server.store.migrations import sqlalchemy_url
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ async def engine_of(database: str) -> AsyncIterator[AsyncEngine]:
     try:
         yield engine
     finally:
-        await engine.dispose()
+        await close_reads(engine)
 
 
 async def add_run(
