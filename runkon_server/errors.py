@@ -95,6 +95,17 @@ class FilterInvalidError(InvalidArgumentError):
         self.metadata = {"column": str(column), **metadata}
 
 
+class CursorInvalidError(InvalidArgumentError):
+    """The cursor is garbage, forged, or belongs to another namespace."""
+
+    reason = "CURSOR_INVALID"
+
+    def __init__(self) -> None:
+        super().__init__(
+            [Violation("cursor", "not a cursor that a stream of this namespace returned")]
+        )
+
+
 class GateSelectionInvalidError(InvalidArgumentError):
     """A selection is not among the gate's options."""
 
@@ -319,6 +330,31 @@ class CursorExpiredError(RunkonError):
         )
 
 
+class FeedExpiredError(RunkonError):
+    """Retention has removed events above the cursor; begin again without one."""
+
+    reason = "FEED_EXPIRED"
+
+    def __init__(self, namespace: str) -> None:
+        super().__init__(
+            f"retention has removed events of namespace {namespace} above the cursor",
+            namespace=namespace,
+        )
+
+
+class CursorForeignError(RunkonError):
+    """The cursor is of another database cluster, or of a state that this one has lost."""
+
+    reason = "CURSOR_FOREIGN"
+
+    def __init__(self, namespace: str) -> None:
+        super().__init__(
+            "the cursor is of another database cluster, or of a state that this one has lost;"
+            " begin again without one",
+            namespace=namespace,
+        )
+
+
 class ResourceExhaustedError(RunkonError):
     """A limit on rate, concurrency or size is reached; try again later."""
 
@@ -328,17 +364,35 @@ class ResourceExhaustedError(RunkonError):
         super().__init__(f"{subject}: limit of {limit} reached", subject=subject, limit=limit)
 
 
+class StreamLimitError(RunkonError):
+    """The connection, or the principal, has too many streams open; close some of them."""
+
+    reason = "STREAM_LIMIT"
+
+    def __init__(self, subject: str, *, limit: int) -> None:
+        super().__init__(
+            f"{subject} has {limit} streams open, which is the limit",
+            subject=subject,
+            limit=str(limit),
+        )
+
+
 class SlowConsumerError(RunkonError):
     """The reader of a stream did not take a frame in time; reconnect with the cursor."""
 
     reason = "SLOW_CONSUMER"
 
-    def __init__(self, run_id: str, *, after_seq: int) -> None:
-        super().__init__(
-            "the reader is too slow; reconnect with the cursor",
-            run_id=run_id,
-            after_seq=str(after_seq),
-        )
+    def __init__(self, **place: str) -> None:
+        super().__init__("the reader is too slow; reconnect with the cursor", **place)
+
+
+class CredentialsRevokedError(RunkonError):
+    """What the caller proved itself with does not hold any more; get new credentials."""
+
+    reason = "CREDENTIALS_REVOKED"
+
+    def __init__(self, principal: str) -> None:
+        super().__init__(f"{principal} may not listen any more", principal=principal)
 
 
 class UnavailableError(RunkonError):

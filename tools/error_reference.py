@@ -29,6 +29,7 @@ ADVICE: Final = {
     StatusCode.INVALID_ARGUMENT: ("`BadRequest`", "Change the request; a retry fails again."),
     StatusCode.NOT_FOUND: ("`ResourceInfo`", "Change the request; a retry fails again."),
     StatusCode.ALREADY_EXISTS: ("`ResourceInfo`", "Change the request; a retry fails again."),
+    StatusCode.UNAUTHENTICATED: ("", "Get new credentials."),
     StatusCode.PERMISSION_DENIED: ("", "Ask somebody who may."),
     StatusCode.FAILED_PRECONDITION: (
         "`PreconditionFailure`",

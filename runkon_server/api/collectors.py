@@ -96,10 +96,12 @@ class ReplicaCollector(Collector):
         *,
         database_is_up: Callable[[], bool],
         streams_open: Callable[[], int],
+        feed_lag_s: Callable[[], float],
         queues: Callable[[], Sequence[Queue]],
     ) -> None:
         self._database_is_up = database_is_up
         self._streams_open = streams_open
+        self._feed_lag_s = feed_lag_s
         self._queues = queues
 
     def collect(self) -> Iterator[Metric]:
@@ -114,8 +116,13 @@ class ReplicaCollector(Collector):
         )
         yield GaugeMetricFamily(
             "runkon_event_streams_open",
-            "StreamRunEvents calls under way.",
+            "Streams of events and gates under way.",
             value=self._streams_open(),
+        )
+        yield GaugeMetricFamily(
+            "runkon_feed_lag_seconds",
+            "How long an open transaction has held back the oldest event that feeds wait for.",
+            value=self._feed_lag_s(),
         )
         depth = GaugeMetricFamily(
             "runkon_task_queue_depth",

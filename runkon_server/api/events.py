@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Payload: TypeAlias = dict[str, Any]
 Fields: TypeAlias = dict[str, Any]
 
-__all__ = ["render_event"]
+__all__ = ["ENDED", "LIVE", "render_event"]
 
 _GATE_COLUMNS: Final = frozenset(each.name for each in fields(GateRow))
 _VOTE_COLUMNS: Final = frozenset(each.name for each in fields(VoteRow))
@@ -37,8 +37,8 @@ _RESUME_MODES: Final[dict[str, events_pb2.ResumeMode.ValueType]] = {
     name.removeprefix("RESUME_MODE_").lower(): number
     for name, number in events_pb2.ResumeMode.items()
 }
-_LIVE: Final = frozenset({"running", "waiting"})
-_ENDED: Final = frozenset({"completed", "failed", "skipped", "timed_out"})
+LIVE: Final = frozenset({"running", "waiting"})
+ENDED: Final = frozenset({"completed", "failed", "skipped", "timed_out"})
 
 
 def render_event(event: StoredEvent) -> events_pb2.RunEvent:
@@ -184,9 +184,9 @@ def _step(payload: Payload, event: StoredEvent) -> Fields | None:
     shown["run_id"] = event.run_id
     if began is not None:
         shown["start_time"] = timestamp(datetime.fromisoformat(began))
-    elif status in _LIVE:
+    elif status in LIVE:
         shown["start_time"] = now
-    if status in _ENDED:
+    if status in ENDED:
         shown["end_time"] = now
     return shown
 

@@ -1,4 +1,4 @@
-"""What a caller of StreamRunEvents asks for."""
+"""What callers of streams ask for."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from runkon_server.api.parsing.checks import namespace_of, span_of
 from runkon_server.api.parsing.runs import kinds_of
 
 if TYPE_CHECKING:
-    from runkon.v1 import runs_pb2
+    from runkon.v1 import gates_pb2, runs_pb2
 
-__all__ = ["Following", "Start", "parse_following"]
+__all__ = ["Following", "Start", "heartbeat_of", "parse_following"]
 
 HEARTBEAT_S: Final = 10.0
 
@@ -47,14 +47,22 @@ _STARTS: Final = {"from_now": Start.NOW, "from_snapshot": Start.SNAPSHOT}
 
 def parse_following(request: runs_pb2.StreamRunEventsRequest) -> Following:
     """The wish in a checked request."""
-    heartbeat_s = HEARTBEAT_S
-    if request.HasField("heartbeat_interval"):
-        heartbeat_s = span_of(request.heartbeat_interval).total_seconds()
     return Following(
         namespace=namespace_of(request.namespace),
         run_id=request.run_id,
         start=_STARTS.get(request.WhichOneof("cursor") or "", Start.AFTER),
         after_seq=request.after_seq,
         kinds=kinds_of(list(request.kinds)),
-        heartbeat_s=heartbeat_s,
+        heartbeat_s=heartbeat_of(request),
     )
+
+
+def heartbeat_of(
+    request: runs_pb2.StreamRunEventsRequest
+    | runs_pb2.StreamNamespaceEventsRequest
+    | gates_pb2.StreamGatesRequest,
+) -> float:
+    """Most time without a frame that a checked request allows, in s."""
+    if not request.HasField("heartbeat_interval"):
+        return HEARTBEAT_S
+    return span_of(request.heartbeat_interval).total_seconds()

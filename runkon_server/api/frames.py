@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import orjson
 from google.protobuf import timestamp_pb2
 
 from runkon.v1 import runs_pb2, types_pb2
 from runkon_server.api.recent import PAGE_BYTES
+from runkon_server.api.render.runs import run_status
+from runkon_server.api.wire import element, tag_of, varint
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from runkon.v1 import events_pb2
     from runkon_server.api.recent import Entry
 
 __all__ = ["Ending", "Frame", "build_frame", "server_time"]
@@ -28,6 +30,10 @@ TERMINAL: Final = frozenset(
 )
 
 
+_FRAME: Final = tag_of(runs_pb2.StreamRunEventsResponse, "events")
+_EXAMINED: Final = tag_of(runs_pb2.EventBatch, "examined_seq", 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """The event that ended an epoch: the end of the stream, unless the run was resumed since."""
@@ -39,10 +45,10 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Events as one message; shared by all streams at the same place, so nobody may change it."""
+    """Events as one message, encoded once for all streams at the same place."""
 
-    response: runs_pb2.StreamRunEventsResponse | None
-    """None: every event was filtered out."""
+    data: bytes | None
+    """A `StreamRunEventsResponse`; None: every event was filtered out."""
     first_seq: int
     examined_seq: int
     ending: Ending | None
@@ -56,25 +62,24 @@ def build_frame(entries: Sequence[Entry], kinds: Collection[str]) -> Frame:
         entries: in order, without gaps, at least one.
         kinds: only these; empty means all.
     """
-    messages: list[events_pb2.RunEvent] = []
+    parts: list[bytes] = []
     weight = 0
     last = entries[0]
     for entry in entries:
         if not kinds or entry.kind in kinds:
-            message = entry.message
-            weight += entry.size
-            if weight > PAGE_BYTES and messages:
+            weight += len(entry.data)
+            if weight > PAGE_BYTES and parts:
                 break
-            messages.append(message)
+            parts.append(entry.data)
         last = entry
     ending = None
     if last.kind == RUN_FINISHED:
-        ending = Ending(last.seq, last.epoch, last.message.run_finished.status)
-    response = None
-    if messages:
-        batch = runs_pb2.EventBatch(events=messages, examined_seq=last.seq)
-        response = runs_pb2.StreamRunEventsResponse(events=batch)
-    return Frame(response, entries[0].seq, last.seq, ending)
+        status = run_status(orjson.loads(last.payload).get("status", ""))
+        ending = Ending(last.seq, last.epoch, status)
+    data = None
+    if parts:
+        data = element(_FRAME, b"".join((*parts, _EXAMINED, varint(last.seq))))
+    return Frame(data, entries[0].seq, last.seq, ending)
 
 
 def server_time() -> timestamp_pb2.Timestamp:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from runkon_server.api.lookups import Lookups
     from runkon_server.api.page_tokens import PageTokens
 
-__all__ = ["GateEngine", "GateService"]
+__all__ = ["GateEngine", "GateService", "GateStreams"]
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
@@ -48,6 +48,13 @@ class GateEngine(Protocol):
         """Tell a gate how its pull request stands."""
 
 
+class GateStreams(Protocol):
+    """Who serves StreamGates."""
+
+    async def serve(self, request: gates_pb2.StreamGatesRequest, context: Context) -> None:
+        """Write the frames of one stream; never return."""
+
+
 class GateService(gates_pb2_grpc.GateServiceServicer):
     """Finds and answers gates.
 
@@ -55,12 +62,16 @@ class GateService(gates_pb2_grpc.GateServiceServicer):
         engine: takes the votes.
         lookups: finds what is there.
         tokens: makes and reads page tokens.
+        streams: serves streams of gates.
     """
 
-    def __init__(self, engine: GateEngine, lookups: Lookups, tokens: PageTokens) -> None:
+    def __init__(
+        self, engine: GateEngine, lookups: Lookups, tokens: PageTokens, streams: GateStreams
+    ) -> None:
         self._engine = engine
         self._lookups = lookups
         self._tokens = tokens
+        self._streams = streams
 
     async def ListGates(
         self, request: gates_pb2.ListGatesRequest, context: Context
@@ -130,6 +141,12 @@ class GateService(gates_pb2_grpc.GateServiceServicer):
             pending_reason=reported.pending_reason,
             replayed=reported.replayed,
         )
+
+    async def StreamGates(  # type: ignore[override]  # writes its frames instead of yielding
+        self, request: gates_pb2.StreamGatesRequest, context: Context
+    ) -> None:
+        """The gates that wait, and what becomes of them."""
+        await self._streams.serve(request, context)
 
 
 class _Target(TypedDict):

@@ -7,14 +7,24 @@ do as much harm without it. Everybody else is `anonymous`.
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
 
 from runkon_server.errors import InvalidArgumentError, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["ANONYMOUS", "METADATA_KEY", "current_principal", "principal_of", "set_principal"]
+__all__ = [
+    "ANONYMOUS",
+    "METADATA_KEY",
+    "Caller",
+    "Identity",
+    "LocalIdentity",
+    "current_principal",
+    "principal_of",
+    "set_principal",
+]
 
 METADATA_KEY: Final = "runkon-principal"
 ANONYMOUS: Final = "anonymous"
@@ -22,6 +32,45 @@ LENGTH_MAX: Final = 256
 _LOCAL_PEERS: Final = ("unix:", "unix-abstract:", "ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D")
 
 _principal: ContextVar[str] = ContextVar("principal", default=ANONYMOUS)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a call, and by what it is known."""
+
+    principal: str
+    peer: str
+    """gRPC's name for the other end, such as `ipv4:127.0.0.1:4711`."""
+    credentials: str = ""
+    """Names what the caller proved itself with, never a secret; equal for all calls with it."""
+    until_s: float | None = None
+    """When that runs out, on the clock of `Ambient.boottime_s`; None if it does not."""
+
+
+class Identity(Protocol):
+    """Knows who calls. Whoever makes callers prove themselves puts another in its place."""
+
+    def identify(self, metadata: Iterable[tuple[str, str | bytes]], peer: str) -> Caller:
+        """The caller of a call; raises a `RunkonError` if it may not call at all."""
+
+    async def still_holds(self, caller: Caller) -> bool:
+        """Whether the caller would still be let in; asked of those with long streams."""
+
+
+class LocalIdentity:
+    """Believes callers on this machine, and takes nothing back."""
+
+    def identify(self, metadata: Iterable[tuple[str, str | bytes]], peer: str) -> Caller:
+        """The caller that the metadata names.
+
+        Raises:
+            InvalidArgumentError: the name is too long or holds what cannot be printed.
+        """
+        return Caller(principal_of(metadata, peer), peer)
+
+    async def still_holds(self, caller: Caller) -> bool:
+        """Always."""
+        return True
 
 
 def principal_of(metadata: Iterable[tuple[str, str | bytes]], peer: str) -> str:

@@ -15,7 +15,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
@@ -25,16 +26,20 @@ from grpc_status import rpc_status
 
 from runkon_server import errors
 from runkon_server.api import status
-from runkon_server.api.identity import principal_of, set_principal
+from runkon_server.api.identity import LocalIdentity, set_principal
+from runkon_server.api.open_streams import OpenStreams
 from runkon_server.api.parsing.table import validate
 from runkon_server.store.failures import as_domain_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from contextlib import AbstractContextManager
 
     from google.protobuf.message import Message
     from google.rpc.status_pb2 import Status
 
+    from runkon_server.api.identity import Caller
+    from runkon_server.api.open_streams import OpenStream
     from runkon_server.runtime.ambient import Ambient
 
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -51,10 +56,21 @@ LONG_POLL_DEADLINE_S: Final = 60.0
 _LONG_POLLS: Final = frozenset(
     {"/runkon.v1.RunService/AwaitRun", "/runkon.v1.WorkerService/PollTasks"}
 )
+_OURS: Final = "/runkon.v1."
 _REQUEST_ID_KEY: Final = "x-request-id"
 _REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
 _MALFORMED: Final = Empty()
 """Stands for a request that could not be decoded."""
+
+
+class _Kind(Enum):
+    """How a call is looked after while it lasts."""
+
+    UNARY = auto()
+    STREAM = auto()
+    """Its caller is looked at again now and then."""
+    EVENTS = auto()
+    """So it is, and how many it has is limited."""
 
 
 class CallObserver(Protocol):
@@ -83,11 +99,18 @@ class CallGuard(grpc.aio.ServerInterceptor):
     Args:
         ambient: clock for durations, ids for calls and references.
         observer: is told of every call.
+        open_streams: knows callers, and which of them may have a stream.
     """
 
-    def __init__(self, ambient: Ambient, observer: CallObserver | None = None) -> None:
+    def __init__(
+        self,
+        ambient: Ambient,
+        observer: CallObserver | None = None,
+        open_streams: OpenStreams | None = None,
+    ) -> None:
         self._ambient = ambient
         self._observer = observer or Unobserved()
+        self._streams = open_streams or OpenStreams(LocalIdentity())
         self._wrapped: dict[str, tuple[Any, grpc.RpcMethodHandler[Any, Any]]] = {}
 
     async def intercept_service(
@@ -118,7 +141,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         return makers[kind](
             behaviour,
             request_deserializer=_tolerant(handler.request_deserializer),
-            response_serializer=handler.response_serializer,
+            response_serializer=_unless_encoded(handler.response_serializer),
         )
 
     def _guarded(
@@ -129,12 +152,13 @@ class CallGuard(grpc.aio.ServerInterceptor):
         if not handler.request_streaming and not handler.response_streaming:
             deadline_s = LONG_POLL_DEADLINE_S if method in _LONG_POLLS else DEADLINE_S
         checked = _checked_stream if handler.request_streaming else _checked
+        kind = _kind_of(method, handler)
 
         if inspect.isasyncgenfunction(behaviour):
 
             async def stream(request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401 - any message
                 async with (
-                    self._call(method, context, None),
+                    self._call(method, context, None, kind),
                     aclosing(behaviour(checked(request), context)) as answers,
                 ):
                     async for answer in answers:
@@ -143,14 +167,14 @@ class CallGuard(grpc.aio.ServerInterceptor):
             return stream
 
         async def call(request: Any, context: Context) -> Any:  # noqa: ANN401 - as above
-            async with self._call(method, context, deadline_s):
+            async with self._call(method, context, deadline_s, kind):
                 return await behaviour(checked(request), context)
 
         return call
 
     @asynccontextmanager
     async def _call(
-        self, method: str, context: Context, deadline_s: float | None
+        self, method: str, context: Context, deadline_s: float | None, kind: _Kind
     ) -> AsyncIterator[None]:
         began_s = self._ambient.boottime_s()
         self._observer.started(method)
@@ -159,16 +183,25 @@ class CallGuard(grpc.aio.ServerInterceptor):
         request_id = _given_request_id(metadata) or self._ambient.ulid()
         structlog.contextvars.bind_contextvars(method=method, request_id=request_id)
         limit = asyncio.timeout(None if _has_deadline(context) else deadline_s)
+        stream: OpenStream | None = None
         try:
-            set_principal(principal_of(metadata, context.peer()))
-            async with limit:
-                yield
+            caller = self._streams.identity.identify(metadata, context.peer())
+            set_principal(caller.principal)
+            with self._admitted(caller, kind) as stream:
+                async with limit:
+                    yield
         except grpc.aio.AbortError:
             code = _code(context.code())
             raise
         except (asyncio.CancelledError, GeneratorExit):
-            code = grpc.StatusCode.CANCELLED
-            raise
+            if stream is None or stream.failure is None:
+                code = grpc.StatusCode.CANCELLED
+                raise
+            # The cancel was ours, and it is answered for.
+            if stream.task is not None:
+                stream.task.uncancel()
+            failure = self._failure(stream.failure, request_id)
+            code = _code(failure.code)
         except Exception as error:  # noqa: BLE001 - nobody is left who could answer for it
             if isinstance(error, TimeoutError) and limit.expired():
                 failure = status.deadline_exceeded(deadline_s or 0, request_id=request_id)
@@ -181,6 +214,11 @@ class CallGuard(grpc.aio.ServerInterceptor):
             rendered = rpc_status.to_status(failure)
             await context.abort(rendered.code, rendered.details, rendered.trailing_metadata)
 
+    def _admitted(self, caller: Caller, kind: _Kind) -> AbstractContextManager[OpenStream | None]:
+        if kind is _Kind.UNARY:
+            return nullcontext()
+        return self._streams.admit(caller, is_counted=kind is _Kind.EVENTS)
+
     def _failure(self, error: Exception, request_id: str) -> Status:
         known = error if isinstance(error, errors.RunkonError) else as_domain_error(error)
         if known is not None and type(known) in status.CODES:
@@ -188,6 +226,13 @@ class CallGuard(grpc.aio.ServerInterceptor):
         reference = self._ambient.ulid()
         log.error("call.failed", reference=reference, exc_info=error)
         return status.internal(reference)
+
+
+def _kind_of(method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> _Kind:
+    if not handler.response_streaming:
+        return _Kind.UNARY
+    is_ours = method.startswith(_OURS) and not handler.request_streaming
+    return _Kind.EVENTS if is_ours else _Kind.STREAM
 
 
 def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
@@ -201,6 +246,16 @@ def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], A
             return _MALFORMED
 
     return decode
+
+
+def _unless_encoded(serialize: Callable[[Any], bytes] | None) -> Callable[[Any], bytes]:
+    """A serializer that lets pass what is bytes already: frames that many streams share."""
+    assert serialize is not None
+
+    def encode(response: Any) -> bytes:  # noqa: ANN401 - any message
+        return response if isinstance(response, bytes) else serialize(response)
+
+    return encode
 
 
 def _decoded(request: Message) -> Message:

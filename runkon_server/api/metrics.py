@@ -16,7 +16,7 @@ from runkon_server.store.database import is_passing
 from runkon_server.store.reads.queue import longest_queues
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import grpc
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -49,15 +49,27 @@ class Source(Protocol):
         """Whether PostgreSQL answered lately."""
 
 
+class Streams(Protocol):
+    """The streams that are measured."""
+
+    @property
+    def streams_open(self) -> int:
+        """How many there are."""
+
+    @property
+    def feed_lag_s(self) -> float:
+        """For how long the oldest event of any feed is held back."""
+
+
 class Metrics:
     """All metrics of a replica, in a registry of their own; also the observer of its calls.
 
     Args:
         engine: what is measured.
-        streams_open: how many event streams there are.
+        streams: says how many there are, and how far feeds lag.
     """
 
-    def __init__(self, engine: Source, streams_open: Callable[[], int]) -> None:
+    def __init__(self, engine: Source, streams: Streams) -> None:
         prometheus.disable_created_metrics()  # type: ignore[no-untyped-call] # left untyped
         self.registry = prometheus.CollectorRegistry()
         self._engine = engine
@@ -82,7 +94,8 @@ class Metrics:
         self.registry.register(
             ReplicaCollector(
                 database_is_up=lambda: engine.database_is_up,
-                streams_open=streams_open,
+                streams_open=lambda: streams.streams_open,
+                feed_lag_s=lambda: streams.feed_lag_s,
                 queues=lambda: self._queues,
             )
         )

@@ -1,4 +1,4 @@
-"""Events at hand: what streams of this replica were told or have read lately, rendered once.
+"""Events at hand: what streams of this replica were told or have read lately, encoded once.
 
 An event never changes, so nothing here can be out of date; what is missing is read again. Only a
 fail-over to a standby that lacks the last events changes the log: then all of it is forgotten.
@@ -9,22 +9,21 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, Protocol
 
-from runkon_server.api.events import render_event
+from runkon.v1 import runs_pb2
+from runkon_server.api.encoding import encode_event
+from runkon_server.api.wire import element, tag_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from runkon.v1 import events_pb2
-
-__all__ = ["ELEMENT_BYTES", "PAGE_BYTES", "PAGE_EVENTS", "Entry", "RecentEvents", "StoredEvent"]
+__all__ = ["PAGE_BYTES", "PAGE_EVENTS", "Entry", "RecentEvents", "StoredEvent"]
 
 PAGE_EVENTS: Final = 256
 PAGE_BYTES: Final = 1024 * 1024
 """Most that one frame carries; a single event is far smaller."""
-ELEMENT_BYTES: Final = 5
-"""What an element of a frame weighs besides itself: its tag and its length."""
-_ENTRY_BYTES: Final = 1024
+_EVENTS: Final = tag_of(runs_pb2.EventBatch, "events")
+_ENTRY_BYTES: Final = 512
 """What an entry weighs besides its payload."""
 
 
@@ -61,37 +60,29 @@ class StoredEvent(Protocol):
 
 
 class Entry:
-    """One event, rendered when the first stream needs it and kept for the others."""
+    """One event, encoded when the first stream needs it and kept for the others."""
 
-    __slots__ = ("_message", "_record", "_size", "epoch", "kind", "seq", "weight")
+    __slots__ = ("_data", "_record", "epoch", "kind", "seq", "weight")
 
     def __init__(self, record: StoredEvent) -> None:
         self.seq = record.seq
         self.epoch = record.epoch
         self.kind = record.kind
         self.weight = _ENTRY_BYTES + 2 * len(record.payload)
-        self._record: StoredEvent | None = record
-        self._message: events_pb2.RunEvent | None = None
-        self._size = 0
+        self._record = record
+        self._data: bytes | None = None
 
     @property
-    def message(self) -> events_pb2.RunEvent:
-        """The event as streams carry it; shared, so nobody may change it."""
-        return self._message if self._message is not None else self._render()
+    def data(self) -> bytes:
+        """The event as an element of an `EventBatch`, with its tag and length."""
+        if self._data is None:
+            self._data = element(_EVENTS, encode_event(self._record))
+        return self._data
 
     @property
-    def size(self) -> int:
-        """Bytes that the message takes in a frame."""
-        if self._message is None:
-            self._render()
-        return self._size
-
-    def _render(self) -> events_pb2.RunEvent:
-        assert self._record is not None
-        self._message = render_event(self._record)
-        self._size = self._message.ByteSize() + ELEMENT_BYTES
-        self._record = None
-        return self._message
+    def payload(self) -> str:
+        """JSON text."""
+        return self._record.payload
 
 
 class RecentEvents:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from runkon_server.runtime.ambient import Ambient
     from runkon_server.store.rows import RunRow
 
-__all__ = ["RunEngine", "RunService", "RunStreams"]
+__all__ = ["AllStreams", "NamespaceStreams", "RunEngine", "RunService", "RunStreams"]
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
@@ -63,6 +63,25 @@ class RunStreams(Protocol):
         """Write the frames of one stream; return after its `end`."""
 
 
+class NamespaceStreams(Protocol):
+    """Who serves StreamNamespaceEvents."""
+
+    async def serve(self, request: runs_pb2.StreamNamespaceEventsRequest, context: Context) -> None:
+        """Write the frames of one stream; never return."""
+
+
+class AllStreams(Protocol):
+    """Who serves the streams of runs."""
+
+    @property
+    def runs(self) -> RunStreams:
+        """Of one run each."""
+
+    @property
+    def namespaces(self) -> NamespaceStreams:
+        """Of all runs of a namespace."""
+
+
 class RunService(runs_pb2_grpc.RunServiceServicer):
     """Starts runs and tells what becomes of them.
 
@@ -80,7 +99,7 @@ class RunService(runs_pb2_grpc.RunServiceServicer):
         lookups: Lookups,
         definitions: Definitions,
         tokens: PageTokens,
-        streams: RunStreams,
+        streams: AllStreams,
     ) -> None:
         self._engine = engine
         self._lookups = lookups
@@ -259,7 +278,13 @@ class RunService(runs_pb2_grpc.RunServiceServicer):
         self, request: runs_pb2.StreamRunEventsRequest, context: Context
     ) -> None:
         """A run's events from a cursor to the end."""
-        await self._streams.serve(request, context)
+        await self._streams.runs.serve(request, context)
+
+    async def StreamNamespaceEvents(  # type: ignore[override]  # writes its frames as well
+        self, request: runs_pb2.StreamNamespaceEventsRequest, context: Context
+    ) -> None:
+        """The events of all runs of a namespace."""
+        await self._streams.namespaces.serve(request, context)
 
     async def _render(self, run: RunRow, snapshot: str = "") -> types_pb2.Run:
         return render_run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -25,8 +25,11 @@ from runkon_server.api.gates import GateEngine, GateService
 from runkon_server.api.interceptor import CallGuard, CallObserver
 from runkon_server.api.lookups import Lookups
 from runkon_server.api.page_tokens import PageTokens, stored_key
-from runkon_server.api.runs import RunEngine, RunService, RunStreams
+from runkon_server.api.runs import RunEngine, RunService
 from runkon_server.api.workflows import WorkflowService
+
+if TYPE_CHECKING:
+    from runkon_server.api.streaming import Streaming
 
 __all__ = ["SERVICES", "AddressError", "Parts", "ServedEngine", "bind", "build_server", "is_local"]
 
@@ -86,7 +89,7 @@ class ServedEngine(RunEngine, GateEngine, Protocol):
 class Parts:
     """What the caller has built before: it also starts and stops them."""
 
-    streams: RunStreams
+    streams: Streaming
     workers: workers_pb2_grpc.WorkerServiceServicer
     health: health_pb2_grpc.HealthServicer
     observer: CallObserver | None = None
@@ -102,7 +105,7 @@ def build_server(
         with_reflection: whether tools such as grpcurl may ask what is served.
     """
     server = grpc.aio.server(
-        interceptors=[CallGuard(engine.ambient, parts.observer)],
+        interceptors=[CallGuard(engine.ambient, parts.observer, parts.streams.open_streams)],
         options=OPTIONS,
         # Sent as they are: an answer that mixes secrets with what a caller wrote leaks by its size.
         compression=grpc.Compression.NoCompression,
@@ -113,7 +116,9 @@ def build_server(
     runs_pb2_grpc.add_RunServiceServicer_to_server(
         RunService(engine, lookups, definitions, tokens, parts.streams), server
     )
-    gates_pb2_grpc.add_GateServiceServicer_to_server(GateService(engine, lookups, tokens), server)
+    gates_pb2_grpc.add_GateServiceServicer_to_server(
+        GateService(engine, lookups, tokens, parts.streams.gates), server
+    )
     workflows_pb2_grpc.add_WorkflowServiceServicer_to_server(
         WorkflowService(engine, lookups, definitions, tokens), server
     )

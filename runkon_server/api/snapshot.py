@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from runkon.v1 import runs_pb2
 from runkon_server.api.places import find_places
-from runkon_server.api.recent import ELEMENT_BYTES, PAGE_BYTES
+from runkon_server.api.recent import PAGE_BYTES
 from runkon_server.api.render.runs import render_run
 from runkon_server.api.render.steps import render_step
+from runkon_server.api.wire import ELEMENT_BYTES
 from runkon_server.core.rows import cut
 from runkon_server.errors import RunNotFoundError
 from runkon_server.store.reads.runs import runs_by_id

@@ -39,6 +39,7 @@ CODES: Final[Mapping[type[errors.RunkonError], StatusCode]] = MappingProxyType(
         errors.DslUnsupportedError: StatusCode.INVALID_ARGUMENT,
         errors.PageTokenInvalidError: StatusCode.INVALID_ARGUMENT,
         errors.FilterInvalidError: StatusCode.INVALID_ARGUMENT,
+        errors.CursorInvalidError: StatusCode.INVALID_ARGUMENT,
         errors.GateSelectionInvalidError: StatusCode.INVALID_ARGUMENT,
         errors.NotFoundError: StatusCode.NOT_FOUND,
         errors.WorkflowNotFoundError: StatusCode.NOT_FOUND,
@@ -60,6 +61,10 @@ CODES: Final[Mapping[type[errors.RunkonError], StatusCode]] = MappingProxyType(
         errors.GateStarterExcludedError: StatusCode.PERMISSION_DENIED,
         errors.CursorAheadError: StatusCode.OUT_OF_RANGE,
         errors.CursorExpiredError: StatusCode.OUT_OF_RANGE,
+        errors.FeedExpiredError: StatusCode.OUT_OF_RANGE,
+        errors.CursorForeignError: StatusCode.OUT_OF_RANGE,
+        errors.StreamLimitError: StatusCode.RESOURCE_EXHAUSTED,
+        errors.CredentialsRevokedError: StatusCode.UNAUTHENTICATED,
         errors.ResourceExhaustedError: StatusCode.RESOURCE_EXHAUSTED,
         errors.SlowConsumerError: StatusCode.RESOURCE_EXHAUSTED,
         errors.UnavailableError: StatusCode.UNAVAILABLE,
@@ -179,7 +184,7 @@ def _details(error: errors.RunkonError, code: StatusCode) -> list[Message]:
         details.append(failure)
     elif code is StatusCode.RESOURCE_EXHAUSTED:
         failure_of_quota = error_details_pb2.QuotaFailure()
-        subject = error.metadata.get("subject") or error.metadata.get("run_id", "")
+        subject = next(iter(error.metadata.values()), "")
         failure_of_quota.violations.add(
             subject=_cut(subject, _VALUE_BYTES), description=_cut(error.message, _VALUE_BYTES)
         )

@@ -14,13 +14,13 @@ import grpc
 from runkon.v1 import runs_pb2, types_pb2
 from runkon_server.api.following import Following, Start, parse_following
 from runkon_server.api.frames import TERMINAL, Ending, build_frame, server_time
+from runkon_server.api.pacing import WRITE_S, Pace
 from runkon_server.api.render.runs import run_status
 from runkon_server.api.snapshot import read_snapshot
 from runkon_server.errors import (
     CursorAheadError,
     CursorExpiredError,
     DrainingError,
-    SlowConsumerError,
 )
 from runkon_server.failpoints import failpoint_async
 from runkon_server.store.reads.runs import run_head
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["EventStreams"]
 
-WRITE_S: Final = 30.0
-"""How long a frame may wait to be taken before its reader is given up."""
 SNAPSHOTS_AT_ONCE: Final = 2
 
 Response: TypeAlias = runs_pb2.StreamRunEventsResponse
@@ -91,12 +89,14 @@ class _Stream:
         self._streams = streams
         self._wish = wish
         self._watch = watch
-        self._context = context
         self._cursor = 0
         self._ending: Ending | None = None
-        self._loop = asyncio.get_running_loop()
-        self._due = 0.0
-        """When the next heartbeat is due, on the loop's clock."""
+        self._pace = Pace(
+            context,
+            heartbeat_s=wish.heartbeat_s,
+            write_s=streams.write_s,
+            place=lambda: {"run_id": wish.run_id, "after_seq": str(self._cursor)},
+        )
 
     async def run(self) -> None:
         await self._open()
@@ -104,14 +104,14 @@ class _Stream:
             self._watch.woken.clear()
             if self._streams.hub.is_draining:
                 raise DrainingError
-            if self._loop.time() >= self._due:
-                await self._write(Response(heartbeat=self._heartbeat()))
+            if self._pace.is_due:
+                await self._pace.write(Response(heartbeat=self._heartbeat()))
             if await self._send_events():
                 continue
             if self._ending is not None and self._ending.seq == self._cursor:
-                await self._write(Response(end=_end(self._ending)))
+                await self._pace.write(Response(end=_end(self._ending)))
                 return
-            await self._wait()
+            await self._pace.rest(self._watch.woken)
 
     async def _open(self) -> None:
         async with self._streams.engine.reads.connect() as conn:
@@ -123,9 +123,9 @@ class _Stream:
         elif self._wish.start is Start.AFTER:
             self._cursor = _checked_cursor(self._wish, head)
         await failpoint_async("stream.opened")
-        await self._write(Response(header=self._header(head)))
+        await self._pace.write(Response(header=self._header(head)))
         for chunk in snapshot:
-            await self._write(Response(snapshot=chunk))
+            await self._pace.write(Response(snapshot=chunk))
 
     async def _read_snapshot(self) -> list[runs_pb2.StreamSnapshot]:
         async with self._streams.snapshots:
@@ -155,28 +155,12 @@ class _Stream:
             frame = build_frame(found, self._wish.kinds)
         else:
             frame = self._watch.shared_frame(found)
-        if frame.response is not None:
-            await self._write(frame.response)
+        if frame.data is not None:
+            await self._pace.write(frame.data)
         await failpoint_async("stream.written")
         self._cursor = frame.examined_seq
         self._ending = frame.ending
         return True
-
-    async def _wait(self) -> None:
-        """Until there may be something new, or a heartbeat is due."""
-        try:
-            async with asyncio.timeout_at(self._due):
-                await self._watch.woken.wait()
-        except TimeoutError:
-            return
-
-    async def _write(self, response: Response) -> None:
-        try:
-            async with asyncio.timeout(self._streams.write_s):
-                await self._context.write(response)
-        except TimeoutError:
-            raise SlowConsumerError(self._wish.run_id, after_seq=self._cursor) from None
-        self._due = self._loop.time() + self._wish.heartbeat_s
 
     def _header(self, head: RunHead) -> runs_pb2.StreamHeader:
         return runs_pb2.StreamHeader(

@@ -25,7 +25,7 @@ from runkon_server.api.leases import (
 )
 from runkon_server.api.outcomes import parse_heartbeat, parse_report, short_progress, too_heavy
 from runkon_server.api.parsing.workers import CREDIT_MAX, check_heartbeat, check_report
-from runkon_server.api.recent import ELEMENT_BYTES
+from runkon_server.api.wire import ELEMENT_BYTES
 from runkon_server.errors import (
     DrainingError,
     InvalidArgumentError,

@@ -14,8 +14,8 @@ from runkon_server.api.outcomes import parse_heartbeat, parse_report, too_heavy
 from runkon_server.api.page_tokens import PageTokens, stored_key
 from runkon_server.api.parsing.checks import LONG_POLL_MAX, namespace_of, page_rows, span_of
 from runkon_server.api.parsing.workers import check_hello
-from runkon_server.api.recent import ELEMENT_BYTES
 from runkon_server.api.render import render_worker
+from runkon_server.api.wire import ELEMENT_BYTES
 from runkon_server.api.work_stream import MESSAGE_BYTES_MAX, StreamSettings, WorkStream
 from runkon_server.errors import (
     DrainingError,

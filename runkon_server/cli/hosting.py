@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -14,10 +14,11 @@ from prometheus_client import start_http_server
 
 from runkon_server import failpoints
 from runkon_server.api.health import Health
-from runkon_server.api.hub import Hub
+from runkon_server.api.identity import LocalIdentity
 from runkon_server.api.metrics import Metrics
+from runkon_server.api.open_streams import OpenStreams, StreamLimits
 from runkon_server.api.server import SERVICES, AddressError, Parts, bind, build_server
-from runkon_server.api.streams import EventStreams
+from runkon_server.api.streaming import Streaming
 from runkon_server.api.workers import WorkerService
 from runkon_server.cli.listening import Address, free_unix_path
 from runkon_server.errors import DatabaseUnavailableError
@@ -49,6 +50,7 @@ class HostConfig:
     lease_ttl_s: float = 30.0
     task_lease_s: float = 30.0
     reflection: bool = True
+    streams: StreamLimits = field(default_factory=StreamLimits)
 
 
 def run_host(config: HostConfig, tell_ready: Callable[[Sequence[Address]], None]) -> None:
@@ -87,10 +89,10 @@ class _Host:
         ambient = self._ambient
         engine = Engine(self._engine_config(), ambient)
         health = Health(engine, SERVICES)
-        hub = Hub(engine)
-        metrics = Metrics(engine, lambda: hub.watches_open)
+        streams = Streaming(engine, OpenStreams(LocalIdentity(), self._config.streams))
+        metrics = Metrics(engine, streams)
         parts = Parts(
-            streams=EventStreams(engine, hub),
+            streams=streams,
             workers=WorkerService(engine),
             health=health,
             observer=metrics,
@@ -106,7 +108,7 @@ class _Host:
             await server.start()
             self._supervise("engine", engine.wait_failed())
             self._supervise("health", health.watch_database(ambient))
-            self._supervise("hub", hub.follow(ambient))
+            self._supervise("streams", streams.follow(ambient))
             self._supervise("metrics", metrics.follow(ambient))
             health.begin()
             await self._await_ready(health)

@@ -67,6 +67,26 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="How long a task stays with a worker that has fallen silent.",
 )
+@click.option(
+    "--streams-per-connection",
+    envvar="RUNKON_STREAMS_PER_CONNECTION",
+    show_envvar=True,
+    type=click.IntRange(1, 1_000),
+    default=32,
+    show_default=True,
+    metavar="N",
+    help="Most event streams on one connection; not counted on Unix sockets.",
+)
+@click.option(
+    "--streams-per-principal",
+    envvar="RUNKON_STREAMS_PER_PRINCIPAL",
+    show_envvar=True,
+    type=click.IntRange(1, 100_000),
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="Most event streams of one principal on this replica; not counted without a name.",
+)
 @reflection_option
 @log_options("json")
 def serve(
@@ -81,6 +101,8 @@ def serve(
     insecure: bool,
     migrate: bool,
     reflection: bool,
+    streams_per_connection: int,
+    streams_per_principal: int,
 ) -> None:
     """Run a replica on a PostgreSQL database.
 
@@ -96,6 +118,7 @@ def serve(
     _refuse_strangers(addresses, insecure=insecure)
     check_schema(database_url, migrate=migrate)
 
+    from runkon_server.api.open_streams import StreamLimits
     from runkon_server.cli.hosting import HostConfig, run_host
 
     config = HostConfig(
@@ -105,6 +128,9 @@ def serve(
         lease_ttl_s=lease_ttl,
         task_lease_s=task_lease,
         reflection=reflection,
+        streams=StreamLimits(
+            per_connection=streams_per_connection, per_principal=streams_per_principal
+        ),
     )
     run_host(config, lambda _: None)
 

@@ -90,7 +90,7 @@ async def test_an_event_is_rendered_once_and_a_frame_built_once(engine: AsyncEng
         entries, later = await one.above(20), await two.above(21)
 
     assert frame is same
-    assert entries[1].message is later[0].message
+    assert entries[1].data is later[0].data
     assert frame.examined_seq == 22
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,17 @@ from support.rows import engine_of, ulid
 from support.waiting import eventually
 
 DOCUMENT = Path(__file__).parents[2] / "docs/reference/metrics.md"
+
+
+@dataclass(frozen=True)
+class OpenOnes:
+    """The streams of a replica."""
+
+    streams_open: int
+    feed_lag_s: float
+
+
+NO_STREAMS = OpenOnes(0, 0.0)
 START_RUN = "/runkon.v1.RunService/StartRun"
 
 
@@ -30,7 +42,7 @@ def samples(metrics: Metrics) -> dict[str, float]:
 
 def test_calls_are_counted_by_method_and_code() -> None:
     """Those that ended, how long they took, and those under way."""
-    metrics = Metrics(FakeReplica(), lambda: 0)
+    metrics = Metrics(FakeReplica(), NO_STREAMS)
     for _ in range(3):
         metrics.started(START_RUN)
     metrics.finished(START_RUN, grpc.StatusCode.OK, 0.003)
@@ -49,7 +61,7 @@ def test_calls_are_counted_by_method_and_code() -> None:
 def test_what_the_engine_counts_is_shown() -> None:
     """As of the moment of the scrape."""
     replica = FakeReplica()
-    metrics = Metrics(replica, lambda: 7)
+    metrics = Metrics(replica, OpenOnes(7, 0.25))
     replica.stats.runs_started = 5
     replica.stats.runs_finished["failed"] += 2
     replica.stats.steps_finished["completed"] += 9
@@ -65,13 +77,14 @@ def test_what_the_engine_counts_is_shown() -> None:
     assert shown["runkon_leases_held"] == 3
     assert shown["runkon_steals_total"] == 1
     assert shown["runkon_event_streams_open"] == 7
+    assert shown["runkon_feed_lag_seconds"] == 0.25
     assert shown["runkon_database_up"] == 0
 
 
 def test_batches_are_a_histogram() -> None:
     """Buckets add up, whatever the size; sums are exact."""
     replica = FakeReplica()
-    metrics = Metrics(replica, lambda: 0)
+    metrics = Metrics(replica, NO_STREAMS)
     for size, seconds in ((1, 0.0005), (3, 0.004), (64, 0.004), (9999, 20.0)):
         replica.stats.observe_batch(size, seconds)
 
@@ -98,7 +111,7 @@ async def test_queues_are_read_from_the_database(database: str) -> None:
                     ),
                     {"run": ulid(1), "id": f"t{number}", "state": state},
                 )
-        metrics = Metrics(FakeReplica(engine), lambda: 0)
+        metrics = Metrics(FakeReplica(engine), NO_STREAMS)
         following = asyncio.create_task(metrics.follow(SystemAmbient()))
         depth = 'runkon_task_queue_depth{action="plan",namespace="team"}'
 
@@ -115,7 +128,7 @@ async def test_queues_are_read_from_the_database(database: str) -> None:
 
 def test_the_reference_lists_every_metric_with_its_type() -> None:
     """Neither more nor less than what a scrape shows, but for those of the process."""
-    metrics = Metrics(FakeReplica(), lambda: 0)
+    metrics = Metrics(FakeReplica(), NO_STREAMS)
     families: list[Any] = list(metrics.registry.collect())
     shown = {
         (family.name + ("_total" if family.type == "counter" else ""), family.type)

@@ -13,6 +13,7 @@ import pytest
 
 from runkon.v1 import events_pb2, gates_pb2, types_pb2, workflows_pb2
 from runkon_server.api.definitions import check_source
+from runkon_server.api.encoding import encode_event
 from runkon_server.api.events import render_event
 from runkon_server.api.render import (
     render_blocked_on,
@@ -38,7 +39,11 @@ def run_row(**columns: Any) -> RunRow:
 
 
 def event(kind: str, payload: dict[str, Any], seq: int = 1) -> events_pb2.RunEvent:
-    return render_event(EventRow(RUN, seq, 2, kind, NOON, 3, json.dumps(payload)))
+    """Built as a message; what streams send without building it must be the same."""
+    row = EventRow(RUN, seq, 2, kind, NOON, 3, json.dumps(payload))
+    built = render_event(row)
+    assert events_pb2.RunEvent.FromString(encode_event(row)) == built
+    return built
 
 
 def checked_values(table: str, column: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,8 @@ from runkon.v1 import (
     workflows_pb2_grpc,
 )
 from runkon_server.api.health import Health
-from runkon_server.api.hub import Hub
 from runkon_server.api.server import SERVICES, Parts, bind, build_server
-from runkon_server.api.streams import EventStreams
+from runkon_server.api.streaming import Streaming
 from runkon_server.api.workers import WorkerService
 from runkon_server.runtime.engine import Engine
 from runkon_server.runtime.settings import EngineConfig
@@ -47,18 +47,20 @@ class LiveApi:
 async def live_api(database: str, **settings: Any) -> AsyncIterator[LiveApi]:
     """Serve the database as long as the context lasts; `settings` are those of `EngineConfig`."""
     engine = Engine(EngineConfig(dsn=database, **settings))
-    hub, health = Hub(engine), Health(engine, SERVICES)
-    parts = Parts(streams=EventStreams(engine, hub), workers=WorkerService(engine), health=health)
+    streams, health = Streaming(engine), Health(engine, SERVICES)
+    parts = Parts(streams=streams, workers=WorkerService(engine), health=health)
     server = build_server(engine, parts)
     address = f"127.0.0.1:{bind(server, '127.0.0.1:0')}"
     await engine.start()
     await server.start()
     health.begin()
+    following = asyncio.create_task(streams.follow(engine.ambient))
     try:
         options = [("grpc.enable_http_proxy", 0)]
         async with grpc.aio.insecure_channel(address, options=options) as channel:
             yield LiveApi(engine, channel, address)
     finally:
+        following.cancel()
         await engine.stop()
         await server.stop(0)
 

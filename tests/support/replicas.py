@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from runkon_server.api.interceptor import CallObserver
+    from runkon_server.api.open_streams import OpenStreams
     from runkon_server.runtime.ambient import Ambient
     from runkon_server.runtime.commands import (
         HeartbeatAnswer,
@@ -206,11 +207,13 @@ class FakeSession:
 
 @contextlib.asynccontextmanager
 async def serving(
-    *register: Callable[[grpc.aio.Server], None], observer: CallObserver | None = None
+    *register: Callable[[grpc.aio.Server], None],
+    observer: CallObserver | None = None,
+    open_streams: OpenStreams | None = None,
 ) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to a server with these services behind the guard of every call."""
     server = grpc.aio.server(
-        interceptors=[CallGuard(SystemAmbient(), observer)],
+        interceptors=[CallGuard(SystemAmbient(), observer, open_streams)],
         options=[("grpc.so_reuseport", 0)],
     )
     for add in register:

@@ -28,3 +28,11 @@ async def eventually(
     while not await condition():
         assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
         await asyncio.sleep(_PAUSE_S)
+
+
+async def until(condition: Callable[[], object], what: str, *, within_s: float = 20) -> None:
+    """`wait_until` for a condition that this event loop has to bring about."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
+        await asyncio.sleep(_PAUSE_S)

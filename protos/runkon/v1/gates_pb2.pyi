@@ -805,3 +805,239 @@ class ReportPullRequestResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportPullRequestResponse: _TypeAlias = ReportPullRequestResponse  # noqa: Y015
+
+@_typing.final
+class StreamGatesRequest(_message.Message):
+    """Request of StreamGates. Fields that are set must all hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    WORKFLOW_NAME_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Empty means `default`."""
+    cursor: _builtins.str
+    """Changes above this place, which an earlier stream of the same namespace named. Empty: first the
+    gates that are pending, then changes.
+    """
+    run_id: _builtins.str
+    """Gates of this run only; empty means all runs."""
+    type: _builtins.str
+    """Gates of this type only; empty means all types."""
+    workflow_name: _builtins.str
+    """Gates of runs of this workflow only; empty means all workflows."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Gates of runs that have all of these labels; empty means any. At most 32."""
+
+    @_builtins.property
+    def heartbeat_interval(self) -> _duration_pb2.Duration:
+        """Most time without a frame; 1 s to 60 s, default 10 s."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        cursor: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        type: _builtins.str = ...,
+        workflow_name: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        heartbeat_interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "heartbeat_interval", b"heartbeat_interval", "labels", b"labels", "namespace", b"namespace", "run_id", b"run_id", "type", b"type", "workflow_name", b"workflow_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamGatesRequest: _TypeAlias = StreamGatesRequest  # noqa: Y015
+
+@_typing.final
+class StreamGatesResponse(_message.Message):
+    """Response of StreamGates: one frame. A reader must skip a frame that it does not know."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___GatesHeader:
+        """First frame of every stream."""
+
+    @_builtins.property
+    def pending(self) -> Global___PendingGates:
+        """Without a cursor only, directly after the header: the pending gates, oldest first, in one or
+        more chunks. Sent also if there are none.
+        """
+
+    @_builtins.property
+    def changed(self) -> Global___ChangedGates:
+        """Gates that have opened or changed."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___GatesHeartbeat:
+        """Sent when nothing else was for the heartbeat interval."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___GatesHeader | None = ...,
+        pending: Global___PendingGates | None = ...,
+        changed: Global___ChangedGates | None = ...,
+        heartbeat: Global___GatesHeartbeat | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "frame", b"frame", "header", b"header", "heartbeat", b"heartbeat", "pending", b"pending"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "frame", b"frame", "header", b"header", "heartbeat", b"heartbeat", "pending", b"pending"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["header", "pending", "changed", "heartbeat"]  # noqa: Y015
+    _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
+
+Global___StreamGatesResponse: _TypeAlias = StreamGatesResponse  # noqa: Y015
+
+@_typing.final
+class GatesHeader(_message.Message):
+    """GatesHeader opens a stream of gates."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURSOR_FIELD_NUMBER: _builtins.int
+    SERVER_TIME_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """The stream carries the changes above this place."""
+    replica: _builtins.str
+    """Name of the replica that serves the stream, for diagnosis."""
+    @_builtins.property
+    def server_time(self) -> _timestamp_pb2.Timestamp:
+        """The server's idea of now."""
+
+    def __init__(
+        self,
+        *,
+        cursor: _builtins.str = ...,
+        server_time: _timestamp_pb2.Timestamp | None = ...,
+        replica: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["server_time", b"server_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "replica", b"replica", "server_time", b"server_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GatesHeader: _TypeAlias = GatesHeader  # noqa: Y015
+
+@_typing.final
+class PendingGates(_message.Message):
+    """PendingGates is one chunk of the gates that were pending at one moment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATES_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    last: _builtins.bool
+    """True: no more chunks; from here on the stream can be taken up again with the header's cursor."""
+    @_builtins.property
+    def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Gate]:
+        """The gates with their votes."""
+
+    def __init__(
+        self,
+        *,
+        gates: _abc.Iterable[Global___Gate] | None = ...,
+        last: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gates", b"gates", "last", b"last"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PendingGates: _TypeAlias = PendingGates  # noqa: Y015
+
+@_typing.final
+class ChangedGates(_message.Message):
+    """ChangedGates carries gates in the order of their changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATES_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """Every change up to this place was looked at and sent, unless it is filtered out. Empty: more
+    frames follow before the place is reached.
+    """
+    @_builtins.property
+    def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Gate]:
+        """The gates with their votes, each as it stands now."""
+
+    def __init__(
+        self,
+        *,
+        gates: _abc.Iterable[Global___Gate] | None = ...,
+        cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "gates", b"gates"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangedGates: _TypeAlias = ChangedGates  # noqa: Y015
+
+@_typing.final
+class GatesHeartbeat(_message.Message):
+    """GatesHeartbeat says that the stream lives and how far it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURSOR_FIELD_NUMBER: _builtins.int
+    SERVER_TIME_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """Every change up to this place was looked at and sent, unless it is filtered out."""
+    @_builtins.property
+    def server_time(self) -> _timestamp_pb2.Timestamp:
+        """The server's idea of now."""
+
+    def __init__(
+        self,
+        *,
+        cursor: _builtins.str = ...,
+        server_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["server_time", b"server_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "server_time", b"server_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GatesHeartbeat: _TypeAlias = GatesHeartbeat  # noqa: Y015

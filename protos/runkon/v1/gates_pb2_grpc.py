@@ -60,6 +60,11 @@ class GateServiceStub(object):
                 request_serializer=runkon_dot_v1_dot_gates__pb2.ReportPullRequestRequest.SerializeToString,
                 response_deserializer=runkon_dot_v1_dot_gates__pb2.ReportPullRequestResponse.FromString,
                 _registered_method=True)
+        self.StreamGates = channel.unary_stream(
+                '/runkon.v1.GateService/StreamGates',
+                request_serializer=runkon_dot_v1_dot_gates__pb2.StreamGatesRequest.SerializeToString,
+                response_deserializer=runkon_dot_v1_dot_gates__pb2.StreamGatesResponse.FromString,
+                _registered_method=True)
 
 
 class GateServiceServicer(object):
@@ -128,6 +133,26 @@ class GateServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamGates(self, request, context):
+        """StreamGates is an inbox that stays live: first the gates that are pending, then every gate that opens, gets a
+        vote or is decided, each as it stands when it is sent. Begun with a cursor, only the latter.
+
+        A gate may be sent again without a change; the frame sent last is right. The stream never ends
+        by itself: whatever closes it, open another with the last cursor handled, on any replica.
+
+        INVALID_ARGUMENT CURSOR_INVALID: the cursor is garbage, forged, or of another namespace.
+        OUT_OF_RANGE FEED_EXPIRED, CURSOR_FOREIGN: changes above the cursor are not known any more;
+        begin again without one.
+        RESOURCE_EXHAUSTED SLOW_CONSUMER: the reader did not take a frame within 30 s; its metadata
+        holds the `cursor` to go on with.
+        RESOURCE_EXHAUSTED STREAM_LIMIT: the connection, or the principal, has too many streams open.
+        UNAUTHENTICATED CREDENTIALS_REVOKED: the caller may not listen any more.
+        UNAVAILABLE: the replica goes away or cannot read; open another stream after the delay given.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GateServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -150,6 +175,11 @@ def add_GateServiceServicer_to_server(servicer, server):
                     servicer.ReportPullRequest,
                     request_deserializer=runkon_dot_v1_dot_gates__pb2.ReportPullRequestRequest.FromString,
                     response_serializer=runkon_dot_v1_dot_gates__pb2.ReportPullRequestResponse.SerializeToString,
+            ),
+            'StreamGates': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamGates,
+                    request_deserializer=runkon_dot_v1_dot_gates__pb2.StreamGatesRequest.FromString,
+                    response_serializer=runkon_dot_v1_dot_gates__pb2.StreamGatesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -266,6 +296,33 @@ class GateService(object):
             '/runkon.v1.GateService/ReportPullRequest',
             runkon_dot_v1_dot_gates__pb2.ReportPullRequestRequest.SerializeToString,
             runkon_dot_v1_dot_gates__pb2.ReportPullRequestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamGates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/runkon.v1.GateService/StreamGates',
+            runkon_dot_v1_dot_gates__pb2.StreamGatesRequest.SerializeToString,
+            runkon_dot_v1_dot_gates__pb2.StreamGatesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -80,6 +80,22 @@ class GateServiceStub:
     NOT_FOUND GATE_NOT_FOUND, RUN_NOT_FOUND: no such gate or run.
     ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
     """
+    StreamGates: _grpc.UnaryStreamMultiCallable[_gates_pb2.StreamGatesRequest, _gates_pb2.StreamGatesResponse]
+    """StreamGates is an inbox that stays live: first the gates that are pending, then every gate that opens, gets a
+    vote or is decided, each as it stands when it is sent. Begun with a cursor, only the latter.
+
+    A gate may be sent again without a change; the frame sent last is right. The stream never ends
+    by itself: whatever closes it, open another with the last cursor handled, on any replica.
+
+    INVALID_ARGUMENT CURSOR_INVALID: the cursor is garbage, forged, or of another namespace.
+    OUT_OF_RANGE FEED_EXPIRED, CURSOR_FOREIGN: changes above the cursor are not known any more;
+    begin again without one.
+    RESOURCE_EXHAUSTED SLOW_CONSUMER: the reader did not take a frame within 30 s; its metadata
+    holds the `cursor` to go on with.
+    RESOURCE_EXHAUSTED STREAM_LIMIT: the connection, or the principal, has too many streams open.
+    UNAUTHENTICATED CREDENTIALS_REVOKED: the caller may not listen any more.
+    UNAVAILABLE: the replica goes away or cannot read; open another stream after the delay given.
+    """
 
 @_typing.type_check_only
 class GateServiceAsyncStub(GateServiceStub):
@@ -132,6 +148,22 @@ class GateServiceAsyncStub(GateServiceStub):
     INVALID_ARGUMENT: no head commit, more than 1,000 reviews or checks, no target.
     NOT_FOUND GATE_NOT_FOUND, RUN_NOT_FOUND: no such gate or run.
     ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+    """
+    StreamGates: _aio.UnaryStreamMultiCallable[_gates_pb2.StreamGatesRequest, _gates_pb2.StreamGatesResponse]  # type: ignore[assignment]
+    """StreamGates is an inbox that stays live: first the gates that are pending, then every gate that opens, gets a
+    vote or is decided, each as it stands when it is sent. Begun with a cursor, only the latter.
+
+    A gate may be sent again without a change; the frame sent last is right. The stream never ends
+    by itself: whatever closes it, open another with the last cursor handled, on any replica.
+
+    INVALID_ARGUMENT CURSOR_INVALID: the cursor is garbage, forged, or of another namespace.
+    OUT_OF_RANGE FEED_EXPIRED, CURSOR_FOREIGN: changes above the cursor are not known any more;
+    begin again without one.
+    RESOURCE_EXHAUSTED SLOW_CONSUMER: the reader did not take a frame within 30 s; its metadata
+    holds the `cursor` to go on with.
+    RESOURCE_EXHAUSTED STREAM_LIMIT: the connection, or the principal, has too many streams open.
+    UNAUTHENTICATED CREDENTIALS_REVOKED: the caller may not listen any more.
+    UNAVAILABLE: the replica goes away or cannot read; open another stream after the delay given.
     """
 
 class GateServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -206,6 +238,28 @@ class GateServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT: no head commit, more than 1,000 reviews or checks, no target.
         NOT_FOUND GATE_NOT_FOUND, RUN_NOT_FOUND: no such gate or run.
         ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamGates(
+        self,
+        request: _gates_pb2.StreamGatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_gates_pb2.StreamGatesResponse], _abc.AsyncIterator[_gates_pb2.StreamGatesResponse]]:
+        """StreamGates is an inbox that stays live: first the gates that are pending, then every gate that opens, gets a
+        vote or is decided, each as it stands when it is sent. Begun with a cursor, only the latter.
+
+        A gate may be sent again without a change; the frame sent last is right. The stream never ends
+        by itself: whatever closes it, open another with the last cursor handled, on any replica.
+
+        INVALID_ARGUMENT CURSOR_INVALID: the cursor is garbage, forged, or of another namespace.
+        OUT_OF_RANGE FEED_EXPIRED, CURSOR_FOREIGN: changes above the cursor are not known any more;
+        begin again without one.
+        RESOURCE_EXHAUSTED SLOW_CONSUMER: the reader did not take a frame within 30 s; its metadata
+        holds the `cursor` to go on with.
+        RESOURCE_EXHAUSTED STREAM_LIMIT: the connection, or the principal, has too many streams open.
+        UNAUTHENTICATED CREDENTIALS_REVOKED: the caller may not listen any more.
+        UNAVAILABLE: the replica goes away or cannot read; open another stream after the delay given.
         """
 
 def add_GateServiceServicer_to_server(servicer: GateServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

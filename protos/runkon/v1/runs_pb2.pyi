@@ -1299,3 +1299,247 @@ class StreamEnd(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamEnd: _TypeAlias = StreamEnd  # noqa: Y015
+
+@_typing.final
+class StreamNamespaceEventsRequest(_message.Message):
+    """Request of StreamNamespaceEvents. Filters that are set must all hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    FROM_START_FIELD_NUMBER: _builtins.int
+    FROM_NOW_FIELD_NUMBER: _builtins.int
+    WORKFLOW_NAME_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Empty means `default`."""
+    cursor: _builtins.str
+    """Above the place that an earlier stream of the same namespace named. Filters may differ."""
+    from_start: _builtins.bool
+    """From the oldest event that is kept."""
+    from_now: _builtins.bool
+    """Only events that are committed after the opening of the stream, or were held back then."""
+    workflow_name: _builtins.str
+    """Events of runs of this workflow only; empty means all workflows."""
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_events_pb2.EventKind.ValueType]:
+        """Events of these kinds only; empty means all."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Events of runs that have all of these labels; empty means any. At most 32."""
+
+    @_builtins.property
+    def heartbeat_interval(self) -> _duration_pb2.Duration:
+        """Most time without a frame; 1 s to 60 s, default 10 s."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        cursor: _builtins.str = ...,
+        from_start: _builtins.bool = ...,
+        from_now: _builtins.bool = ...,
+        workflow_name: _builtins.str = ...,
+        kinds: _abc.Iterable[_events_pb2.EventKind.ValueType] | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        heartbeat_interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "from_now", b"from_now", "from_start", b"from_start", "heartbeat_interval", b"heartbeat_interval", "position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "from_now", b"from_now", "from_start", b"from_start", "heartbeat_interval", b"heartbeat_interval", "kinds", b"kinds", "labels", b"labels", "namespace", b"namespace", "position", b"position", "workflow_name", b"workflow_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_position: _TypeAlias = _typing.Literal["cursor", "from_start", "from_now"]  # noqa: Y015
+    _WhichOneofArgType_position: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_position) -> _WhichOneofReturnType_position | None: ...
+
+Global___StreamNamespaceEventsRequest: _TypeAlias = StreamNamespaceEventsRequest  # noqa: Y015
+
+@_typing.final
+class StreamNamespaceEventsResponse(_message.Message):
+    """Response of StreamNamespaceEvents: one frame. A reader must skip a frame that it does not know."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___NamespaceHeader:
+        """First frame of every stream."""
+
+    @_builtins.property
+    def events(self) -> Global___NamespaceEventBatch:
+        """Events, as many as are at hand."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___NamespaceHeartbeat:
+        """Sent when nothing else was for the heartbeat interval."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___NamespaceHeader | None = ...,
+        events: Global___NamespaceEventBatch | None = ...,
+        heartbeat: Global___NamespaceHeartbeat | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "frame", b"frame", "header", b"header", "heartbeat", b"heartbeat"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "frame", b"frame", "header", b"header", "heartbeat", b"heartbeat"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["header", "events", "heartbeat"]  # noqa: Y015
+    _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
+
+Global___StreamNamespaceEventsResponse: _TypeAlias = StreamNamespaceEventsResponse  # noqa: Y015
+
+@_typing.final
+class NamespaceHeader(_message.Message):
+    """NamespaceHeader opens a stream of a namespace's events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURSOR_FIELD_NUMBER: _builtins.int
+    SERVER_TIME_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """The stream carries the events above this place."""
+    replica: _builtins.str
+    """Name of the replica that serves the stream, for diagnosis."""
+    @_builtins.property
+    def server_time(self) -> _timestamp_pb2.Timestamp:
+        """The server's idea of now."""
+
+    def __init__(
+        self,
+        *,
+        cursor: _builtins.str = ...,
+        server_time: _timestamp_pb2.Timestamp | None = ...,
+        replica: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["server_time", b"server_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "replica", b"replica", "server_time", b"server_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamespaceHeader: _TypeAlias = NamespaceHeader  # noqa: Y015
+
+@_typing.final
+class NamespaceEvent(_message.Message):
+    """NamespaceEvent is one event of one run of a namespace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    WORKFLOW_NAME_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    workflow_name: _builtins.str
+    """Name of the run's workflow."""
+    cursor: _builtins.str
+    """The place of this event: a stream from here goes on with the next one. Opaque, about 90 bytes."""
+    @_builtins.property
+    def event(self) -> _events_pb2.RunEvent:
+        """The event; `run_id` and `seq` together name it, for readers that store what they have seen."""
+
+    def __init__(
+        self,
+        *,
+        event: _events_pb2.RunEvent | None = ...,
+        workflow_name: _builtins.str = ...,
+        cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "event", b"event", "workflow_name", b"workflow_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamespaceEvent: _TypeAlias = NamespaceEvent  # noqa: Y015
+
+@_typing.final
+class NamespaceEventBatch(_message.Message):
+    """NamespaceEventBatch carries events in the order of their commits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """Every event up to this place was looked at and sent, unless it is filtered out."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamespaceEvent]:
+        """The events; at most 1 MiB together."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___NamespaceEvent] | None = ...,
+        cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamespaceEventBatch: _TypeAlias = NamespaceEventBatch  # noqa: Y015
+
+@_typing.final
+class NamespaceHeartbeat(_message.Message):
+    """NamespaceHeartbeat says that the stream lives and how far it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURSOR_FIELD_NUMBER: _builtins.int
+    SERVER_TIME_FIELD_NUMBER: _builtins.int
+    LAG_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """Every event up to this place was looked at and sent, unless it is filtered out."""
+    @_builtins.property
+    def server_time(self) -> _timestamp_pb2.Timestamp:
+        """The server's idea of now."""
+
+    @_builtins.property
+    def lag(self) -> _duration_pb2.Duration:
+        """How long the oldest event that is committed and not yet sent has been held back by an open
+        transaction of the database; zero if none is.
+        """
+
+    def __init__(
+        self,
+        *,
+        cursor: _builtins.str = ...,
+        server_time: _timestamp_pb2.Timestamp | None = ...,
+        lag: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lag", b"lag", "server_time", b"server_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "lag", b"lag", "server_time", b"server_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamespaceHeartbeat: _TypeAlias = NamespaceHeartbeat  # noqa: Y015

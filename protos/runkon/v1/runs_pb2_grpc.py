@@ -105,6 +105,11 @@ class RunServiceStub(object):
                 request_serializer=runkon_dot_v1_dot_runs__pb2.StreamRunEventsRequest.SerializeToString,
                 response_deserializer=runkon_dot_v1_dot_runs__pb2.StreamRunEventsResponse.FromString,
                 _registered_method=True)
+        self.StreamNamespaceEvents = channel.unary_stream(
+                '/runkon.v1.RunService/StreamNamespaceEvents',
+                request_serializer=runkon_dot_v1_dot_runs__pb2.StreamNamespaceEventsRequest.SerializeToString,
+                response_deserializer=runkon_dot_v1_dot_runs__pb2.StreamNamespaceEventsResponse.FromString,
+                _registered_method=True)
 
 
 class RunServiceServicer(object):
@@ -263,6 +268,33 @@ class RunServiceServicer(object):
         NOT_FOUND RUN_NOT_FOUND, OUT_OF_RANGE CURSOR_AHEAD, CURSOR_EXPIRED: as for ListRunEvents.
         UNAVAILABLE: the replica drains or the connection is old; RetryInfo says when to reconnect.
         RESOURCE_EXHAUSTED SLOW_CONSUMER: no frame was taken for 30 s; metadata `after_seq`.
+        RESOURCE_EXHAUSTED STREAM_LIMIT: the connection, or the principal, has too many streams open.
+        UNAUTHENTICATED CREDENTIALS_REVOKED: the caller may not listen any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamNamespaceEvents(self, request, context):
+        """StreamNamespaceEvents carries the events of all runs of a namespace, in the order of their
+        commits, from a cursor and on for as long as the caller listens. Each run's events come in the order of their sequence. The first
+        frame comes within a second, and a frame at least every `heartbeat_interval`.
+
+        The stream never ends by itself. Whatever closes it, open another with the last cursor handled,
+        on any replica: every event of the runs that are kept comes once.
+
+        An event is sent when no older transaction is open in the database any more; how long the
+        oldest one waits for that is the `lag` of the heartbeats.
+
+        INVALID_ARGUMENT CURSOR_INVALID: the cursor is garbage, forged, or of another namespace.
+        OUT_OF_RANGE FEED_EXPIRED: retention has removed events above the cursor.
+        OUT_OF_RANGE CURSOR_FOREIGN: the cursor is of another database cluster, or of a state that this
+        one has lost.
+        RESOURCE_EXHAUSTED SLOW_CONSUMER: the reader did not take a frame within 30 s; its metadata
+        holds the `cursor` to go on with.
+        RESOURCE_EXHAUSTED STREAM_LIMIT: the connection, or the principal, has too many streams open.
+        UNAUTHENTICATED CREDENTIALS_REVOKED: the caller may not listen any more.
+        UNAVAILABLE: the replica goes away or cannot read; open another stream after the delay given.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -335,6 +367,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.StreamRunEvents,
                     request_deserializer=runkon_dot_v1_dot_runs__pb2.StreamRunEventsRequest.FromString,
                     response_serializer=runkon_dot_v1_dot_runs__pb2.StreamRunEventsResponse.SerializeToString,
+            ),
+            'StreamNamespaceEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamNamespaceEvents,
+                    request_deserializer=runkon_dot_v1_dot_runs__pb2.StreamNamespaceEventsRequest.FromString,
+                    response_serializer=runkon_dot_v1_dot_runs__pb2.StreamNamespaceEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -694,6 +731,33 @@ class RunService(object):
             '/runkon.v1.RunService/StreamRunEvents',
             runkon_dot_v1_dot_runs__pb2.StreamRunEventsRequest.SerializeToString,
             runkon_dot_v1_dot_runs__pb2.StreamRunEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamNamespaceEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/runkon.v1.RunService/StreamNamespaceEvents',
+            runkon_dot_v1_dot_runs__pb2.StreamNamespaceEventsRequest.SerializeToString,
+            runkon_dot_v1_dot_runs__pb2.StreamNamespaceEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -138,6 +138,29 @@ class RunServiceStub:
     NOT_FOUND RUN_NOT_FOUND, OUT_OF_RANGE CURSOR_AHEAD, CURSOR_EXPIRED: as for ListRunEvents.
     UNAVAILABLE: the replica drains or the connection is old; RetryInfo says when to reconnect.
     RESOURCE_EXHAUSTED SLOW_CONSUMER: no frame was taken for 30 s; metadata `after_seq`.
+    RESOURCE_EXHAUSTED STREAM_LIMIT: the connection, or the principal, has too many streams open.
+    UNAUTHENTICATED CREDENTIALS_REVOKED: the caller may not listen any more.
+    """
+    StreamNamespaceEvents: _grpc.UnaryStreamMultiCallable[_runs_pb2.StreamNamespaceEventsRequest, _runs_pb2.StreamNamespaceEventsResponse]
+    """StreamNamespaceEvents carries the events of all runs of a namespace, in the order of their
+    commits, from a cursor and on for as long as the caller listens. Each run's events come in the order of their sequence. The first
+    frame comes within a second, and a frame at least every `heartbeat_interval`.
+
+    The stream never ends by itself. Whatever closes it, open another with the last cursor handled,
+    on any replica: every event of the runs that are kept comes once.
+
+    An event is sent when no older transaction is open in the database any more; how long the
+    oldest one waits for that is the `lag` of the heartbeats.
+
+    INVALID_ARGUMENT CURSOR_INVALID: the cursor is garbage, forged, or of another namespace.
+    OUT_OF_RANGE FEED_EXPIRED: retention has removed events above the cursor.
+    OUT_OF_RANGE CURSOR_FOREIGN: the cursor is of another database cluster, or of a state that this
+    one has lost.
+    RESOURCE_EXHAUSTED SLOW_CONSUMER: the reader did not take a frame within 30 s; its metadata
+    holds the `cursor` to go on with.
+    RESOURCE_EXHAUSTED STREAM_LIMIT: the connection, or the principal, has too many streams open.
+    UNAUTHENTICATED CREDENTIALS_REVOKED: the caller may not listen any more.
+    UNAVAILABLE: the replica goes away or cannot read; open another stream after the delay given.
     """
 
 @_typing.type_check_only
@@ -250,6 +273,29 @@ class RunServiceAsyncStub(RunServiceStub):
     NOT_FOUND RUN_NOT_FOUND, OUT_OF_RANGE CURSOR_AHEAD, CURSOR_EXPIRED: as for ListRunEvents.
     UNAVAILABLE: the replica drains or the connection is old; RetryInfo says when to reconnect.
     RESOURCE_EXHAUSTED SLOW_CONSUMER: no frame was taken for 30 s; metadata `after_seq`.
+    RESOURCE_EXHAUSTED STREAM_LIMIT: the connection, or the principal, has too many streams open.
+    UNAUTHENTICATED CREDENTIALS_REVOKED: the caller may not listen any more.
+    """
+    StreamNamespaceEvents: _aio.UnaryStreamMultiCallable[_runs_pb2.StreamNamespaceEventsRequest, _runs_pb2.StreamNamespaceEventsResponse]  # type: ignore[assignment]
+    """StreamNamespaceEvents carries the events of all runs of a namespace, in the order of their
+    commits, from a cursor and on for as long as the caller listens. Each run's events come in the order of their sequence. The first
+    frame comes within a second, and a frame at least every `heartbeat_interval`.
+
+    The stream never ends by itself. Whatever closes it, open another with the last cursor handled,
+    on any replica: every event of the runs that are kept comes once.
+
+    An event is sent when no older transaction is open in the database any more; how long the
+    oldest one waits for that is the `lag` of the heartbeats.
+
+    INVALID_ARGUMENT CURSOR_INVALID: the cursor is garbage, forged, or of another namespace.
+    OUT_OF_RANGE FEED_EXPIRED: retention has removed events above the cursor.
+    OUT_OF_RANGE CURSOR_FOREIGN: the cursor is of another database cluster, or of a state that this
+    one has lost.
+    RESOURCE_EXHAUSTED SLOW_CONSUMER: the reader did not take a frame within 30 s; its metadata
+    holds the `cursor` to go on with.
+    RESOURCE_EXHAUSTED STREAM_LIMIT: the connection, or the principal, has too many streams open.
+    UNAUTHENTICATED CREDENTIALS_REVOKED: the caller may not listen any more.
+    UNAVAILABLE: the replica goes away or cannot read; open another stream after the delay given.
     """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -437,6 +483,35 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         NOT_FOUND RUN_NOT_FOUND, OUT_OF_RANGE CURSOR_AHEAD, CURSOR_EXPIRED: as for ListRunEvents.
         UNAVAILABLE: the replica drains or the connection is old; RetryInfo says when to reconnect.
         RESOURCE_EXHAUSTED SLOW_CONSUMER: no frame was taken for 30 s; metadata `after_seq`.
+        RESOURCE_EXHAUSTED STREAM_LIMIT: the connection, or the principal, has too many streams open.
+        UNAUTHENTICATED CREDENTIALS_REVOKED: the caller may not listen any more.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamNamespaceEvents(
+        self,
+        request: _runs_pb2.StreamNamespaceEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_runs_pb2.StreamNamespaceEventsResponse], _abc.AsyncIterator[_runs_pb2.StreamNamespaceEventsResponse]]:
+        """StreamNamespaceEvents carries the events of all runs of a namespace, in the order of their
+        commits, from a cursor and on for as long as the caller listens. Each run's events come in the order of their sequence. The first
+        frame comes within a second, and a frame at least every `heartbeat_interval`.
+
+        The stream never ends by itself. Whatever closes it, open another with the last cursor handled,
+        on any replica: every event of the runs that are kept comes once.
+
+        An event is sent when no older transaction is open in the database any more; how long the
+        oldest one waits for that is the `lag` of the heartbeats.
+
+        INVALID_ARGUMENT CURSOR_INVALID: the cursor is garbage, forged, or of another namespace.
+        OUT_OF_RANGE FEED_EXPIRED: retention has removed events above the cursor.
+        OUT_OF_RANGE CURSOR_FOREIGN: the cursor is of another database cluster, or of a state that this
+        one has lost.
+        RESOURCE_EXHAUSTED SLOW_CONSUMER: the reader did not take a frame within 30 s; its metadata
+        holds the `cursor` to go on with.
+        RESOURCE_EXHAUSTED STREAM_LIMIT: the connection, or the principal, has too many streams open.
+        UNAUTHENTICATED CREDENTIALS_REVOKED: the caller may not listen any more.
+        UNAVAILABLE: the replica goes away or cannot read; open another stream after the delay given.
         """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -12,6 +12,7 @@ from runkon_server.api.parsing.checks import (
     Check,
     size_of,
 )
+from runkon_server.api.parsing.runs import CURSOR_BYTES, check_heartbeat, check_labels
 from runkon_server.runtime.commands import PullRequest
 
 GATE: Final = "the id of a gate"
@@ -32,6 +33,19 @@ def check_list_gates(request: gates_pb2.ListGatesRequest) -> None:
     if request.HasField("min_age"):
         check.duration("min_age", request.min_age, high=None)
     check.page(request.page_size, request.page_token)
+    check.done()
+
+
+def check_stream_gates(request: gates_pb2.StreamGatesRequest) -> None:
+    """Refuse a StreamGatesRequest that breaks a limit."""
+    check = Check()
+    check.namespace(request.namespace)
+    check.text("cursor", request.cursor, CURSOR_BYTES)
+    check.run_id(request.run_id, required=False)
+    check.label("type", request.type, NAME_BYTES)
+    check.label("workflow_name", request.workflow_name, NAME_BYTES)
+    check_labels(check, request.labels)
+    check_heartbeat(check, request)
     check.done()
 
 

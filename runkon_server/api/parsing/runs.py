@@ -17,7 +17,9 @@ from runkon_server.core.filter_parsing import FILTER_BYTES
 from runkon_server.core.resuming import ResumeMode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+    from runkon.v1 import gates_pb2
 
 BATCH_MAX: Final = 500
 LABELS_MAX: Final = 32
@@ -25,6 +27,7 @@ PRIORITY_MAX: Final = 100
 START_DELAY_MAX: Final = timedelta(days=90)
 HEARTBEAT_MIN: Final = timedelta(seconds=1)
 HEARTBEAT_MAX: Final = timedelta(seconds=60)
+CURSOR_BYTES: Final = 256
 ORDERS: Final = ("", "create_time desc", "create_time")
 STEP: Final = "the id of a step"
 _LABEL_KEY: Final = re.compile(r"[A-Za-z0-9_./-]{1,63}")
@@ -50,7 +53,7 @@ def check_start_run(request: runs_pb2.StartRunRequest) -> None:
     check.texts("inputs", request.inputs)
     check.label("key", request.key, SHORT_TEXT_BYTES)
     check.enum("conflict_policy", request.conflict_policy, runs_pb2.ConflictPolicy)
-    _check_labels(check, request)
+    check_labels(check, request.labels)
     check.between("priority", request.priority, -PRIORITY_MAX, PRIORITY_MAX)
     check.text("trigger", request.trigger, SHORT_TEXT_BYTES)
     check.text("parent_run_id", request.parent_run_id, SHORT_TEXT_BYTES)
@@ -83,11 +86,12 @@ def check_workflow_name(check: Check, workflow: str) -> None:
             check.label("workflow", parsed[0], NAME_BYTES, required=True)
 
 
-def _check_labels(check: Check, request: runs_pb2.StartRunRequest) -> None:
-    if len(request.labels) > LABELS_MAX:
-        check.wrong("labels", f"are {len(request.labels)}; at most {LABELS_MAX} are allowed")
+def check_labels(check: Check, labels: Mapping[str, str]) -> None:
+    """Labels of a run, or those that a run is to have."""
+    if len(labels) > LABELS_MAX:
+        check.wrong("labels", f"are {len(labels)}; at most {LABELS_MAX} are allowed")
         return
-    for key, value in request.labels.items():
+    for key, value in labels.items():
         if not _LABEL_KEY.fullmatch(key):
             check.wrong("labels (a key)", "must be 1 to 63 of `A-Z a-z 0-9 _ . / -`")
         check.text(f"labels.{key[:63]}", value, SHORT_TEXT_BYTES)
@@ -225,6 +229,36 @@ def check_stream_run_events(request: runs_pb2.StreamRunEventsRequest) -> None:
             if not getattr(request, flag):
                 check.wrong(flag, "must be true where it is given")
     check.enums("kinds", request.kinds, events_pb2.EventKind)
+    check_heartbeat(check, request)
+    check.done()
+
+
+def check_stream_namespace_events(request: runs_pb2.StreamNamespaceEventsRequest) -> None:
+    """Refuse a StreamNamespaceEventsRequest that breaks a limit."""
+    check = Check()
+    check.namespace(request.namespace)
+    match request.WhichOneof("position"):
+        case "cursor":
+            check.text("cursor", request.cursor, CURSOR_BYTES, required=True)
+        case None:
+            pass
+        case flag:
+            if not getattr(request, flag):
+                check.wrong(flag, "must be true where it is given")
+    check.label("workflow_name", request.workflow_name, NAME_BYTES)
+    check.enums("kinds", request.kinds, events_pb2.EventKind)
+    check_labels(check, request.labels)
+    check_heartbeat(check, request)
+    check.done()
+
+
+def check_heartbeat(
+    check: Check,
+    request: runs_pb2.StreamRunEventsRequest
+    | runs_pb2.StreamNamespaceEventsRequest
+    | gates_pb2.StreamGatesRequest,
+) -> None:
+    """Most time without a frame."""
     if request.HasField("heartbeat_interval"):
         check.duration(
             "heartbeat_interval",
@@ -232,7 +266,6 @@ def check_stream_run_events(request: runs_pb2.StreamRunEventsRequest) -> None:
             low=HEARTBEAT_MIN,
             high=HEARTBEAT_MAX,
         )
-    check.done()
 
 
 def resume_mode(mode: events_pb2.ResumeMode.ValueType) -> ResumeMode:

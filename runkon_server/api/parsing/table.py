@@ -28,6 +28,8 @@ VALIDATORS: Final[Mapping[type[Message], Callable[[Any], None]]] = MappingProxyT
         runs_pb2.ListFanOutItemsRequest: runs.check_list_fan_out_items,
         runs_pb2.ListRunEventsRequest: runs.check_list_run_events,
         runs_pb2.StreamRunEventsRequest: runs.check_stream_run_events,
+        runs_pb2.StreamNamespaceEventsRequest: runs.check_stream_namespace_events,
+        gates_pb2.StreamGatesRequest: gates.check_stream_gates,
         gates_pb2.ListGatesRequest: gates.check_list_gates,
         gates_pb2.GetGateRequest: gates.check_get_gate,
         gates_pb2.ResolveGateRequest: gates.check_resolve_gate,

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
     from google.protobuf.timestamp_pb2 import Timestamp
 
-_STATUSES: Final = {
+STATUSES: Final = {
     name.removeprefix("STEP_STATUS_").lower(): number
     for name, number in types_pb2.StepStatus.items()
 }
-_ROLES: Final = {
+ROLES: Final = {
     name.removeprefix("STEP_ROLE_").lower(): number for name, number in types_pb2.StepRole.items()
 }
 _COLUMNS: Final = tuple(each.name for each in fields(StepRow))
 _RENAMED: Final = {"context_out": "context", "markers_out": "markers"}
-_ALIKE: Final[Mapping[str, str]] = MappingProxyType(
+ALIKE: Final[Mapping[str, str]] = MappingProxyType(
     {
         column: field
         for column in _COLUMNS
@@ -58,9 +58,9 @@ def step_fields(
         columns: by their names; none of them null, some of them perhaps of a newer server.
         approve_time: when the gate was approved, if it is one that was.
     """
-    shown = {_ALIKE[name]: value for name, value in columns.items() if name in _ALIKE}
-    shown["status"] = _STATUSES.get(columns["status"], types_pb2.STEP_STATUS_UNSPECIFIED)
-    shown["role"] = _ROLES.get(columns.get("role", "actor"), types_pb2.STEP_ROLE_UNSPECIFIED)
+    shown = {ALIKE[name]: value for name, value in columns.items() if name in ALIKE}
+    shown["status"] = STATUSES.get(columns["status"], types_pb2.STEP_STATUS_UNSPECIFIED)
+    shown["role"] = ROLES.get(columns.get("role", "actor"), types_pb2.STEP_ROLE_UNSPECIFIED)
     if "metrics" in columns:
         shown["metrics"] = metrics(columns["metrics"])
     if "gate_type" in columns:

@@ -16,7 +16,7 @@ from runkon_server.store.rows import GateRow, Page, VoteRow
 from runkon_server.store.tables import gate_votes, gates, run_details, runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from datetime import datetime, timedelta
 
     from sqlalchemy import Row, Select
@@ -67,6 +67,14 @@ async def gate_by_id(conn: AsyncConnection, *, namespace: str, gate_id: str) -> 
     return (await _with_votes(conn, [row]))[0]
 
 
+async def gates_by_id(
+    conn: AsyncConnection, *, namespace: str, gate_ids: Collection[str]
+) -> dict[str, GateRow]:
+    """Gates with their votes, by id; those that the namespace does not have are left out."""
+    found = await conn.execute(_GATES_BY_ID, {"namespace": namespace, "ids": list(gate_ids)})
+    return {gate.id: gate for gate in await _with_votes(conn, found.all())}
+
+
 async def list_gates(
     conn: AsyncConnection,
     query: GateQuery,
@@ -115,6 +123,10 @@ def _select_gates() -> Select[Any]:
 
 _GATE_BY_ID: Final = _select_gates().where(
     gates.c.namespace == bindparam("namespace"), gates.c.id == bindparam("id")
+)
+_GATES_BY_ID: Final = _select_gates().where(
+    gates.c.namespace == bindparam("namespace"),
+    gates.c.id == bindparam("ids", type_=ARRAY(TEXT)).any_(),
 )
 _VOTES: Final = (
     select(gate_votes.c.gate_id, *(gate_votes.c[name] for name in _VOTE))

@@ -1,0 +1,157 @@
+"""The streams that are open on this replica: how many each caller may have, and whether still.
+
+A unary call is over before anybody could lose the right to make it; a stream lives for hours. So
+who has one open is looked at again every minute, and when the credentials run out: once per
+credentials, however many streams are open with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from runkon_server.api.identity import ANONYMOUS
+from runkon_server.errors import CredentialsRevokedError, StreamLimitError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runkon_server.api.identity import Caller, Identity
+    from runkon_server.errors import RunkonError
+    from runkon_server.runtime.ambient import Ambient
+
+__all__ = ["OpenStream", "OpenStreams", "StreamLimits"]
+
+log = structlog.get_logger(__name__)
+
+RECHECK_S: Final = 60.0
+_SHARED_PEERS: Final = ("unix:", "unix-abstract:")
+"""Peers whose name tells nothing about the connection."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamLimits:
+    """How many event streams may be open at a time."""
+
+    per_connection: int = 32
+    """Not counted on Unix sockets, whose connections have no names."""
+    per_principal: int = 200
+    """Not counted for callers without a name, of whom nobody knows how many they are."""
+
+
+class OpenStream:
+    """One stream under way."""
+
+    __slots__ = ("caller", "failure", "task")
+
+    def __init__(self, caller: Caller, task: asyncio.Task[object] | None) -> None:
+        self.caller = caller
+        self.task = task
+        self.failure: RunkonError | None = None
+        """Why it was ended from here."""
+
+    def end(self, failure: RunkonError) -> None:
+        """Cancel its task; whoever catches that answers with the failure."""
+        if self.failure is None and self.task is not None:
+            self.failure = failure
+            self.task.cancel()
+
+
+class OpenStreams:
+    """See the module.
+
+    Args:
+        identity: knows whether credentials still hold.
+        limits: of streams at a time.
+        recheck_s: seconds between two looks at everybody.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        limits: StreamLimits | None = None,
+        *,
+        recheck_s: float = RECHECK_S,
+    ) -> None:
+        self.identity = identity
+        self._limits = limits or StreamLimits()
+        self._recheck_s = recheck_s
+        self._open: set[OpenStream] = set()
+        self._by_peer: Counter[str] = Counter()
+        self._by_principal: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def admit(self, caller: Caller, *, is_counted: bool) -> Iterator[OpenStream]:
+        """Let a caller have a stream as long as the context lasts.
+
+        Args:
+            is_counted: whether it is one of those that are limited.
+
+        Raises:
+            StreamLimitError: there are too many already.
+        """
+        peer = caller.peer if is_counted and not caller.peer.startswith(_SHARED_PEERS) else ""
+        principal = caller.principal if is_counted and caller.principal != ANONYMOUS else ""
+        _check("this connection", self._by_peer[peer], self._limits.per_connection, peer)
+        _check(principal, self._by_principal[principal], self._limits.per_principal, principal)
+        stream = OpenStream(caller, asyncio.current_task())
+        self._open.add(stream)
+        counted = ((self._by_peer, peer), (self._by_principal, principal))
+        for counter, key in counted:
+            counter[key] += 1
+        try:
+            yield stream
+        finally:
+            self._open.discard(stream)
+            for counter, key in counted:
+                counter[key] -= 1
+                if not counter[key]:
+                    del counter[key]
+
+    async def follow(self, ambient: Ambient) -> None:
+        """Look again at those who listen; never returns."""
+        while True:
+            await ambient.sleep(self._pause_s(ambient.boottime_s()))
+            await self.recheck(ambient.boottime_s())
+
+    def _pause_s(self, now_s: float) -> float:
+        ends = [stream.caller.until_s for stream in self._open]
+        soonest = min((end for end in ends if end is not None), default=None)
+        if soonest is None:
+            return self._recheck_s
+        return min(self._recheck_s, max(0.0, soonest - now_s))
+
+    async def recheck(self, now_s: float) -> None:
+        """End the streams of those who may not listen any more.
+
+        Args:
+            now_s: on the ambient's clock.
+        """
+        verdicts: dict[str, bool] = {}
+        for stream in list(self._open):
+            caller = stream.caller
+            if caller.until_s is not None and caller.until_s <= now_s:
+                stream.end(CredentialsRevokedError(caller.principal))
+                continue
+            if caller.credentials not in verdicts:
+                verdicts[caller.credentials] = await self._holds(caller)
+            if not verdicts[caller.credentials]:
+                stream.end(CredentialsRevokedError(caller.principal))
+
+    async def _holds(self, caller: Caller) -> bool:
+        try:
+            return await self.identity.still_holds(caller)
+        except Exception as error:  # noqa: BLE001 - whatever a provider of identity may raise
+            # Who cannot be asked about has not been revoked: the next look is in a minute.
+            log.warning("identity.recheck_failed", principal=caller.principal, reason=str(error))
+            return True
+
+
+def _check(subject: str, count: int, limit: int, key: str) -> None:
+    if key and count >= limit:
+        raise StreamLimitError(subject, limit=limit)
