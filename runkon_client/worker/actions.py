@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
@@ -46,7 +47,11 @@ taken as the step's. A text is the result text.
 """
 
 Action: TypeAlias = "Callable[[Task], ActionResult | Awaitable[ActionResult]]"
+Proceed: TypeAlias = "Callable[[], Awaitable[object]]"
+"""Goes on with a task: the next middleware, or the function itself."""
+Middleware: TypeAlias = "Callable[[Task, Proceed], Awaitable[object]]"
 _A = TypeVar("_A", bound="Action")
+_M = TypeVar("_M", bound="Middleware")
 _I = TypeVar("_I", bound="ItemProvider")
 _G = TypeVar("_G", bound="GateResolver")
 _F = TypeVar("_F", bound="Callable[[Any], Any]")
@@ -96,6 +101,7 @@ class Actions:
     def __init__(self) -> None:
         self._by_kind: dict[_Kind, dict[str, Registered]] = {kind: {} for kind in _Kind}
         self._at_end: list[Callable[[], Awaitable[object]]] = []
+        self._middleware: list[Middleware] = []
 
     def action(self, name: str) -> Callable[[_A], _A]:
         """Execute the calls of this name with the decorated function.
@@ -133,12 +139,28 @@ class Actions:
         """
         self._add(_Kind.SCRIPT, FALLBACK, function)
 
+    def middleware(self, function: _M) -> _M:
+        """Run the decorated coroutine function around every task, the first one outermost.
+
+        It gets the task and a function that goes on with it and gives what it returned; it returns
+        that or something else, or raises. Tasks of all kinds pass through it.
+        """
+        self._middleware.append(function)
+        return function
+
+    async def perform(self, task: Task, function: Proceed) -> object:
+        """What a task's function returns, with all middleware around it."""
+        proceed = function
+        for each in reversed(self._middleware):
+            proceed = partial(each, task, proceed)
+        return await proceed()
+
     def at_end(self, close: Callable[[], Awaitable[object]]) -> None:
         """Await this when a worker ends, on its event loop: to close what the functions share."""
         self._at_end.append(close)
 
     def include(self, others: Actions) -> None:
-        """Take over everything of another collection.
+        """Take over everything of another collection; its middleware counts for all tasks then.
 
         Raises:
             ValueError: both have something of the same kind and name.
@@ -147,6 +169,7 @@ class Actions:
             for name, registered in by_name.items():
                 self._add(kind, name, registered.function)
         self._at_end += others._at_end
+        self._middleware += others._middleware
 
     async def close(self) -> None:
         """Await everything that was given to `at_end`, the last one first."""

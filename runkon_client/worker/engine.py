@@ -213,12 +213,7 @@ class Engine:
         self, task: Task, token: str, registered: Registered, kind: Kind
     ) -> workers_pb2.TaskReport:
         try:
-            if registered.is_async:
-                returned = _whole(await registered.function(task))
-            else:
-                returned = await self._loop.run_in_executor(
-                    self._pool, lambda: _whole(registered.function(task))
-                )
+            returned = await self._actions.perform(task, partial(self._call, registered, task))
             return kind.report(task.id, token, returned)
         except TaskCancelledError as error:
             if task.cancelled:
@@ -229,6 +224,14 @@ class Engine:
                 return report_cancelled(task.id, token, f"{type(error).__name__}: {error}")
             _log_failure(kind, task, error)
             return report_error(task.id, token, error)
+
+    async def _call(self, registered: Registered, task: Task) -> object:
+        """What the function returned: a coroutine's here, a plain function's in a thread."""
+        if registered.is_async:
+            return _whole(await registered.function(task))
+        return await self._loop.run_in_executor(
+            self._pool, lambda: _whole(registered.function(task))
+        )
 
     def _end(self, token: str, runner: asyncio.Task[workers_pb2.TaskReport]) -> None:
         task = self._executions.pop(token).task

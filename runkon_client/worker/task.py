@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from runkon.v1 import workers_pb2
 from runkon_client.decode import by_number, decode_instant
 from runkon_client.worker.actions import TaskCancelledError
+from runkon_client.worker.inputs import read_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
+
+_T = TypeVar("_T")
 
 
 class CancelReason(StrEnum):
@@ -189,6 +192,15 @@ class Task:
         if self._inputs is None:
             self._inputs = dict(self._lease.inputs)
         return self._inputs
+
+    def inputs_as(self, wanted: type[_T]) -> _T:
+        """The inputs as a dataclass or TypedDict, converted by the types of its fields.
+
+        Raises:
+            FinalError: values are missing or do not fit, all of which are named.
+            TypeError: `wanted` is neither a dataclass nor a TypedDict.
+        """
+        return read_inputs(self.inputs, wanted)
 
     @property
     def gate_feedback(self) -> str | None:

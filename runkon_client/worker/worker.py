@@ -23,7 +23,7 @@ from runkon_client.worker.script_tasks import serve_scripts
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runkon_client.worker.actions import Action
+    from runkon_client.worker.actions import Action, Middleware
     from runkon_client.worker.gates import GateResolver
     from runkon_client.worker.items import ItemProvider
     from runkon_client.worker.scripts import ScriptRunner
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _CLOSE_S: Final = 2.0  # for the server to end a stream that the worker has closed
 
 _A = TypeVar("_A", bound="Action")
+_M = TypeVar("_M", bound="Middleware")
 _I = TypeVar("_I", bound="ItemProvider")
 _G = TypeVar("_G", bound="GateResolver")
 
@@ -70,6 +71,10 @@ class Worker:
     def action(self, name: str) -> Callable[[_A], _A]:
         """Execute the calls of this name with the decorated function: see `Actions`."""
         return self.actions.action(name)
+
+    def middleware(self, function: _M) -> _M:
+        """Run the decorated coroutine function around every task: see `Actions`."""
+        return self.actions.middleware(function)
 
     def fallback(self, function: _A) -> _A:
         """Execute every action that no connected worker names: see `Actions`."""
