@@ -45,6 +45,7 @@ class HostConfig:
     """What a replica is told on the command line."""
 
     dsn: str
+    direct_dsn: str | None = None
     listen: tuple[Address, ...]
     metrics_port: int | None = None
     lease_ttl_s: float = 30.0
@@ -138,6 +139,7 @@ class _Host:
         ttl_s = self._config.lease_ttl_s
         return EngineConfig(
             dsn=self._config.dsn,
+            direct_dsn=self._config.direct_dsn,
             lease_ttl_s=ttl_s,
             lease_refresh_s=ttl_s / 3,
             task_lease_s=self._config.task_lease_s,

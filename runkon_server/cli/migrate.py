@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import click
 
-from runkon_server.cli.options import database_option, log_options
+from runkon_server.cli.options import database_option, direct_option, log_options
 
 
 @click.command()
 @database_option
+@direct_option
 @log_options("json")
-def migrate(database_url: str, log_format: str, log_level: str) -> None:
+def migrate(
+    database_url: str, database_direct_url: str | None, log_format: str, log_level: str
+) -> None:
     """Bring the database's schema up to date.
 
     Safe to run again, from several machines at once, and while replicas of the release before are
@@ -20,4 +23,5 @@ def migrate(database_url: str, log_format: str, log_level: str) -> None:
     from runkon_server.cli.schema import check_schema
 
     configure_logging(LogFormat(log_format), log_level)
-    click.echo(f"the schema is {check_schema(database_url, migrate=True)}")
+    revision = check_schema(database_direct_url or database_url, migrate=True)
+    click.echo(f"the schema is {revision}")

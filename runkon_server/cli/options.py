@@ -28,6 +28,18 @@ def database_option(command: CommandT) -> CommandT:
     )(command)
 
 
+def direct_option(command: CommandT) -> CommandT:
+    """Adds `--database-direct-url`."""
+    return click.option(
+        "--database-direct-url",
+        envvar="RUNKON_DATABASE_DIRECT_URL",
+        show_envvar=True,
+        metavar="URL",
+        help="The same database past the pooler. Give it if --database-url leads to a pooler in"
+        " transaction mode, such as PgBouncer: notifications, leases and migrations need sessions.",
+    )(command)
+
+
 def metrics_option(command: CommandT) -> CommandT:
     """Adds `--metrics-port`."""
     return click.option(

@@ -9,6 +9,7 @@ import click
 from runkon_server.cli.options import (
     DEFAULT_LISTEN,
     database_option,
+    direct_option,
     log_options,
     metrics_option,
     reflection_option,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @database_option
+@direct_option
 @click.option(
     "--listen",
     envvar="RUNKON_LISTEN",
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
 def serve(
     *,
     database_url: str,
+    database_direct_url: str | None,
     listen: tuple[str, ...],
     metrics_port: int | None,
     lease_ttl: float,
@@ -116,13 +119,14 @@ def serve(
     configure_logging(LogFormat(log_format), log_level)
     addresses = tuple(parse_address(text) for text in listen)
     _refuse_strangers(addresses, insecure=insecure)
-    check_schema(database_url, migrate=migrate)
+    check_schema(database_direct_url or database_url, migrate=migrate)
 
     from runkon_server.api.open_streams import StreamLimits
     from runkon_server.cli.hosting import HostConfig, run_host
 
     config = HostConfig(
         dsn=database_url,
+        direct_dsn=database_direct_url,
         listen=addresses,
         metrics_port=metrics_port,
         lease_ttl_s=lease_ttl,

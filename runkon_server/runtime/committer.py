@@ -322,7 +322,7 @@ class Committer:
         for _ in range(OUTCOME_POLLS_MAX):
             try:
                 async with await database.connect_committer(
-                    self._config.dsn, self._config.lease_ttl_s
+                    self._config.session_dsn, self._config.lease_ttl_s
                 ) as conn:
                     fate = await fate_of(conn, locked, witness)
             except psycopg.Error:
@@ -346,9 +346,7 @@ class Committer:
         attempt = 0
         while attempt < CONNECTS_WHILE_CLOSING_MAX or not self._closing:
             try:
-                conn = Pipeline(
-                    await database.connect_committer(self._config.dsn, self._config.lease_ttl_s)
-                )
+                conn = await self._open()
             except psycopg.Error as error:
                 attempt += 1
                 log.warning("database.unreachable", attempt=attempt, error=str(error).strip())
@@ -361,6 +359,14 @@ class Committer:
                     self.trouble = None
                 return conn
         return None
+
+    async def _open(self) -> Pipeline:
+        config = self._config
+        settings = database.transaction_settings(config.lease_ttl_s) if config.is_pooled else None
+        conn = await database.connect_committer(
+            config.dsn, config.lease_ttl_s, is_pooled=config.is_pooled
+        )
+        return Pipeline(conn, settings=settings)
 
     def _fail_callers(self, waiting: Sequence[Entry]) -> None:
         reason = self.trouble or errors.DatabaseUnavailableError()

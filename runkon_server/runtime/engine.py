@@ -125,7 +125,7 @@ class Engine:
         loop = asyncio.get_running_loop()
         config, ambient, token, stats = self.config, self.ambient, self.owner_token, self.stats
         self.reads: AsyncEngine = create_reads(
-            config.dsn, config.lease_ttl_s, config.read_connections
+            config.dsn, config.lease_ttl_s, config.read_connections, is_pooled=config.is_pooled
         )
         await self._require_database()
         self._failed = loop.create_future()

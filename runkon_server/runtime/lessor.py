@@ -81,7 +81,7 @@ class Lessor:
         while not self._stop.wait(self._config.lease_refresh_s if conn else RETRY_S):
             before_s = self._ambient.boottime_s()
             try:
-                conn = conn or connect_lessor(self._config.dsn, self._config.lease_ttl_s)
+                conn = conn or connect_lessor(self._config.session_dsn, self._config.lease_ttl_s)
                 held = self._ask_held()
                 if held is None:
                     continue

@@ -112,7 +112,9 @@ class Listener:
                 await self._ambient.sleep(0.1 + 0.4 * self._ambient.jitter())
 
     async def _session(self) -> None:
-        async with await connect_listener(self._config.dsn, self._config.lease_ttl_s) as conn:
+        async with await connect_listener(
+            self._config.session_dsn, self._config.lease_ttl_s
+        ) as conn:
             await self._probe(conn)
             if self.is_read_only:  # a session that begins so may stay so
                 raise psycopg.errors.ReadOnlySqlTransaction("the database is read-only")

@@ -103,7 +103,7 @@ class Scanner:
         while True:
             await self._ambient.sleep(PARTITIONS_S * (0.5 + self._ambient.jitter()))
             try:
-                await asyncio.to_thread(ensure_partitions, self._config.dsn)
+                await asyncio.to_thread(ensure_partitions, self._config.session_dsn)
             except psycopg.Error as error:
                 log.warning("partition.failed", error=str(error).strip())
 

@@ -10,7 +10,10 @@ class EngineConfig:
     """Settings of one replica. The defaults suit production; tests use shorter times."""
 
     dsn: str
-    """libpq URL or key/value text; a direct connection, not through a transaction pooler."""
+    """libpq URL or key/value text; through a transaction pooler only with a `direct_dsn`."""
+    direct_dsn: str | None = None
+    """The same database without a pooler, for what needs a session: notifications, the sign of
+    life, the renewal of leases. None: `dsn` is direct."""
     lease_ttl_s: float = 30.0
     """How long a run stays with a replica that has fallen silent."""
     lease_refresh_s: float = 10.0
@@ -29,6 +32,16 @@ class EngineConfig:
     acquire_batch: int = 64
     deliveries_max: int = 6
     """A task lost this often is failed with code WORKER_LOST instead of being handed out again."""
+
+    @property
+    def session_dsn(self) -> str:
+        """Where a session is a session."""
+        return self.direct_dsn or self.dsn
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether `dsn` may give every transaction another session."""
+        return self.direct_dsn is not None
 
     def __post_init__(self) -> None:
         if self.lease_refresh_s > self.lease_ttl_s / 2:

@@ -40,6 +40,8 @@ COMMITTER_SETTINGS: Final = {
     "random_page_cost": "0.1",
     "jit": "off",
 }
+_TIMEOUT_MIN_MS: Final = 1000
+_LOCK_TIMEOUT_MS: Final = 5000
 _RETRYABLE: Final = frozenset({"40001", "40P01", "55P03"})
 # 08P01 is what PgBouncer says of everything: its server is gone, its queue was too long.
 _AWAY: Final = frozenset(
@@ -57,14 +59,28 @@ def connection_options(lease_ttl_s: float, **settings: str) -> dict[str, Any]:
 
     Source: the lease protocol counts on `idle_in_transaction_session_timeout` <= TTL/3.
     """
-    timeout_ms = max(1000, int(lease_ttl_s * 1000 / 3))
     merged = {
         "timezone": "UTC",
-        "idle_in_transaction_session_timeout": str(timeout_ms),
-        "lock_timeout": "5000",
         "application_name": "runkon",
+        **_guards(lease_ttl_s),
         **settings,
     }
+    return {
+        **_network_options(),
+        "options": " ".join(f"-c {name}={value}" for name, value in merged.items()),
+    }
+
+
+def _guards(lease_ttl_s: float) -> dict[str, str]:
+    """What keeps a frozen replica from holding locks, and a locked row from holding a replica."""
+    timeout_ms = max(_TIMEOUT_MIN_MS, int(lease_ttl_s * 1000 / 3))
+    return {
+        "idle_in_transaction_session_timeout": str(timeout_ms),
+        "lock_timeout": str(_LOCK_TIMEOUT_MS),
+    }
+
+
+def _network_options() -> dict[str, Any]:
     return {
         "autocommit": True,
         "connect_timeout": 3,
@@ -72,12 +88,30 @@ def connection_options(lease_ttl_s: float, **settings: str) -> dict[str, Any]:
         "keepalives_interval": 2,
         "keepalives_count": 3,
         "tcp_user_timeout": 10_000,
-        "options": " ".join(f"-c {name}={value}" for name, value in merged.items()),
     }
 
 
-async def connect_committer(dsn: str, lease_ttl_s: float) -> psycopg.AsyncConnection[Any]:
+def pooled_options() -> dict[str, Any]:
+    """As `connection_options`, for a pooler that gives every transaction another session.
+
+    Such a pooler neither passes settings on at the start nor keeps prepared statements.
+    """
+    return {**_network_options(), "application_name": "runkon", "prepare_threshold": None}
+
+
+def transaction_settings(lease_ttl_s: float) -> str:
+    """The statement that gives one transaction of a pooled committer the settings of its own."""
+    settings = {**COMMITTER_SETTINGS, **_guards(lease_ttl_s)}
+    calls = (f"set_config('{name}', '{value}', true)" for name, value in settings.items())
+    return f"SELECT {', '.join(calls)}"
+
+
+async def connect_committer(
+    dsn: str, lease_ttl_s: float, *, is_pooled: bool = False
+) -> psycopg.AsyncConnection[Any]:
     """A connection for the committer."""
+    if is_pooled:
+        return await _connect(dsn, pooled_options())
     return await _connect(dsn, connection_options(lease_ttl_s, **COMMITTER_SETTINGS))
 
 
@@ -110,9 +144,14 @@ def connect_lessor(dsn: str, lease_ttl_s: float) -> psycopg.Connection[Any]:
     return psycopg.connect(dsn, **connection_options(lease_ttl_s, statement_timeout="5000"))
 
 
-def create_reads(dsn: str, lease_ttl_s: float, pool_size: int) -> AsyncEngine:
+def create_reads(
+    dsn: str, lease_ttl_s: float, pool_size: int, *, is_pooled: bool = False
+) -> AsyncEngine:
     """The pool for reads and single-statement writes, each in autocommit."""
-    options = connection_options(lease_ttl_s, statement_timeout="15000")
+    if is_pooled:
+        options = pooled_options()
+    else:
+        options = connection_options(lease_ttl_s, statement_timeout="15000")
     del options["autocommit"]
     engine = create_async_engine(
         sqlalchemy_url(dsn),

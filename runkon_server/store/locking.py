@@ -243,8 +243,9 @@ async def lock(pipeline: Pipeline, wants: Wants) -> Locked:
             asked for no row.
     """
     asked = _statements(wants)
-    answers = await pipeline.run([("BEGIN", ()), *asked.values(), (INSTANT, ())])
-    rows = dict(zip(asked, answers[1:], strict=False))
+    opening = pipeline.opening
+    answers = await pipeline.run([*opening, *asked.values(), (INSTANT, ())])
+    rows = dict(zip(asked, answers[len(opening) :], strict=False))
     ((now, xid, timeline),) = answers[-1]
     if xid is None:
         raise psycopg.errors.ReadOnlySqlTransaction("the server is a standby")

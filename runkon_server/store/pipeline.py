@@ -40,10 +40,17 @@ class Pipeline:
 
     Args:
         conn: in autocommit mode; belongs to the pipeline from now on.
+        settings: a statement that follows every BEGIN; with it, nothing is left in the session, so
+            that every transaction may have another one (a pooler's). None: the session is ours.
     """
 
-    def __init__(self, conn: psycopg.AsyncConnection[Any]) -> None:
+    def __init__(self, conn: psycopg.AsyncConnection[Any], *, settings: str | None = None) -> None:
         self._conn = conn
+        self._keeps_statements = settings is None
+        self.opening: tuple[Statement, ...] = (("BEGIN", ()),)
+        """What begins a transaction."""
+        if settings is not None:
+            self.opening += ((settings, ()),)
         self._pg = conn.pgconn
         self._pg.nonblocking = 1
         self._pg.enter_pipeline_mode()
@@ -75,7 +82,9 @@ class Pipeline:
         trip = _Trip(self._pg, self._transformer)
         for sql, parameters in encoded:
             name = self._names.get(sql)
-            if name is None:
+            if not self._keeps_statements:
+                name = trip.parse(sql)
+            elif name is None:
                 number = len(self._names) + len(trip.prepared)
                 name = trip.prepare(sql, f"{sql.split(maxsplit=1)[0]}_{number}".encode())
             trip.send(name, parameters)
@@ -122,6 +131,12 @@ class _Trip:
         self._expected.append(sql)
         self.prepared[sql] = name
         return name
+
+    def parse(self, sql: str) -> bytes:
+        """Prepare without a name: good until the next one."""
+        self._pg.send_prepare(b"", sql.encode())
+        self._expected.append(sql)
+        return b""
 
     def send(self, name: bytes, parameters: list[bytes | None]) -> None:
         self._pg.send_query_prepared(name, parameters)
@@ -176,7 +191,7 @@ class _Trip:
         self._taken += 1
         if status not in _DONE:
             if prepares is not None:
-                del self.prepared[prepares]
+                self.prepared.pop(prepares, None)
             if self._error is None and status != ExecStatus.PIPELINE_ABORTED:
                 self._error = error_from_result(result)
         elif prepares is None:
