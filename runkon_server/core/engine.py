@@ -79,8 +79,14 @@ __all__ = [
 ]
 
 
-def advance(state: RunState, fact: Fact) -> Decision:
+def advance(state: RunState, fact: Fact, *, is_halted: bool = False) -> Decision:
     """Apply one fact to a run.
+
+    Args:
+        state: before it.
+        fact: what has happened.
+        is_halted: a cancel was asked for after it and is applied next: the fact counts, and nothing
+            new begins in between.
 
     Total and repeatable: the same pair gives the same answer, on any server, on any day. `state`
     is not changed, so it is still there if the decision cannot be stored.
@@ -91,9 +97,11 @@ def advance(state: RunState, fact: Fact) -> Decision:
     if state.phase == "done":
         return Decision(state)
     tx = Scratch(copy_of(state))
+    tx.is_halted = is_halted
     if not _apply(tx, fact):
         return Decision(state)
-    settle(tx)
+    if not is_halted:
+        settle(tx)
     if tx.state.cancel is not None or state.cancel is not None:
         consumed = fact.timer_id if isinstance(fact, TimerDue) else None
         cancelling.keep_grace(tx, state, consumed)

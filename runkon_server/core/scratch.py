@@ -36,6 +36,7 @@ class Scratch:
         "_steps",
         "events",
         "failure",
+        "is_halted",
         "orders",
         "run",
         "state",
@@ -51,6 +52,8 @@ class Scratch:
         self.run: dict[str, Any] = {}
         self.failure: str | None = None
         """Why the run ends failed in this decision, although all is given up as in a cancel."""
+        self.is_halted = False
+        """A cancel is known of and comes next: what happened before it counts, nothing begins."""
         self.events: list[Event] = []
         self.orders: list[Order] = []
         self._steps: dict[str, StepWrite] = {}

@@ -24,8 +24,8 @@ def block(tx: Scratch, blocked_on: dict[str, Any]) -> None:
 
 
 def unblock(tx: Scratch) -> None:
-    """The run waits for no gate any more."""
-    if tx.state.status == "waiting":
+    """The run waits for no gate any more. A cancel that is about to be applied says so itself."""
+    if tx.state.status == "waiting" and not tx.is_halted:
         tx.set_status("running")
         tx.run["blocked_on"] = None
         tx.event("run_unblocked", {})

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from runkon_server.core.engine import advance, open_tasks, waits_only_for_gates
-from runkon_server.core.facts import TimerDue
+from runkon_server.core.facts import CancelAsked, GateDecided, TimerDue
 from runkon_server.runtime.budgets import EVENTS_MAX, out_of_events
 from runkon_server.runtime.changeset import OPEN_STATUSES, Changeset
 from runkon_server.runtime.commands import ACCEPTED, AckStatus, Verdict
@@ -20,6 +20,7 @@ from runkon_server.runtime.reports import judge_report, judge_second, misfit
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from runkon_server.core.decision import Decision
@@ -134,8 +135,8 @@ class Actor:
         """Advance over the offers' facts without touching the state."""
         changeset = self._changeset()
         state = self.state
-        for offer in offers:
-            decision = advance(state, offer.fact)
+        for offer, is_halted in cancels_first(offers):
+            decision = advance(state, offer.fact, is_halted=is_halted)
             state = decision.state
             changeset.add(decision, self.started_at, self._extra)
         if self.is_over_budget and not state.is_terminal:
@@ -396,6 +397,23 @@ class DecisionEntry(Entry):
         registry = self.actor.registry
         registry.unassign(self, may_be_written=True)
         registry.abandon(self.actor, self.offers, error)
+
+
+def cancels_first(offers: Sequence[Offer]) -> Iterator[tuple[Offer, bool]]:
+    """Offers in the order in which they are applied, each with whether it may begin nothing new.
+
+    After a cancel nothing new begins, so one that is known of goes before everything that could
+    begin something. Gates that were decided earlier stay decided: they go before it, and halt.
+    """
+    cancels = [n for n, offer in enumerate(offers) if isinstance(offer.fact, CancelAsked)]
+    if not cancels:
+        yield from ((offer, False) for offer in offers)
+        return
+    gates = [n for n in range(cancels[0]) if isinstance(offers[n].fact, GateDecided)]
+    yield from ((offers[n], True) for n in gates)
+    yield from ((offers[n], False) for n in cancels)
+    early = {*gates, *cancels}
+    yield from ((offer, False) for n, offer in enumerate(offers) if n not in early)
 
 
 def timer_offer(timer_id: str) -> Offer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -207,6 +208,30 @@ async def test_a_cancel_closes_the_gate(engine: Engine, rogue: Rogue) -> None:
         await engine.resolve_gate(vote(run_id, "bob"))
     with pytest.raises(errors.RunNotFoundError):
         await engine.resolve_gate(vote(run_id, "bob", namespace="elsewhere"))
+
+
+async def test_s11_a_cancel_right_behind_a_vote_lets_nothing_begin(
+    engine: Engine, rogue: Rogue
+) -> None:
+    """S11: both are facts before anybody applies the first; found by the chaos rig, seed 1.
+
+    The vote counts, its gate is done, and the step behind it does not start.
+    """
+    run_id = await waiting(engine, rogue)
+    # Named by its id, the gate needs no look-up: the vote is recorded before the cancel.
+    gate_id = (await rogue.row("SELECT id FROM gates"))["id"]
+
+    await asyncio.gather(
+        engine.resolve_gate(replace(vote(run_id, "ann"), gate_id=gate_id)),
+        engine.cancel_run(CancelRun(namespace=NAMESPACE, run_id=run_id, principal="ann")),
+    )
+
+    assert await rogue.ended(run_id) == "cancelled"
+    kinds = await rogue.kinds(run_id)
+    assert "step_started" not in kinds[kinds.index("run_cancel_requested") :]
+    assert "run_unblocked" not in kinds
+    assert (await state_of(rogue))["state"] == "approved"
+    await rogue.assert_sound()
 
 
 async def test_cancel_and_vote_race_on_two_replicas(database: str, rogue: Rogue) -> None:
