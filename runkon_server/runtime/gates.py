@@ -12,6 +12,7 @@ from runkon_server.runtime.commands import GateResolved
 from runkon_server.runtime.entries import CallEntry, Entry, find_run
 from runkon_server.runtime.settling import (
     Resolution,
+    is_about_to_close,
     last_words,
     require_open,
     settle,
@@ -167,6 +168,8 @@ class GateTimeoutEntry(Entry):
         run = batch.locked.runs.get(self.run_id)
         gate = batch.locked.gates.get(self._gate_id)
         if run is None or run.is_terminal or gate is None or gate.state != "pending":
+            return
+        if is_about_to_close(run, gate):
             return
         if gate.is_due:
             feedback, selections = last_words(gate)

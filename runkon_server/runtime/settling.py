@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from runkon_server import errors
 from runkon_server.core.facts import GateDecided
 from runkon_server.core.gates import PR_APPROVAL
+from runkon_server.core.ids import ALWAYS
 from runkon_server.store.writing import to_json
 
 if TYPE_CHECKING:
@@ -82,10 +83,20 @@ def require_open(run: LockedRun, gate: LockedGate) -> None:
         GateAlreadyResolvedError, GateTimedOutError, GateClosedError
     """
     _require_pending(gate)
-    if run.is_terminal or run.status == "cancelling":
+    if run.is_terminal or is_about_to_close(run, gate):
         raise errors.GateClosedError(gate.id)
     if gate.is_due:
         raise errors.GateTimedOutError(gate.id)
+
+
+def is_about_to_close(run: LockedRun, gate: LockedGate) -> bool:
+    """Whether a cancel that is recorded, and perhaps not applied yet, closes the gate.
+
+    Until its owner has done so the row says pending, and nothing else may decide it. A gate of the
+    always section has a life of its own.
+    """
+    is_of_body = not gate.step_id.partition("/")[2].startswith(ALWAYS)
+    return run.status == "cancelling" and is_of_body
 
 
 def _require_pending(gate: LockedGate) -> None:

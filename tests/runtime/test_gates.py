@@ -11,6 +11,7 @@ import pytest
 
 from runkon_server import errors
 from runkon_server.runtime.commands import CancelRun, GateResolved
+from runkon_server.runtime.gates import GateTimeoutEntry
 from support.engines import NAMESPACE, engine_on, start, vote
 from support.waiting import eventually
 
@@ -231,6 +232,31 @@ async def test_s11_a_cancel_right_behind_a_vote_lets_nothing_begin(
     assert "step_started" not in kinds[kinds.index("run_cancel_requested") :]
     assert "run_unblocked" not in kinds
     assert (await state_of(rogue))["state"] == "approved"
+    await rogue.assert_sound()
+
+
+async def test_s10_a_deadline_right_behind_a_cancel_decides_nothing(
+    engine: Engine, rogue: Rogue
+) -> None:
+    """S10: the cancel is recorded and not applied when the time is over; found by the chaos rig.
+
+    Both decided the gate, and its row and its events told different winners.
+    """
+    run_id = await waiting(engine, rogue)
+    gate_id = (await rogue.row("SELECT id FROM gates"))["id"]
+    await rogue.rows(PAST_DEADLINE[0])
+    registry = engine._registry
+
+    cancelled = asyncio.ensure_future(
+        engine.cancel_run(CancelRun(namespace=NAMESPACE, run_id=run_id, principal="ann"))
+    )
+    await asyncio.sleep(0)  # it is in the queue, and what is submitted now joins its batch
+    registry.submit(GateTimeoutEntry(run_id, f"{gate_id}:gate", registry.recorded, lambda: None))
+    await cancelled
+
+    assert await rogue.ended(run_id) == "cancelled"
+    assert (await state_of(rogue))["state"] == "cancelled"
+    assert (await rogue.kinds(run_id)).count("gate_resolved") == 1
     await rogue.assert_sound()
 
 
