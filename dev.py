@@ -115,6 +115,13 @@ def mutants(arguments: list[str]) -> int:
     return run_named("mutants", ROOT / "tests" / "mutants", arguments)
 
 
+def chaos(arguments: list[str]) -> int:
+    """Break a whole service on purpose and check that nothing is lost: --seconds N, --seed S."""
+    return become(
+        install("dev"), ["-m", "runkon_server.cli", "verify", "--own-postgres", *arguments]
+    )
+
+
 def run_named(task: str, package: Path, arguments: list[str]) -> int:
     """Run the program of a package that the first argument names; without a name, list them."""
     known = {
@@ -130,7 +137,7 @@ def run_named(task: str, package: Path, arguments: list[str]) -> int:
 
 
 TASKS: dict[str, "Callable[[list[str]], int]"] = {
-    task.__name__: task for task in (demo, test, faults, check, gen, bench, fuzz, mutants)
+    task.__name__: task for task in (demo, test, faults, chaos, check, gen, bench, fuzz, mutants)
 }
 
 

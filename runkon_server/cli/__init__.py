@@ -47,6 +47,12 @@ def _health() -> click.Command:
     return health
 
 
+def _verify() -> click.Command:
+    from runkon_server.cli.verify import verify
+
+    return verify
+
+
 def _version() -> click.Command:
     from runkon_server.cli.version import version
 
@@ -58,6 +64,7 @@ COMMANDS: Final[dict[str, tuple[Callable[[], click.Command], str]]] = {
     "dev": (_dev, "Run a server with a PostgreSQL of its own, for development."),
     "migrate": (_migrate, "Bring the database's schema up to date."),
     "health": (_health, "Ask a server whether it is ready."),
+    "verify": (_verify, "Break things on purpose and check that nothing is lost."),
     "version": (_version, "Print the version."),
 }
 """How each command is imported, and its line in the help."""

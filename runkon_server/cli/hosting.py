@@ -21,6 +21,7 @@ from runkon_server.api.server import SERVICES, AddressError, Parts, bind, build_
 from runkon_server.api.streaming import Streaming
 from runkon_server.api.workers import WorkerService
 from runkon_server.cli.listening import Address, free_unix_path
+from runkon_server.cli.stacks import log_stacks_on_signal
 from runkon_server.errors import DatabaseUnavailableError
 from runkon_server.runtime.ambient import SystemAmbient
 from runkon_server.runtime.engine import Engine
@@ -87,6 +88,7 @@ class _Host:
             loop.add_signal_handler(number, self._on_signal, number)
         if armed := failpoints.fired():
             log.warning("failpoints.armed", points=sorted(armed))
+        log_stacks_on_signal(loop)
         ambient = self._ambient
         engine = Engine(self._engine_config(), ambient)
         health = Health(engine, SERVICES)

@@ -58,7 +58,7 @@ def test_without_a_task_the_tasks_are_listed() -> None:
         done = dev(*arguments)
 
         assert done.returncode == 2
-        for task in ("demo", "test", "check", "gen", "bench", "fuzz", "mutants"):
+        for task in ("demo", "test", "check", "gen", "bench", "fuzz", "mutants", "chaos"):
             assert f"\n  {task} " in done.stderr
 
 

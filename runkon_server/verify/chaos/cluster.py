@@ -1,0 +1,237 @@
+"""The whole service on one machine: database ← proxy ← replicas ← proxy ← workers and callers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from runkon_server.verify.chaos.databases import address_of, url_through
+from runkon_server.verify.chaos.processes import RigProcess, inherited_environment
+from runkon_server.verify.chaos.proxies import ChaosProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from runkon_server.verify.chaos.databases import Database
+
+REPLICAS: Final = 3
+WORKERS: Final = 4
+"""The last one breaks the rules."""
+CALLERS: Final = 4
+READY_S: Final = 60.0
+_LOOK_S: Final = 0.05
+_LOAD: Final = "runkon_client.verify"
+
+
+class NotReadyError(Exception):
+    """A replica did not come up; the text ends with what it said last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A process and the proxy between it and what it calls."""
+
+    process: RigProcess
+    proxy: ChaosProxy
+
+
+class Cluster:
+    """All processes of a rig.
+
+    Args:
+        database: started already.
+        folder: takes logs and histories.
+        lease_ttl_s: of runs and of tasks.
+        seed: of the load's decisions.
+        is_plain: connections to the database are without TLS, so that proxies can read along.
+    """
+
+    def __init__(
+        self, database: Database, folder: Path, *, lease_ttl_s: float, seed: int, is_plain: bool
+    ) -> None:
+        self.database = database
+        self.folder = folder
+        self.replicas: list[Member] = []
+        self.workers: list[Member] = []
+        self.callers: list[Member] = []
+        self._lease_ttl_s = lease_ttl_s
+        self._seed = seed
+        self._is_plain = is_plain
+        self._ports: list[int] = []
+        self._more_proxies: list[ChaosProxy] = []
+        """Of callers' second readers; nothing is done to them."""
+
+    @property
+    def members(self) -> Iterator[Member]:
+        """Everybody."""
+        yield from self.replicas
+        yield from self.workers
+        yield from self.callers
+
+    async def start_replicas(self) -> None:
+        """Start them and wait until each serves.
+
+        Raises:
+            NotReadyError: see there.
+        """
+        target = address_of(self.database.url)
+        for number, port in enumerate(_free_ports(REPLICAS), 1):
+            proxy = ChaosProxy([target], reads_postgres=self._is_plain)
+            url = url_through(self.database.url, await proxy.start(), plain=self._is_plain)
+            process = RigProcess(
+                f"replica-{number}",
+                [
+                    *(sys.executable, "-m", "runkon_server.cli", "serve"),
+                    *("--listen", f"127.0.0.1:{port}"),
+                    *(
+                        "--lease-ttl",
+                        str(self._lease_ttl_s),
+                        "--task-lease",
+                        str(self._lease_ttl_s),
+                    ),
+                ],
+                {**inherited_environment(), "RUNKON_DATABASE_URL": url},
+                self.folder / f"replica-{number}.log",
+            )
+            process.start()
+            self.replicas.append(Member(process, proxy))
+            self._ports.append(port)
+        await self.await_replicas()
+
+    async def await_replicas(self) -> None:
+        """Wait until every replica serves in its present life.
+
+        Raises:
+            NotReadyError: see there.
+        """
+        async with asyncio.TaskGroup() as group:
+            for member in self.replicas:
+                group.create_task(self._await_ready(member.process))
+
+    async def _await_ready(self, process: RigProcess) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_S):
+                while process.is_alive:
+                    if [*records(process.log, "server.started", since=process.log_start)]:
+                        return
+                    await asyncio.sleep(_LOOK_S)
+        said = process.log.read_text(encoding="utf-8", errors="replace")[-2000:]
+        raise NotReadyError(f"{process.name} does not come up:\n{said}")
+
+    async def start_workers(self) -> None:
+        """Start them; the last is a rogue."""
+        for number in range(1, WORKERS + 1):
+            kind = "worker" if number < WORKERS else "rogue"
+            member = await self._load(kind, number, ["--lease", str(self._lease_ttl_s)])
+            self.workers.append(member)
+
+    async def start_callers(self, live: int) -> None:
+        """Start them; each keeps so many runs going."""
+        for number in range(1, CALLERS + 1):
+            second = ChaosProxy(self._targets())
+            self._more_proxies.append(second)
+            arguments = ["--live", str(live), "--second", f"127.0.0.1:{await second.start()}"]
+            self.callers.append(await self._load("caller", number, arguments))
+
+    async def _load(self, kind: str, number: int, arguments: list[str]) -> Member:
+        proxy = ChaosProxy(self._targets())
+        name = f"{kind}-{number}"
+        process = RigProcess(
+            name,
+            [
+                *(sys.executable, "-m", _LOAD, kind, "--name", name),
+                *("--address", f"127.0.0.1:{await proxy.start()}"),
+                *("--folder", str(self.folder), "--seed", str(self._seed * 1000 + number)),
+                *arguments,
+            ],
+            inherited_environment(),
+            self.folder / f"{name}.log",
+            takes_orders=True,
+        )
+        process.start()
+        return Member(process, proxy)
+
+    def _targets(self) -> list[tuple[str, int]]:
+        return [("127.0.0.1", port) for port in self._ports]
+
+    def heal(self) -> None:
+        """Every proxy forwards, every process runs."""
+        for member in self.members:
+            member.proxy.heal()
+            member.process.thaw()
+            member.process.start()
+
+    def aim_at(self, url: str) -> None:
+        """The database is to be found here from now on."""
+        for replica in self.replicas:
+            replica.proxy.targets = [address_of(url)]
+
+    def order(self, word: str) -> None:
+        """Say a word to all callers."""
+        for caller in self.callers:
+            caller.process.order(word)
+
+    async def stop(self) -> dict[str, int | None]:
+        """End everything in good order; the exit codes of those that had to be ended by us."""
+        codes: dict[str, int | None] = {}
+        for group in (self.callers, self.workers, self.replicas):
+            for member in group:
+                codes[member.process.name] = await asyncio.to_thread(member.process.end)
+        for proxy in (*(member.proxy for member in self.members), *self._more_proxies):
+            await proxy.stop()
+        return codes
+
+    def kill(self) -> None:
+        """End everything at once."""
+        for member in self.members:
+            member.process.kill()
+
+    def token_suffix(self, replica: Member) -> str | None:
+        """The end of the owner token of a replica's present life; None before its start."""
+        found = [str(record["replica"]) for record in records(replica.process.log, _STARTED)]
+        return found[-1] if found else None
+
+    def ask_for_stacks(self) -> None:
+        """Have every replica log what its tasks are waiting for."""
+        for replica in self.replicas:
+            replica.process.send(signal.SIGUSR1)
+
+
+_STARTED: Final = "replica.started"
+
+
+def records(log: Path, event: str | None = None, *, since: int = 0) -> Iterator[dict[str, object]]:
+    """The records of a server's log, or those of one event; lines that are none are skipped.
+
+    Args:
+        log: the file; there need be none.
+        event: None means all.
+        since: where to begin, in bytes.
+    """
+    if not log.exists():
+        return
+    with log.open(encoding="utf-8", errors="replace") as lines:
+        lines.seek(since)
+        for line in lines:
+            if event is not None and event not in line:
+                continue
+            with contextlib.suppress(ValueError):
+                record = json.loads(line)
+                if isinstance(record, dict) and (event is None or record.get("event") == event):
+                    yield record
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody uses now."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
