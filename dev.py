@@ -55,7 +55,9 @@ def spread(arguments: list[str]) -> list[str]:
 
 def faults(arguments: list[str]) -> int:
     """Run the tests that harm PostgreSQL: crashes, fail-overs, full disks, poolers, upgrades."""
-    return become(install("dev"), ["-m", "pytest", "-m", "faults", *arguments])
+    # The tests of a file share a server, which each of them may stop.
+    files = [option.replace("worksteal", "loadfile") for option in spread(arguments)]
+    return become(install("dev"), ["-m", "pytest", "-m", "faults", *files, *arguments])
 
 
 def check(arguments: list[str]) -> int:
