@@ -37,6 +37,10 @@ _RESUME_MODES: Final[dict[str, events_pb2.ResumeMode.ValueType]] = {
     name.removeprefix("RESUME_MODE_").lower(): number
     for name, number in events_pb2.ResumeMode.items()
 }
+_KINDS: Final[dict[str, events_pb2.EventKind.ValueType]] = {
+    name.removeprefix("EVENT_KIND_").lower(): number
+    for name, number in events_pb2.EventKind.items()
+}
 LIVE: Final = frozenset({"running", "waiting"})
 ENDED: Final = frozenset({"completed", "failed", "skipped", "timed_out"})
 
@@ -53,6 +57,7 @@ def render_event(event: StoredEvent) -> events_pb2.RunEvent:
         time=timestamp(event.at),
         generation=event.generation,
         epoch=event.epoch,
+        kind=_KINDS.get(event.kind),
         **payload,
     )
 

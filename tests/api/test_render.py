@@ -389,6 +389,7 @@ def test_every_kind_is_rendered_as_its_own_payload(kind: str) -> None:
     assert (found.seq, found.epoch, found.generation, found.run_id) == (1, 2, 3, RUN)
     assert found.time.ToDatetime(NOON.tzinfo) == NOON
     assert bool(getattr(found, kind).ListFields()) is (kind != "run_unblocked")
+    assert found.kind == events_pb2.RunEvent.DESCRIPTOR.fields_by_name[kind].number
 
 
 def test_a_kind_is_numbered_as_its_payload() -> None:

@@ -32,7 +32,7 @@ class _EventKind:
 class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     EVENT_KIND_UNSPECIFIED: _EventKind.ValueType  # 0
-    """Refused in a filter."""
+    """Refused in a filter; an event's kind from servers that did not say it yet."""
     EVENT_KIND_RUN_STARTED: _EventKind.ValueType  # 10
     """See RunStarted."""
     EVENT_KIND_RUN_RESUMED: _EventKind.ValueType  # 11
@@ -83,10 +83,10 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """See AlwaysStarted."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
-    """EventKind names the payload of an event, for filters. Each number is that of the payload's field."""
+    """EventKind names the payload of an event. Each number is that of the payload's field."""
 
 EVENT_KIND_UNSPECIFIED: EventKind.ValueType  # 0
-"""Refused in a filter."""
+"""Refused in a filter; an event's kind from servers that did not say it yet."""
 EVENT_KIND_RUN_STARTED: EventKind.ValueType  # 10
 """See RunStarted."""
 EVENT_KIND_RUN_RESUMED: EventKind.ValueType  # 11
@@ -176,6 +176,7 @@ class RunEvent(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     RUN_STARTED_FIELD_NUMBER: _builtins.int
     RUN_RESUMED_FIELD_NUMBER: _builtins.int
     RUN_WAITING_FIELD_NUMBER: _builtins.int
@@ -210,6 +211,10 @@ class RunEvent(_message.Message):
     """
     epoch: _builtins.int
     """The epoch that the event belongs to, from 1."""
+    kind: Global___EventKind.ValueType
+    """Which payload it is: for printing, for tables, and for recognising one that the reader's version
+    of the contract does not have. UNSPECIFIED from servers that did not say so yet.
+    """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was recorded; equals the times in the rows that the same change wrote."""
@@ -318,6 +323,7 @@ class RunEvent(_message.Message):
         time: _timestamp_pb2.Timestamp | None = ...,
         generation: _builtins.int = ...,
         epoch: _builtins.int = ...,
+        kind: Global___EventKind.ValueType = ...,
         run_started: Global___RunStarted | None = ...,
         run_resumed: Global___RunResumed | None = ...,
         run_waiting: Global___RunWaiting | None = ...,
@@ -345,7 +351,7 @@ class RunEvent(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["always_started", b"always_started", "child_run_finished", b"child_run_finished", "child_run_started", b"child_run_started", "definition_warning", b"definition_warning", "fan_out_item_completed", b"fan_out_item_completed", "fan_out_item_started", b"fan_out_item_started", "fan_out_items_collected", b"fan_out_items_collected", "gate_resolved", b"gate_resolved", "gate_voted", b"gate_voted", "gate_waiting", b"gate_waiting", "metrics_updated", b"metrics_updated", "payload", b"payload", "run_cancel_requested", b"run_cancel_requested", "run_finished", b"run_finished", "run_resumed", b"run_resumed", "run_started", b"run_started", "run_unblocked", b"run_unblocked", "run_waiting", b"run_waiting", "step_completed", b"step_completed", "step_failed", b"step_failed", "step_progress", b"step_progress", "step_retrying", b"step_retrying", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_timed_out", b"step_timed_out", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["always_started", b"always_started", "child_run_finished", b"child_run_finished", "child_run_started", b"child_run_started", "definition_warning", b"definition_warning", "epoch", b"epoch", "fan_out_item_completed", b"fan_out_item_completed", "fan_out_item_started", b"fan_out_item_started", "fan_out_items_collected", b"fan_out_items_collected", "gate_resolved", b"gate_resolved", "gate_voted", b"gate_voted", "gate_waiting", b"gate_waiting", "generation", b"generation", "metrics_updated", b"metrics_updated", "payload", b"payload", "run_cancel_requested", b"run_cancel_requested", "run_finished", b"run_finished", "run_id", b"run_id", "run_resumed", b"run_resumed", "run_started", b"run_started", "run_unblocked", b"run_unblocked", "run_waiting", b"run_waiting", "seq", b"seq", "step_completed", b"step_completed", "step_failed", b"step_failed", "step_progress", b"step_progress", "step_retrying", b"step_retrying", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_timed_out", b"step_timed_out", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["always_started", b"always_started", "child_run_finished", b"child_run_finished", "child_run_started", b"child_run_started", "definition_warning", b"definition_warning", "epoch", b"epoch", "fan_out_item_completed", b"fan_out_item_completed", "fan_out_item_started", b"fan_out_item_started", "fan_out_items_collected", b"fan_out_items_collected", "gate_resolved", b"gate_resolved", "gate_voted", b"gate_voted", "gate_waiting", b"gate_waiting", "generation", b"generation", "kind", b"kind", "metrics_updated", b"metrics_updated", "payload", b"payload", "run_cancel_requested", b"run_cancel_requested", "run_finished", b"run_finished", "run_id", b"run_id", "run_resumed", b"run_resumed", "run_started", b"run_started", "run_unblocked", b"run_unblocked", "run_waiting", b"run_waiting", "seq", b"seq", "step_completed", b"step_completed", "step_failed", b"step_failed", "step_progress", b"step_progress", "step_retrying", b"step_retrying", "step_skipped", b"step_skipped", "step_started", b"step_started", "step_timed_out", b"step_timed_out", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["run_started", "run_resumed", "run_waiting", "run_unblocked", "run_cancel_requested", "run_finished", "step_started", "step_retrying", "step_completed", "step_failed", "step_skipped", "step_timed_out", "step_progress", "gate_waiting", "gate_voted", "gate_resolved", "fan_out_items_collected", "fan_out_item_started", "fan_out_item_completed", "child_run_started", "child_run_finished", "metrics_updated", "definition_warning", "always_started"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
