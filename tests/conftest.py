@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Final
+
 import hypothesis
 import pytest
 
@@ -14,3 +17,23 @@ pytest_plugins = ["support.postgres"]
 hypothesis.settings.register_profile("quick", deadline=None)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile("quick")
+
+POLYGLOT: Final = Path(__file__).with_name("polyglot")
+
+
+def _asks_for_polyglot(config: pytest.Config) -> bool:
+    """Whether an argument names the folder or something in it."""
+    paths = (Path(config.invocation_params.dir, each.partition("::")[0]) for each in config.args)
+    return any(path.resolve().is_relative_to(POLYGLOT) for path in paths)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what takes minutes at first, unless it is asked for."""
+    return (collection_path == POLYGLOT and not _asks_for_polyglot(config)) or None
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say what is left out."""
+    if _asks_for_polyglot(config):
+        return None
+    return "left out: tests/polyglot, which builds programs in four languages; name it to run it"

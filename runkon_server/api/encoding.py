@@ -50,6 +50,11 @@ _TIME: Final = tag_of(_EVENT, "time")
 _GENERATION: Final = tag_of(_EVENT, "generation", _VARINT)
 _EPOCH: Final = tag_of(_EVENT, "epoch", _VARINT)
 _KINDS: Final = {kind: tag_of(_EVENT, kind) for kind in _PLAIN}
+_NAMES: Final = {
+    kind: tag_of(_EVENT, "kind", _VARINT) + varint(_EVENT.DESCRIPTOR.fields_by_name[kind].number)
+    for kind in _PLAIN
+}
+"""The whole field `kind`: its numbers are those of the payloads."""
 _CHANGED: Final = tag_of(events_pb2.StepStarted, "step")
 _TRUNCATED: Final = tag_of(events_pb2.StepStarted, "truncated", _VARINT) + b"\x01"
 _STEP_RUN: Final = tag_of(_STEP, "run_id")
@@ -85,6 +90,7 @@ def _encode_plain(event: StoredEvent, tag: bytes, payload: Columns, columns: Col
             element(_TIME, now),
             _GENERATION + varint(event.generation) if event.generation else b"",
             _EPOCH + varint(event.epoch) if event.epoch else b"",
+            _NAMES[event.kind],
             element(tag, step),
         )
     )

@@ -16,7 +16,12 @@ SHIPPED: Final = ("runkon_server", "runkon_client")
 CODE: Final = (*SHIPPED, "tests", "benchmarks", "examples", "tools")
 MODULE_LINES_MAX: Final = 600
 FUNCTION_LINES_MAX: Final = 70
-TEXTS: Final = {".py", ".proto", ".md", ".toml", ".yaml", ".yml", ".wf", ".sql", ".sh", ".service"}
+TEXTS: Final = {
+    *(".py", ".proto", ".md", ".toml", ".yaml", ".yml", ".wf", ".sql", ".sh", ".service"),
+    *(".go", ".java", ".json", ".mod", ".rs", ".ts", ".xml"),
+}
+BUILT: Final = {"gen", "dist", "node_modules", "target"}
+"""Folders that the builds of `examples/clients` make."""
 OWN_FOLDERS: Final = (*CODE, "protos", "docs", "deploy", ".ci")
 LEFTOVER: Final = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|\bNotImplementedError\b")
 MACHINE: Final = re.compile(
@@ -42,7 +47,8 @@ def text_files() -> Iterator[Path]:
         found += [path for path in ROOT.joinpath(folder).rglob("*") if path.is_file()]
     for path in found:
         is_text = path.suffix in TEXTS or path.name in ("Dockerfile", "run")
-        if is_text and not is_generated(path) and path != Path(__file__):
+        is_ours = not is_generated(path) and BUILT.isdisjoint(path.relative_to(ROOT).parts)
+        if is_text and is_ours and path != Path(__file__):
             yield path
 
 
