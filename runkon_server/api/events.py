@@ -57,7 +57,7 @@ def render_event(event: StoredEvent) -> events_pb2.RunEvent:
         time=timestamp(event.at),
         generation=event.generation,
         epoch=event.epoch,
-        kind=_KINDS.get(event.kind),
+        kind=_KINDS.get(event.kind, events_pb2.EVENT_KIND_UNSPECIFIED),
         **payload,
     )
 
