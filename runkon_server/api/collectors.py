@@ -38,6 +38,7 @@ _COUNTERS: Final = {
     "ambiguous_commits": ("runkon_commits_ambiguous", "Batches whose commit went unanswered."),
     "runs_acquired": ("runkon_runs_acquired", "Runs taken up from the database."),
     "steals": ("runkon_steals", "Runs taken over from a replica that had fallen silent."),
+    "orphans": ("runkon_orphans", "Runs taken over from a replica whose session was gone."),
     "leases_lost": ("runkon_leases_lost", "Runs that another replica took over from this one."),
     "runs_parked": ("runkon_runs_parked", "Runs put out of memory because they only wait."),
     "tasks_dispatched": ("runkon_tasks_dispatched", "Tasks handed to workers."),

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from runkon_server.runtime.entries import Entry
     from runkon_server.runtime.settings import EngineConfig
     from runkon_server.runtime.stats import EngineStats
+    from runkon_server.runtime.tenure import Tenure
 
 log = structlog.get_logger(__name__)
 
@@ -84,7 +85,7 @@ class Committer:
         self,
         config: EngineConfig,
         ambient: Ambient,
-        owner_token: str,
+        tenure: Tenure,
         stats: EngineStats,
         *,
         after_commit: Callable[[Batch], None],
@@ -92,7 +93,7 @@ class Committer:
     ) -> None:
         self._config = config
         self._ambient = ambient
-        self.owner_token = owner_token
+        self._tenure = tenure
         self._stats = stats
         self._after_commit = after_commit
         self._notice = notice
@@ -289,12 +290,11 @@ class Committer:
         await failpoint_async("batch.begin")
         locked = await lock(conn, wants)
         await failpoint_async("batch.locked")
-        batch = Batch(locked, Writes(), self.owner_token, {}, set())
+        token = self._tenure.token
+        batch = Batch(locked, Writes(), token, {}, set(), may_take=self._tenure.is_standing)
         for entry in entries:
             entry.apply(batch)
-        stamp = Stamp(
-            locked.now, self._config.lease_ttl_s, self._config.task_lease_s, self.owner_token
-        )
+        stamp = Stamp(locked.now, self._config.lease_ttl_s, self._config.task_lease_s, token)
         touched = locked.runs.values()
         await failpoint_async("batch.decided")
         try:

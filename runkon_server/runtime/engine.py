@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -39,6 +39,7 @@ from runkon_server.runtime.scanner import Scanner
 from runkon_server.runtime.settings import EngineConfig
 from runkon_server.runtime.starting import StartEntry
 from runkon_server.runtime.stats import EngineStats
+from runkon_server.runtime.tenure import Tenure
 from runkon_server.store import claims
 from runkon_server.store.database import close_reads, create_reads, is_connection_loss
 from runkon_server.store.locking import NewRequest, run_of
@@ -78,6 +79,9 @@ __all__ = ["Engine", "EngineConfig", "EngineStats"]
 
 log = structlog.get_logger(__name__)
 
+LOCK_S: Final = 5.0
+"""How long a start waits for the listener's session."""
+
 
 class Engine:
     """A replica. `start` before anything else; `stop` hands everything over.
@@ -96,8 +100,8 @@ class Engine:
     ) -> None:
         self.config = config
         self.ambient = ambient or SystemAmbient()
-        self.owner_token = self.ambient.ulid()
-        self.replica_id = self.owner_token[-6:].lower()
+        self._start_id = self.ambient.ulid()
+        self.replica_id = self._start_id[-6:].lower()
         self.stats = EngineStats()
         self._builtin_actions = {
             "default": {"echo": echo, "sleep": sleeper(self.ambient)},
@@ -123,37 +127,40 @@ class Engine:
             DatabaseUnavailableError: PostgreSQL does not answer now.
         """
         loop = asyncio.get_running_loop()
-        config, ambient, token, stats = self.config, self.ambient, self.owner_token, self.stats
+        config, ambient, start_id, stats = self.config, self.ambient, self._start_id, self.stats
         self.reads: AsyncEngine = create_reads(
             config.dsn, config.lease_ttl_s, config.read_connections, is_pooled=config.is_pooled
         )
         await self._require_database()
         self._failed = loop.create_future()
+        self.tenure = Tenure(ambient.ulid, ended=self._stand_down)
         self._listener = Listener(
-            config, ambient, token, stats, heard=self._heard, entered=self._entered
-        )
+            config, ambient, start_id, self.tenure, stats,
+            heard=self._heard, entered=self._entered,
+        )  # fmt: skip
         self._committer = Committer(
-            config, ambient, token, stats,
+            config, ambient, self.tenure, stats,
             after_commit=self._after_commit, notice=self._listener.notice,
         )  # fmt: skip
         self._dispatcher = Dispatcher(config, ambient, self.reads, stats)
         self._registry = Registry(
-            config, ambient, self._committer, self._dispatcher, self.reads, stats
+            config, ambient, self._committer, self.tenure, self._dispatcher, self.reads, stats
         )
-        self._presence = Presence(config, ambient, token, self.replica_id)
+        self._presence = Presence(config, ambient, start_id, self.replica_id)
         self._scanner = Scanner(
-            config, ambient, token, self.reads, self._registry, self._dispatcher, stats
+            config, ambient, self.tenure, self.reads, self._registry, self._dispatcher, stats
         )
+        self._scanner.gone = lambda: self._listener.gone
         self._scanner.publish = self._presence.publish
         self._dispatcher.removed = self._presence.closed
         self._lessor = Lessor(
-            config, ambient, token, loop,
-            held=lambda: list(self._registry.actors), lost=self._registry.lost,
+            config, ambient, self.tenure,
+            held=self._registry.generations, lost=self._registry.lost,
         )  # fmt: skip
         self._dispatcher.report = self._registry.report
         self._dispatcher.progress = ProgressFilter(ambient, self._registry.submit).take
         self._dispatcher.unreached = self._scanner.look_for_tasks
-        self._dispatcher.may_push = lambda: self._lessor.is_good
+        self._dispatcher.may_push = lambda: self._lessor.guard.is_good
         self._dispatcher.program = partial(self._registry.programs.load, self.reads)
         self._lessor.start()
         self._lanes = [self._spawn(self._committer.run_lane()) for _ in range(config.lanes)]
@@ -173,7 +180,11 @@ class Engine:
         ]
         self._start_builtin()
         self.is_started = True
+        await self._require_lock()
         log.info("replica.started", replica=self.replica_id)
+
+    def _stand_down(self) -> None:
+        self._registry.lose_all()
 
     async def _require_database(self) -> None:
         try:
@@ -184,6 +195,15 @@ class Engine:
             if is_connection_loss(error):
                 raise errors.DatabaseUnavailableError from error
             raise
+
+    async def _require_lock(self) -> None:
+        """Runs may be taken once the others can see that we live."""
+        try:
+            async with asyncio.timeout(LOCK_S):
+                await self.tenure.wait_held()
+        except TimeoutError as error:
+            await self.stop()
+            raise errors.DatabaseUnavailableError from error
 
     def _start_builtin(self) -> None:
         for namespace, actions in self._builtin_actions.items():
@@ -218,19 +238,22 @@ class Engine:
             task.cancel()
         await asyncio.gather(*self._lanes, *self._tasks, return_exceptions=True)
         self._committer.give_up()
-        self._lessor.stop()
+        self.tenure.stop()
         with contextlib.suppress(Exception):  # the leases run out by themselves
             await self._dispatcher.give_back()
             async with self.reads.connect() as conn:
                 await self._presence.withdraw(conn)
                 await failpoint_async("leases.hand_over")
-                handed = await claims.hand_over(conn, token=self.owner_token)
+                handed = 0
+                for token in {self.tenure.token, *self.tenure.former}:
+                    handed += await claims.hand_over(conn, token=token)
                 await failpoint_async("leases.handed_over")
                 await conn.exec_driver_sql(
                     "SELECT pg_notify('runkon', %(hint)s)",
-                    {"hint": f'{{"s":"{self.owner_token}","r":1}}'},
+                    {"hint": f'{{"s":"{self._start_id}","r":1}}'},
                 )
                 log.info("replica.stopped", replica=self.replica_id, runs_handed_over=handed)
+        await self._lessor.stop()
         await close_reads(self.reads)
 
     async def wait_failed(self) -> None:

@@ -37,6 +37,8 @@ class Batch:
     """Whether some run became ready without an owner."""
     queued_tasks: bool = False
     """Whether some task was queued without a worker."""
+    may_take: bool = True
+    """Whether this replica may become the owner of runs, see `Tenure.is_standing`."""
 
     def append_event(self, run: LockedRun, kind: str, payload: str) -> None:
         """Append a public event to a locked run, taking its next number."""
@@ -56,7 +58,8 @@ class Batch:
     def record_fact(self, run: LockedRun, fact: core_facts.Fact) -> FactRecorded:
         """Store a fact for the owner to apply, and see to it that there is one.
 
-        A run without an owner is taken by this replica in the same transaction.
+        A run without an owner is taken by this replica in the same transaction, or is ready for
+        any other if this one may not.
         """
         seq = run.next_fact_seq()
         self.writes.facts.append(
@@ -67,12 +70,16 @@ class Batch:
                 "payload": core_facts.dump_fact(fact),
             }
         )
-        taken = run.owner_token is None
+        taken = run.owner_token is None and self.may_take
         if taken:
             run.owner_token = self.owner_token
             run.generation += 1
             run.changes["lease"] = "take"
             run.changes["ready"] = "now"
+        elif run.owner_token is None:
+            run.changes.setdefault("lease", "keep")
+            run.changes["ready"] = "now"
+            self.ready_runs = True
         else:
             run.changes.setdefault("lease", "keep")
             if run.owner_token != self.owner_token:

@@ -1,21 +1,22 @@
 """Hints between replicas, and who else is there: one session connection per replica.
 
 A notification is a hint and may be lost at any time; whoever waits for one also polls. The session
-holds an advisory lock derived from the owner token: replicas count each other by these locks.
+holds an advisory lock derived from the owner token: by these locks replicas count each other, and
+see who is gone, see `tenure`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import zlib
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 import structlog
 
 from runkon_server.failpoints import failpoint, failpoint_async
-from runkon_server.store import claims
+from runkon_server.runtime.tenure import Absences
+from runkon_server.store import sessions
 from runkon_server.store.database import connect_listener, is_read_only
 from runkon_server.store.timelines import enter_history
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from runkon_server.runtime.entries import Batch
     from runkon_server.runtime.settings import EngineConfig
     from runkon_server.runtime.stats import EngineStats
+    from runkon_server.runtime.tenure import Tenure
     from runkon_server.store.timelines import History
 
 log = structlog.get_logger(__name__)
@@ -34,17 +36,12 @@ PAYLOAD_BYTES_MAX: Final = 7_900
 PROBE_S: Final = 1.0
 EVERYTHING: Final = "*"
 
-_PEERS = """
-SELECT count(*), current_setting('transaction_read_only')::bool
-FROM pg_locks l JOIN pg_database d ON d.oid = l.database
-WHERE l.locktype = 'advisory' AND d.datname = current_database() AND l.classid = %s::bigint::oid
-  AND l.objid <> %s::bigint::oid AND l.granted"""
-
 
 class Listener:
-    """Receives hints, counts peers, and is the probe that knows whether the database answers.
+    """Receives hints, sees peers come and go, and knows whether the database answers.
 
     Args:
+        sender: names this replica in its hints, which it does not want to hear itself.
         heard: called with each hint: `e` runs with new events, `f` runs with new facts, `r` ready
             runs exist, `t` queued tasks exist, `c` tasks to be cancelled with their reasons.
         entered: called with the history of every server that this replica gets a session on.
@@ -54,7 +51,8 @@ class Listener:
         self,
         config: EngineConfig,
         ambient: Ambient,
-        owner_token: str,
+        sender: str,
+        tenure: Tenure,
         stats: EngineStats,
         *,
         heard: Callable[[dict[str, Any]], None],
@@ -62,14 +60,18 @@ class Listener:
     ) -> None:
         self._config = config
         self._ambient = ambient
-        self._owner_token = owner_token
-        self._lock_key = zlib.crc32(owner_token.encode())
+        self._sender = sender
+        self._tenure = tenure
         self._stats = stats
         self._heard = heard
         self._entered = entered
         self.is_read_only = False
         """Whether the database answers, but takes no writes."""
         self._last_answer_s = -1e9
+        self._locked_s = 0.0
+        self._absences = Absences(0.0)
+        self.gone: frozenset[str] = frozenset()
+        """Owners of runs whose session has ended, as of the last look."""
 
     @property
     def is_up(self) -> bool:
@@ -83,7 +85,7 @@ class Listener:
         """What the other replicas should hear of a batch; None when there are none."""
         if self._stats.peers == 0:
             return None
-        hint: dict[str, Any] = {"s": self._owner_token}
+        hint: dict[str, Any] = {"s": self._sender}
         if batch.events:
             hint["e"] = list(batch.events)
         if batch.facts_for_others:
@@ -98,41 +100,59 @@ class Listener:
             return None
         text = json.dumps(hint, separators=(",", ":"))
         if len(text) > PAYLOAD_BYTES_MAX:
-            text = json.dumps({"s": self._owner_token, "e": EVERYTHING, "f": EVERYTHING, "t": 1})
+            text = json.dumps({"s": self._sender, "e": EVERYTHING, "f": EVERYTHING, "t": 1})
         return text
 
     async def run(self) -> None:
-        """Listen for ever, reconnecting."""
+        """Listen for ever, reconnecting; at once the first time, for others count the seconds."""
         while True:
+            before_s = self._locked_s
             try:
                 await self._session()
             except (psycopg.Error, TimeoutError) as error:
                 self.is_read_only = is_read_only(error)
                 log.warning("listener.lost", error=str(error).strip())
+            lasted_s = self._ambient.boottime_s() - self._locked_s
+            if self._locked_s == before_s or lasted_s < PROBE_S:
                 await self._ambient.sleep(0.1 + 0.4 * self._ambient.jitter())
 
     async def _session(self) -> None:
         async with await connect_listener(
             self._config.session_dsn, self._config.lease_ttl_s
         ) as conn:
-            await self._probe(conn)
-            if self.is_read_only:  # a session that begins so may stay so
-                raise psycopg.errors.ReadOnlySqlTransaction("the database is read-only")
-            await self._enter(conn)
-            await conn.execute(
-                "SELECT pg_advisory_lock(%s::int, %s::bigint::bit(32)::int)",
-                (claims.ADVISORY_CLASS, self._lock_key),
-            )
-            await failpoint_async("listener.locked")
-            await conn.execute("LISTEN runkon")
-            await self._probe(conn)
-            # Hints sent while nobody listened are lost: look at everything once.
-            self._heard({"e": EVERYTHING, "f": EVERYTHING, "r": 1, "t": 1})
-            while True:
-                async for note in conn.notifies(timeout=PROBE_S):
-                    self._last_answer_s = self._ambient.boottime_s()
-                    self._hear(note.payload)
+            try:
                 await self._probe(conn)
+                if self.is_read_only:  # a session that begins so may stay so
+                    raise psycopg.errors.ReadOnlySqlTransaction("the database is read-only")
+                await self._enter(conn)
+                await self._lock(conn)
+                await self._listen(conn)
+            finally:
+                self.gone = frozenset()
+                self._tenure.lost()
+
+    async def _lock(self, conn: psycopg.AsyncConnection[Any]) -> None:
+        """Lock under the token that counts now; it may be given up while the database answers."""
+        is_held = False
+        async with asyncio.timeout(2 * PROBE_S):
+            while not is_held:
+                token = self._tenure.token
+                await sessions.lock_session(conn, token)
+                await failpoint_async("listener.locked")
+                is_held = self._tenure.held(token)
+        self._locked_s = self._ambient.boottime_s()
+        self._absences = Absences(self._locked_s + self._config.settle_s)
+
+    async def _listen(self, conn: psycopg.AsyncConnection[Any]) -> None:
+        await conn.execute("LISTEN runkon")
+        await self._probe(conn)
+        # Hints sent while nobody listened are lost: look at everything once.
+        self._heard({"e": EVERYTHING, "f": EVERYTHING, "r": 1, "t": 1})
+        while True:
+            async for note in conn.notifies(timeout=PROBE_S):
+                self._last_answer_s = self._ambient.boottime_s()
+                self._hear(note.payload)
+            await self._probe(conn)
 
     async def _enter(self, conn: psycopg.AsyncConnection[Any]) -> None:
         """See whether it is the server that it was; everybody does, the first one clears up."""
@@ -142,12 +162,18 @@ class Listener:
         self._entered(history)
 
     async def _probe(self, conn: psycopg.AsyncConnection[Any]) -> None:
+        began_s = self._ambient.boottime_s()
         async with asyncio.timeout(2 * PROBE_S):
-            cursor = await conn.execute(_PEERS, (claims.ADVISORY_CLASS, self._lock_key))
-            row = await cursor.fetchone()
-        assert row is not None
-        self._stats.peers, self.is_read_only = row
+            census = await sessions.look_around(conn)
+        self.is_read_only = census.is_read_only
         self._last_answer_s = self._ambient.boottime_s()
+        token = self._tenure.token
+        self._stats.peers = len(census.keys - {sessions.key_of(token)})
+        gone = self._absences.look(began_s, census.owners - {token}, census.alive())
+        news, self.gone = gone - self.gone, gone
+        if news:
+            log.warning("peer.gone", owners=sorted(news))
+            self._heard({"r": 1})
 
     def _hear(self, payload: str) -> None:
         try:
@@ -155,6 +181,6 @@ class Listener:
         except ValueError:
             log.warning("listener.garbage", size=len(payload))
             return
-        if isinstance(hint, dict) and hint.get("s") != self._owner_token:
+        if isinstance(hint, dict) and hint.get("s") != self._sender:
             failpoint("listener.heard")
             self._heard(hint)

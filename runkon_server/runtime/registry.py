@@ -35,7 +35,7 @@ from runkon_server.store.locking import run_of
 from runkon_server.store.timelines import outer_fence
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Sequence
+    from collections.abc import Coroutine, Iterable, Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from runkon_server.runtime.programs import Program
     from runkon_server.runtime.settings import EngineConfig
     from runkon_server.runtime.stats import EngineStats
+    from runkon_server.runtime.tenure import Tenure
     from runkon_server.store.loading import LoadedRun
 
 log = structlog.get_logger(__name__)
@@ -68,6 +69,7 @@ class Registry:
         config: EngineConfig,
         ambient: Ambient,
         committer: Committer,
+        tenure: Tenure,
         dispatcher: Dispatcher,
         reads: AsyncEngine,
         stats: EngineStats,
@@ -75,6 +77,7 @@ class Registry:
         self._config = config
         self._ambient = ambient
         self._committer = committer
+        self._tenure = tenure
         self._dispatcher = dispatcher
         self.reads = reads
         self.stats = stats
@@ -94,6 +97,8 @@ class Registry:
 
     def assign(self, changeset: Changeset) -> None:
         """Give new tasks to connected workers with credit; the rest is queued."""
+        if not self._dispatcher.may_push():
+            return
         for task in changeset.tasks.values():
             if task.order.task_id in changeset.abandoned_tasks:
                 continue
@@ -239,7 +244,8 @@ class Registry:
         self.stats.runs_started += 1
         failpoint("run.started")
         if entry is not None:
-            self.adopt(entry.actor)
+            if batch.owner_token == self._tenure.token:
+                self.adopt(entry.actor)
             self.decided(entry, batch)
 
     def begin(self, actor: Actor) -> None:
@@ -343,14 +349,37 @@ class Registry:
             elif offer.notice is not None:
                 self.notifier.settled(offer.notice.child_run_id, is_told=False)
 
-    def lost(self, run_ids: Iterable[str]) -> None:
-        """The renewal found that these runs are no longer ours."""
-        for run_id in run_ids:
+    @property
+    def held(self) -> int:
+        """How many runs are in memory, or on their way there."""
+        return len(self.actors) + len(self._loading)
+
+    def generations(self) -> dict[str, int]:
+        """The runs in memory, each with the generation under which it is ours."""
+        # The copy is one step: the lessor's thread may ask while the loop stands still.
+        return {run_id: actor.generation for run_id, actor in list(self.actors.items())}
+
+    def lost(self, generations: Mapping[str, int]) -> None:
+        """The renewal found that these runs are no longer ours, under these generations.
+
+        One that was taken again meanwhile has a higher one and stays.
+        """
+        for run_id, generation in generations.items():
             actor = self.actors.get(run_id)
-            if actor is not None and not actor.is_committing:
-                self.stats.leases_lost += 1
-                self._remove(actor)
-                self._reoffer(actor.pending, actor)
+            if actor is None or actor.generation != generation or actor.is_committing:
+                continue
+            self._lose(actor)
+
+    def lose_all(self) -> None:
+        """The token that owned them was given up: no run is ours."""
+        for actor in list(self.actors.values()):
+            self._lose(actor)
+
+    def _lose(self, actor: Actor) -> None:
+        self.stats.leases_lost += 1
+        self._remove(actor)
+        self._reoffer(actor.pending, actor)
+        actor.pending = []
 
     def leave_timelines_but(self, timeline: int) -> None:
         """Forget the runs whose state rests on what another server has written."""
@@ -420,7 +449,7 @@ class Registry:
             log.exception("run.load_failed", run_ids=[run_id], error=str(error))
 
     def _revive(self, run_id: str, run: LoadedRun, program: Program) -> None:
-        if run.info.owner_token != self._committer.owner_token:
+        if run.info.owner_token != self._tenure.token:
             return
         state = restore(program.plan, run.rows)
         actor = Actor(self, run_id, run.info, run.info.generation, state, program)

@@ -144,6 +144,8 @@ class ResumeEntry(CallEntry[RunResumed]):
     def decide(self, batch: Batch) -> None:
         try:
             run = find_run(batch, self.run_id, self._command.namespace)
+            if not batch.may_take:
+                raise errors.DatabaseUnavailableError
             # A parent waits for the end of the epoch that it knows: it has to hear of that first.
             is_current = self._resumption.is_current(run, batch.locked.timeline)
             if not is_current or not run.parent_notified:

@@ -17,7 +17,7 @@ from runkon_server.store.database import is_passing
 from runkon_server.store.partitions import ensure_partitions
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from runkon_server.runtime.registry import Registry
     from runkon_server.runtime.settings import EngineConfig
     from runkon_server.runtime.stats import EngineStats
+    from runkon_server.runtime.tenure import Tenure
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +40,7 @@ class Scanner:
         self,
         config: EngineConfig,
         ambient: Ambient,
-        owner_token: str,
+        tenure: Tenure,
         reads: AsyncEngine,
         registry: Registry,
         dispatcher: Dispatcher,
@@ -47,7 +48,7 @@ class Scanner:
     ) -> None:
         self._config = config
         self._ambient = ambient
-        self._owner_token = owner_token
+        self._tenure = tenure
         self._reads = reads
         self._registry = registry
         self._dispatcher = dispatcher
@@ -57,6 +58,8 @@ class Scanner:
         self.is_draining = False
         self.publish: Callable[[AsyncConnection], Awaitable[None]] = _publish_nothing
         """Writes which workers are connected; the engine connects it before it starts."""
+        self.gone: Callable[[], Collection[str]] = frozenset
+        """The owners whose sessions are gone; connected likewise."""
 
     def look_for_runs(self) -> None:
         """Some run may be ready."""
@@ -70,7 +73,7 @@ class Scanner:
         """Take ready and orphaned runs."""
         while True:
             taken = await self._guarded(self._acquire)
-            if taken != self._config.acquire_batch:
+            if taken < self._config.acquire_batch:
                 pause = self._config.scan_s * (0.5 + self._ambient.jitter())
                 await self._wait(self._ready, pause)
 
@@ -108,30 +111,45 @@ class Scanner:
                 log.warning("partition.failed", error=str(error).strip())
 
     async def _acquire(self) -> int:
-        if self.is_draining:
+        limit = min(self._config.acquire_batch, self._config.held_max - self._registry.held)
+        if self.is_draining or not self._tenure.is_standing or limit <= 0:
             return 0
         await failpoint_async("runs.acquire")
         async with self._reads.connect() as conn:
+            await self._hand_over_former(conn)
             taken = await claims.acquire(
                 conn,
-                token=self._owner_token,
+                token=self._tenure.token,
                 ttl_s=self._config.lease_ttl_s,
-                limit=self._config.acquire_batch,
+                limit=limit,
+                gone=self.gone(),
             )
         if taken:
             await failpoint_async("runs.acquired")
-        steals = sum(stolen for _, stolen in taken)
-        if taken:
-            self._stats.runs_acquired += len(taken)
-            self._stats.steals += steals
-            if steals:
-                log.info("lease.stolen", runs=steals)
+            self._count(taken)
             self._registry.load([run_id for run_id, _ in taken])
         return len(taken)
 
+    async def _hand_over_former(self, conn: AsyncConnection) -> None:
+        """Let go of what we owned under tokens that we have given up."""
+        for token in sorted(self._tenure.former):
+            await claims.hand_over(conn, token=token)
+            self._tenure.former.discard(token)
+
+    def _count(self, taken: Sequence[tuple[str, claims.How]]) -> None:
+        steals = sum(how is claims.How.STOLEN for _, how in taken)
+        orphans = sum(how is claims.How.ORPHANED for _, how in taken)
+        self._stats.runs_acquired += len(taken)
+        self._stats.steals += steals
+        self._stats.orphans += orphans
+        if steals:
+            log.info("lease.stolen", runs=steals)
+        if orphans:
+            log.info("lease.inherited", runs=orphans)
+
     async def _find_behind(self) -> int:
         async with self._reads.connect() as conn:
-            behind = await claims.find_behind(conn, token=self._owner_token)
+            behind = await claims.find_behind(conn, token=self._tenure.token)
         for run_id in behind:
             self._registry.wake(run_id)
         return len(behind)

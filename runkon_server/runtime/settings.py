@@ -18,6 +18,9 @@ class EngineConfig:
     """How long a run stays with a replica that has fallen silent."""
     lease_refresh_s: float = 10.0
     """At most a third of the TTL."""
+    settle_s: float = 5.0
+    """After its own listener's session is new, a replica takes nobody for gone for this long: when
+    PostgreSQL restarts, everybody looks dead."""
     task_lease_s: float = 30.0
     """A task whose worker is silent for this long is handed out again."""
     linger_s: float = 2.0
@@ -30,6 +33,8 @@ class EngineConfig:
     """Transactions in flight: while the database writes one, the replica decides the next."""
     read_connections: int = 4
     acquire_batch: int = 64
+    held_max: int = 10_000
+    """A replica that holds so many runs takes up no more; those that are started there it keeps."""
     deliveries_max: int = 6
     """A task lost this often is failed with code WORKER_LOST instead of being handed out again."""
 

@@ -106,6 +106,9 @@ class StartEntry(CallEntry[RunStarted]):
         return RunStarted(run_id=response["run_id"], started=response["started"], replayed=True)
 
     def decide(self, batch: Batch) -> None:
+        if not batch.may_take:
+            self.refusal = errors.DatabaseUnavailableError()
+            return
         if not self._take_key(batch):
             return
         command, pinned = self._command, self._command.pinned

@@ -31,6 +31,8 @@ class EngineStats:
     runs_acquired: int = 0
     steals: int = 0
     """Runs taken over from a replica whose lease ran out."""
+    orphans: int = 0
+    """Runs taken over from a replica whose session was gone."""
     leases_lost: int = 0
     runs_parked: int = 0
     tasks_dispatched: int = 0

@@ -7,38 +7,46 @@ LOCKED, so they cannot deadlock with a batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+import psycopg
+
 from runkon_server.store.database import fetch
+from runkon_server.store.sessions import ADVISORY_CLASS, HELD_KEYS, key_of
 from runkon_server.store.timelines import TIMELINE, outer_fence
 from runkon_server.store.writing import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    import psycopg
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from runkon_server.core.decision import TaskKind
 
-ADVISORY_CLASS: Final = 0x52554E4B
-"""Class of the session locks by which replicas see each other ("RUNK")."""
-
-# Two index scans: runs that became ready without an owner, and runs whose owner fell silent.
-_ACQUIRE = """
-WITH free AS (
-    SELECT id, false AS stolen FROM workflow_runs
+# Two index scans: runs that became ready without an owner, and runs whose owner fell silent or is
+# gone. Who was seen to be gone is looked for once more, here and now: the one who found out may
+# have been frozen since. The clock is not `now()`, which stands still.
+_ACQUIRE = f"""
+WITH gone AS MATERIALIZED (
+    SELECT u.token FROM unnest(%(gone)s::text[], %(keys)s::bigint[]) AS u(token, key)
+    WHERE NOT EXISTS ({HELD_KEYS} AND l.objid = u.key::oid)
+), free AS (
+    SELECT id, 'free' AS how FROM workflow_runs
     WHERE ready_at <= clock_timestamp() AND owner_token IS NULL
     ORDER BY ready_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
-), silent AS (
-    SELECT id, true AS stolen FROM workflow_runs
-    WHERE owner_token IS NOT NULL AND lease_until < clock_timestamp()
+), held AS (
+    SELECT id, CASE WHEN owner_token IN (SELECT token FROM gone) THEN 'orphaned' ELSE 'stolen'
+               END AS how
+    FROM workflow_runs
+    WHERE owner_token IS NOT NULL
+      AND (lease_until < clock_timestamp() OR owner_token IN (SELECT token FROM gone))
     LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
-), taken AS (SELECT * FROM free UNION ALL SELECT * FROM silent)
+), taken AS (SELECT * FROM free UNION ALL SELECT * FROM held)
 UPDATE workflow_runs r SET owner_token = %(token)s, generation = r.generation + 1,
     lease_until = clock_timestamp() + make_interval(secs => %(ttl)s),
-    infra_attempts = r.infra_attempts + taken.stolen::int
-FROM taken WHERE r.id = taken.id RETURNING r.id, taken.stolen"""
+    infra_attempts = r.infra_attempts + (taken.how = 'stolen')::int
+FROM taken WHERE r.id = taken.id RETURNING r.id, taken.how"""
 
 # A plain UPDATE would lock in the order of the scan and could deadlock with a batch.
 _RENEW = """
@@ -46,6 +54,11 @@ UPDATE workflow_runs r SET lease_until = clock_timestamp() + make_interval(secs 
 FROM (SELECT id FROM workflow_runs WHERE owner_token = %s AND id = ANY(%s)
       ORDER BY id FOR NO KEY UPDATE) c
 WHERE r.id = c.id RETURNING r.id"""
+
+# Rows that somebody else keeps locked are left out: they cannot be stolen meanwhile either.
+_RENEW_UNLOCKED = _RENEW.replace("FOR NO KEY UPDATE", "FOR NO KEY UPDATE SKIP LOCKED")
+
+_OURS = "SELECT id FROM workflow_runs WHERE owner_token = %s AND id = ANY(%s)"
 
 _HAND_OVER = """
 UPDATE workflow_runs r SET owner_token = NULL, lease_until = NULL, ready_at = clock_timestamp()
@@ -161,25 +174,67 @@ class LostTask:
     was_cancelled: bool
 
 
-async def acquire(
-    conn: AsyncConnection, *, token: str, ttl_s: float, limit: int
-) -> list[tuple[str, bool]]:
-    """Take up to twice `limit` runs: ready ones, and ones whose lease ran out.
+class How(StrEnum):
+    """How a run came to be taken."""
 
-    Returns:
-        Run ids, each with whether it was stolen from a silent owner.
+    FREE = "free"
+    """It was ready and nobody's."""
+    STOLEN = "stolen"
+    """The lease of its owner ran out. Only these count against the cap on poisonous runs."""
+    ORPHANED = "orphaned"
+    """Its owner's session is gone."""
+
+
+async def acquire(
+    conn: AsyncConnection, *, token: str, ttl_s: float, limit: int, gone: Collection[str] = ()
+) -> list[tuple[str, How]]:
+    """Take up to twice `limit` runs: ready ones, and ones whose owner is silent or gone.
+
+    Args:
+        conn: in autocommit mode.
+        token: of the new owner.
+        ttl_s: how long the leases last.
+        limit: per kind.
+        gone: owners whose locks were missing for long enough.
 
     Source: M. Kleppmann, "How to do distributed locking" (the generation is the fencing token).
     """
-    rows = await fetch(conn, _ACQUIRE, {"token": token, "ttl": ttl_s, "limit": limit})
-    return [(run_id, stolen) for run_id, stolen in rows]
+    parameters = {
+        "token": token,
+        "ttl": ttl_s,
+        "limit": limit,
+        "gone": list(gone),
+        "keys": [key_of(owner) for owner in gone],
+        "class": ADVISORY_CLASS,
+    }
+    return [(run_id, How(how)) for run_id, how in await fetch(conn, _ACQUIRE, parameters)]
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What became of the leases that were to be extended."""
+
+    ours: frozenset[str]
+    """The runs that are still ours; the others are lost."""
+    is_complete: bool
+    """Whether all of them were extended; else somebody keeps rows locked: try again soon."""
 
 
 def renew(
     conn: psycopg.Connection[Any], *, token: str, ttl_s: float, run_ids: list[str]
-) -> set[str]:
-    """Extend the leases on these runs; the ids that do not come back are lost."""
-    return {row[0] for row in conn.execute(_RENEW, (ttl_s, token, run_ids)).fetchall()}
+) -> Renewal:
+    """Extend the leases on these runs.
+
+    One row that stays locked for longer than `lock_timeout` does not cost the others their leases.
+    """
+    parameters = (ttl_s, token, run_ids)
+    try:
+        rows = conn.execute(_RENEW, parameters).fetchall()
+    except psycopg.errors.LockNotAvailable:
+        conn.execute(_RENEW_UNLOCKED, parameters)
+        rows = conn.execute(_OURS, parameters[1:]).fetchall()
+        return Renewal(frozenset(run_id for (run_id,) in rows), is_complete=False)
+    return Renewal(frozenset(run_id for (run_id,) in rows), is_complete=True)
 
 
 async def hand_over(conn: AsyncConnection, *, token: str) -> int:

@@ -9,7 +9,8 @@ import pytest
 import pytest_asyncio
 
 from runkon_server.store import claims
-from runkon_server.store.database import connect_lessor
+from runkon_server.store.database import connect_lessor, connect_listener
+from runkon_server.store.sessions import lock_session
 from support.engines import rogue_on
 from support.rows import add_run, engine_of, ulid
 from support.waiting import eventually
@@ -76,7 +77,7 @@ async def test_only_ready_and_orphaned_runs_are_taken(conn: AsyncConnection, rog
 
     taken = await claims.acquire(conn, token="me", ttl_s=30.0, limit=10)
 
-    assert sorted(taken) == [(ulid(0), False), (ulid(2), True)]
+    assert sorted(taken) == [(ulid(0), claims.How.FREE), (ulid(2), claims.How.STOLEN)]
     assert await claims.acquire(conn, token="other", ttl_s=30.0, limit=10) == []
     for run_id, poisoned in ((ulid(0), 0), (ulid(2), 1)):
         run = await rogue.run(run_id)
@@ -95,7 +96,63 @@ async def test_a_renewal_keeps_what_is_ours_only(database: str, rogue: Rogue) ->
     with connect_lessor(database, 30.0) as lessor:
         kept = claims.renew(lessor, token="me", ttl_s=30.0, run_ids=[ulid(0), ulid(1), ulid(2)])
 
-    assert kept == {ulid(0)}
+    assert kept == claims.Renewal(frozenset({ulid(0)}), is_complete=True)
+
+
+async def test_a_row_that_stays_locked_costs_the_others_no_lease(
+    database: str, conn: AsyncConnection, rogue: Rogue
+) -> None:
+    """Somebody forgot a transaction: the renewal says that it has to come again soon."""
+    for number in (1, 2, 3):
+        await add_run(conn, ulid(number))
+    await rogue.rows("UPDATE workflow_runs SET owner_token = 'me', lease_until = now()")
+    await rogue.rows("UPDATE workflow_runs SET owner_token = 'thief' WHERE id = %s", ulid(3))
+    with connect_lessor(database, 30.0) as lessor:
+        lessor.execute("SET lock_timeout = '20ms'")
+        async with rogue_on(database) as other, other.conn.transaction():
+            await other.rows("SELECT 1 FROM workflow_runs WHERE id = %s FOR UPDATE", ulid(1))
+
+            renewal = claims.renew(
+                lessor, token="me", ttl_s=30.0, run_ids=[ulid(1), ulid(2), ulid(3)]
+            )
+
+    assert renewal == claims.Renewal(frozenset({ulid(1), ulid(2)}), is_complete=False)
+    good = await rogue.rows("SELECT id FROM workflow_runs WHERE lease_until > now()")
+    assert [row["id"] for row in good] == [ulid(2)]
+
+
+async def test_an_owner_that_has_locked_again_keeps_its_runs(
+    database: str, conn: AsyncConnection, rogue: Rogue
+) -> None:
+    """Who was found gone is looked for once more by the statement that takes."""
+    for number, owner in enumerate(("back", "gone")):
+        await add_run(conn, ulid(number))
+        await rogue.rows(
+            "UPDATE workflow_runs SET owner_token = %s, lease_until = now() + interval '1 h'"
+            " WHERE id = %s",
+            owner,
+            ulid(number),
+        )
+    listener = await connect_listener(database, 30.0)
+    async with listener:
+        await lock_session(listener, "back")
+
+        taken = await claims.acquire(conn, token="me", ttl_s=30.0, limit=10, gone={"back", "gone"})
+
+    assert taken == [(ulid(1), claims.How.ORPHANED)]
+    assert (await rogue.run(ulid(1)))["infra_attempts"] == 0
+
+
+async def test_a_lease_that_ran_out_with_its_owner_is_no_mark_against_the_run(
+    conn: AsyncConnection, rogue: Rogue
+) -> None:
+    await add_run(conn, ulid(0))
+    await rogue.rows("UPDATE workflow_runs SET owner_token = 'gone', lease_until = now()")
+
+    taken = await claims.acquire(conn, token="me", ttl_s=30.0, limit=10, gone={"gone"})
+
+    assert taken == [(ulid(0), claims.How.ORPHANED)]
+    assert (await rogue.run(ulid(0)))["infra_attempts"] == 0
 
 
 @pytest.mark.parametrize("statement", ["renew", "hand_over"])
