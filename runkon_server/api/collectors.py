@@ -41,6 +41,10 @@ _COUNTERS: Final = {
     "orphans": ("runkon_orphans", "Runs taken over from a replica whose session was gone."),
     "leases_lost": ("runkon_leases_lost", "Runs that another replica took over from this one."),
     "runs_parked": ("runkon_runs_parked", "Runs put out of memory because they only wait."),
+    "runs_set_aside": (
+        "runkon_runs_set_aside",
+        "Runs given up for a while because this replica cannot read them.",
+    ),
     "tasks_dispatched": ("runkon_tasks_dispatched", "Tasks handed to workers."),
     "tasks_redelivered": ("runkon_tasks_redelivered", "Tasks handed out again."),
 }
@@ -48,6 +52,11 @@ _COUNTERS: Final = {
 _LABELLED: Final = {
     "runs_finished": ("runkon_runs_finished", "Runs that ended.", "status"),
     "steps_finished": ("runkon_steps_finished", "Steps that ended.", "status"),
+    "commits_resolved": (
+        "runkon_commits_resolved",
+        "Batches whose commit went unanswered, by what became of them.",
+        "outcome",
+    ),
     "tasks_reported": ("runkon_tasks_reported", "Reports of workers.", "status"),
 }
 _GAUGES: Final = {

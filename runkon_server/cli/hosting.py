@@ -48,7 +48,6 @@ class HostConfig:
     dsn: str
     direct_dsn: str | None = None
     listen: tuple[Address, ...]
-    direct_dsn: str | None = None
     metrics_port: int | None = None
     lease_ttl_s: float = 30.0
     task_lease_s: float = 30.0

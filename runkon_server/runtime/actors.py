@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runkon_server.core.engine import advance, open_tasks, waits_only_for_gates
 from runkon_server.core.facts import CancelAsked, GateDecided, TimerDue
-from runkon_server.runtime.budgets import EVENTS_MAX, out_of_events
+from runkon_server.runtime.budgets import EVENTS_MAX
 from runkon_server.runtime.changeset import OPEN_STATUSES, Changeset
 from runkon_server.runtime.commands import ACCEPTED, AckStatus, Verdict
 from runkon_server.runtime.entries import Entry
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from runkon_server.core.decision import Decision
-    from runkon_server.core.facts import Fact
+    from runkon_server.core.facts import Fact, LimitReached
     from runkon_server.core.model import RunState
     from runkon_server.runtime.children import Offspring
     from runkon_server.runtime.commands import Acknowledge, TaskReport
@@ -68,7 +68,7 @@ class Actor:
         "idle_since_s",
         "info",
         "is_committing",
-        "is_over_budget",
+        "limit",
         "pending",
         "pinned",
         "program",
@@ -97,7 +97,8 @@ class Actor:
         self.state = state
         self.program = program
         self.resumed_by = ""
-        self.is_over_budget = False
+        self.limit: LimitReached | None = None
+        """Why the run has to end with its next decision."""
         self.pinned: dict[str, tuple[int, Program]] = {}
         """By step id: what the children of a `foreach` run, fixed by the first of them."""
         self.applied_fact_seq = info.applied_fact_seq
@@ -139,8 +140,8 @@ class Actor:
             decision = advance(state, offer.fact, is_halted=is_halted)
             state = decision.state
             changeset.add(decision, self.started_at, self._extra)
-        if self.is_over_budget and not state.is_terminal:
-            decision = advance(state, out_of_events(state.setup.epoch))
+        if self.limit is not None and not state.is_terminal:
+            decision = advance(state, self.limit)
             state = decision.state
             changeset.add(decision, self.started_at, self._extra)
         return self._entry(offers, state, changeset, park=park)

@@ -29,6 +29,7 @@ DETAIL_COLUMNS: Final = (
     "resume_mode",
 )
 OPEN_STATUSES: Final = frozenset({"running", "waiting"})
+ENDED_STATUSES: Final = frozenset({"completed", "failed", "skipped", "timed_out"})
 
 
 @dataclass(slots=True)
@@ -144,7 +145,11 @@ class Changeset:
         run.status = self.run.get("status", run.status)
         changes = run.changes
         changes.setdefault("lease", "keep")
-        changes["progress"] = True
+        # A decision alone is none: whoever makes it may die of what follows, again and again.
+        if changes.get("reopens") or any(
+            step.columns.get("status") in ENDED_STATUSES for step in self.steps
+        ):
+            changes["progress"] = True
         for name in HOT_COLUMNS:
             if name in self.run:
                 changes[name] = self.run[name]

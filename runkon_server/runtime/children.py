@@ -328,7 +328,9 @@ async def _find_workflows(
     for step_id, start in list(wanted.items()):
         pinned = await _pinned_program(registry, parent, start)
         if pinned is not None:
-            found[step_id] = parent.pinned[step_id] = pinned
+            found[step_id] = pinned
+            if not isinstance(pinned, ValueError):
+                parent.pinned[step_id] = pinned
             del wanted[step_id]
     if not wanted:
         return found
@@ -346,8 +348,11 @@ async def _find_workflows(
 
 async def _pinned_program(
     registry: Registry, parent: Actor, start: StartChild
-) -> tuple[int, Program] | None:
-    """What earlier items of a `foreach` run, whoever owned the run then."""
+) -> tuple[int, Program] | ValueError | None:
+    """What earlier items of a `foreach` run, whoever owned the run then.
+
+    A definition that a newer server stored, and this one cannot run, is told as its error.
+    """
     if start.item_id is None:
         return None
     async with registry.reads.connect() as conn:
@@ -355,7 +360,10 @@ async def _pinned_program(
     if pinned is None:
         return None
     version, content_hash = pinned
-    program = await registry.programs.load(registry.reads, parent.info.namespace, content_hash)
+    try:
+        program = await registry.programs.load(registry.reads, parent.info.namespace, content_hash)
+    except ValueError as error:
+        return error
     return version, program
 
 

@@ -26,7 +26,7 @@ from runkon_server.runtime.entries import Batch
 from runkon_server.store import database
 from runkon_server.store.failures import refusal_to_write
 from runkon_server.store.fates import Fate, fate_of
-from runkon_server.store.locking import Wants, lock
+from runkon_server.store.locking import Wants, find_locked, lock
 from runkon_server.store.pipeline import Pipeline
 from runkon_server.store.writing import Stamp, Writes, write
 
@@ -229,11 +229,11 @@ class Committer:
                     continue
                 await _roll_back(lane, conn)
                 attempts += 1
-                if database.is_retryable(error) and attempts <= RETRIES_MAX:
+                may_wait = len(part) == 1 or not database.is_lock_timeout(error)
+                if database.is_retryable(error) and may_wait and attempts <= RETRIES_MAX:
                     self._stats.commit_retries += 1
                 elif len(part) > 1:
-                    middle = len(part) // 2
-                    pending[-1:] = [part[middle:], part[:middle]]
+                    pending[-1:] = await _taken_apart(lane, part, error)
                 else:
                     self._refuse(pending.pop()[0], error)
             else:
@@ -386,3 +386,27 @@ def _leave_unknown(parts: Iterable[Sequence[Entry]]) -> None:
     """Say that nobody can say whether it was done."""
     for entry in itertools.chain(*parts):
         entry.failed(errors.OutcomeUnknownError())
+
+
+async def _taken_apart(lane: _Lane, entries: list[Entry], error: Exception) -> list[list[Entry]]:
+    """A batch that failed in parts, the first one last.
+
+    Halves, unless a lock was waited for in vain: then those whose runs nobody keeps locked go
+    first and together, and the others wait one by one.
+    """
+    middle = len(entries) // 2
+    halves = [entries[middle:], entries[:middle]]
+    if lane.conn is None or not database.is_lock_timeout(error):
+        return halves
+    runs: dict[int, set[str]] = {}
+    for entry in entries:
+        wants = Wants()
+        entry.want(wants)
+        runs[id(entry)] = wants.runs
+    try:
+        locked = await find_locked(lane.conn, set().union(*runs.values()))
+    except psycopg.Error:
+        return halves
+    free = [entry for entry in entries if locked.isdisjoint(runs[id(entry)])]
+    kept = [entry for entry in entries if not locked.isdisjoint(runs[id(entry)])]
+    return [*([entry] for entry in reversed(kept)), free] if free and kept else halves

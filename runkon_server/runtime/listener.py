@@ -120,6 +120,7 @@ class Listener:
         async with await connect_listener(
             self._config.session_dsn, self._config.lease_ttl_s
         ) as conn:
+            self._absences = Absences(self._ambient.boottime_s() + self._config.settle_s)
             try:
                 await self._probe(conn)
                 if self.is_read_only:  # a session that begins so may stay so
@@ -141,7 +142,6 @@ class Listener:
                 await failpoint_async("listener.locked")
                 is_held = self._tenure.held(token)
         self._locked_s = self._ambient.boottime_s()
-        self._absences = Absences(self._locked_s + self._config.settle_s)
 
     async def _listen(self, conn: psycopg.AsyncConnection[Any]) -> None:
         await conn.execute("LISTEN runkon")

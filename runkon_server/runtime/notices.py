@@ -22,7 +22,7 @@ from runkon_server.store.locking import TERMINAL
 from runkon_server.store.notices import find_unnotified, load_untold
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -37,6 +37,8 @@ READ_MAX: Final = 64
 """Children that are read together."""
 PAUSE_S: Final = 0.5
 """After a read that failed."""
+UNREADABLE_S: Final = 60.0
+"""After a child that could not be read: a newer replica may be able to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +159,8 @@ class Notifier:
         """Children whose notice is on its way."""
         self._again: set[str] = set()
         """Those among them that changed meanwhile."""
+        self._unreadable: dict[str, float] = {}
+        """Children that could not be read, with when the scan may tell of them again."""
         self._wanted = asyncio.Event()
 
     def tell(self, child_run_id: str) -> None:
@@ -178,31 +182,46 @@ class Notifier:
         """Read what is queued and pass it on."""
         while True:
             await self._wanted.wait()
+            # Who changes while it is read is queued again, and read again.
             ids = list(self._queue)[:READ_MAX]
-            try:
-                async with self._reads.connect() as conn:
-                    children = await load_untold(conn, ids)
-                if children:
-                    await failpoint_async("notice.read")
-            except Exception as error:
-                if not is_passing(error):
-                    raise
-                log.warning("notice.unread", error=str(error).strip())
-                await self._ambient.sleep(PAUSE_S)
-                continue
             for run_id in ids:
-                self._queue.pop(run_id, None)
+                del self._queue[run_id]
             if not self._queue:
                 self._wanted.clear()
-            for child in children:
-                self._away.add(child.id)
-                self._deliver(notice_of(child, self._ambient.jitter()))
+            for child, notice in await self._read(ids):
+                self._away.add(child)
+                self._deliver(notice)
+
+    async def _read(self, ids: Sequence[str]) -> list[tuple[str, Notice]]:
+        """The word that is due of each; one that cannot be read is left to a later scan."""
+        try:
+            async with self._reads.connect() as conn:
+                children = await load_untold(conn, ids)
+            if children:
+                await failpoint_async("notice.read")
+            return [(child.id, notice_of(child, self._ambient.jitter())) for child in children]
+        except Exception as error:
+            # One child must not silence all the others.
+            if is_passing(error):
+                log.warning("notice.unread", error=str(error).strip())
+                await self._ambient.sleep(PAUSE_S)
+                for run_id in ids:
+                    self.tell(run_id)
+                return []
+            if len(ids) > 1:
+                parts = [await self._read([run_id]) for run_id in ids]
+                return [notice for part in parts for notice in part]
+            log.exception("notice.unreadable", run_id=ids[0])
+            self._unreadable[ids[0]] = self._ambient.boottime_s() + UNREADABLE_S
+            return []
 
     async def scan(self) -> int:
         """Look for children whose parents nobody told."""
         async with self._reads.connect() as conn:
             found = await find_unnotified(conn)
+        now_s = self._ambient.boottime_s()
+        self._unreadable = {each: at_s for each, at_s in self._unreadable.items() if at_s > now_s}
         for run_id in found:
-            if run_id not in self._away:
+            if run_id not in self._away and run_id not in self._unreadable:
                 self.tell(run_id)
         return len(found)

@@ -21,6 +21,7 @@ from runkon_server.runtime.actors import (
     report_offer,
     timer_offer,
 )
+from runkon_server.runtime.budgets import INFRA_ATTEMPTS_MAX, out_of_events, poisonous
 from runkon_server.runtime.children import prepare
 from runkon_server.runtime.commands import ACCEPTED
 from runkon_server.runtime.gates import GateTimeoutEntry
@@ -29,6 +30,7 @@ from runkon_server.runtime.notices import NoticeEntry, Notifier
 from runkon_server.runtime.programs import Programs
 from runkon_server.runtime.reports import ReportEntry, not_recorded
 from runkon_server.runtime.resuming import Resumption
+from runkon_server.store.claims import set_aside
 from runkon_server.store.database import is_passing
 from runkon_server.store.loading import load_facts, load_runs
 from runkon_server.store.locking import run_of
@@ -59,6 +61,12 @@ log = structlog.get_logger(__name__)
 TIMER_SLACK_S = 0.002
 """A timer fires this much late by our clock, so that it is rarely early by the database's."""
 REARM_S = 0.05
+ASIDE_S = 5.0
+"""Pause before a run that could not be read is tried again; it doubles, …"""
+ASIDE_S_MAX = 300.0
+"""… up to this."""
+UNREADABLE_MAX = 10_000
+"""Runs of which it is remembered how often they could not be read."""
 
 
 class Registry:
@@ -83,6 +91,7 @@ class Registry:
         self.stats = stats
         self._loop = asyncio.get_running_loop()
         self._loading: dict[str, list[Offer]] = {}
+        self._unreadable: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.actors: dict[str, Actor] = {}
         self.programs = Programs()
@@ -97,8 +106,6 @@ class Registry:
 
     def assign(self, changeset: Changeset) -> None:
         """Give new tasks to connected workers with credit; the rest is queued."""
-        if not self._dispatcher.may_push():
-            return
         for task in changeset.tasks.values():
             if task.order.task_id in changeset.abandoned_tasks:
                 continue
@@ -151,13 +158,22 @@ class Registry:
         Raises:
             ResumeRefusedError: it does not; the core's error.
             RunNotFoundError: there is no such run.
+            errors.ResumeRefusedError: this server cannot run its definition.
         """
         async with self.reads.connect() as conn:
             loaded = (await load_runs(conn, [run_id])).get(run_id)
         if loaded is None:
             raise errors.RunNotFoundError(run_id)
         info = loaded.info
-        program = await self.programs.load(self.reads, info.namespace, info.content_hash)
+        try:
+            program = await self.programs.load(self.reads, info.namespace, info.content_hash)
+        except ValueError as error:
+            raise errors.ResumeRefusedError(
+                run_id,
+                status=loaded.rows.run.status,
+                mode=mode.value,
+                why=f"this version of the server cannot run its definition: {error}",
+            ) from None
         decision = resume(program.plan, loaded.rows, mode, step_id)
         resumption = Resumption(self, loaded, program, decision, resumed_by)
         entry = resumption.entry
@@ -264,7 +280,7 @@ class Registry:
             self._reoffer([*entry.offers, *actor.pending], actor)
             return
         if entry.is_over_budget:
-            actor.is_over_budget = True
+            actor.limit = out_of_events(actor.state.setup.epoch)
         rejected = {id(offer) for offer, verdict in entry.rejected if verdict is not MISFIT}
         for offer, verdict in entry.rejected:
             if offer.notice is not None:
@@ -383,7 +399,13 @@ class Registry:
 
     def leave_timelines_but(self, timeline: int) -> None:
         """Forget the runs whose state rests on what another server has written."""
-        self.lost([i for i, a in self.actors.items() if a.timeline not in {None, timeline}])
+        self.lost(
+            {
+                run_id: actor.generation
+                for run_id, actor in self.actors.items()
+                if actor.timeline not in {None, timeline}
+            }
+        )
 
     def park_idle(self) -> None:
         """Park the runs that have only waited for `linger_s`."""
@@ -426,27 +448,70 @@ class Registry:
 
     async def _load(self, run_ids: Sequence[str]) -> None:
         try:
-            async with self.reads.connect() as conn:
-                loaded = await load_runs(conn, run_ids)
-            await failpoint_async("runs.loaded")
-        except Exception as error:
-            # The lease is not renewed for a run without an actor, so it is tried again later.
-            log.exception("run.load_failed", run_ids=list(run_ids), error=str(error))
-        else:
-            for run_id, run in loaded.items():
+            for run_id, run in (await self._read(run_ids)).items():
                 await self._load_one(run_id, run)
         finally:
             for run_id in run_ids:
                 self._loading.pop(run_id, None)
 
+    async def _read(self, run_ids: Sequence[str]) -> dict[str, LoadedRun]:
+        """The rows of runs; those that cannot be read are set aside."""
+        while True:
+            try:
+                async with self.reads.connect() as conn:
+                    loaded = await load_runs(conn, run_ids)
+                await failpoint_async("runs.loaded")
+            except Exception as error:  # noqa: BLE001 - told in the log by `_set_aside`
+                if is_passing(error):
+                    await self.pause()
+                    continue
+                if len(run_ids) == 1:
+                    await self._set_aside(run_ids[0], error)
+                    return {}
+                # One of them holds something that nobody here understands.
+                parts = [await self._read([run_id]) for run_id in run_ids]
+                return {run_id: run for part in parts for run_id, run in part.items()}
+            else:
+                return loaded
+
     async def _load_one(self, run_id: str, run: LoadedRun) -> None:
+        """Take one up; that it cannot be read must not keep the others from being loaded."""
+        while True:
+            try:
+                info = run.info
+                program = await self.programs.load(self.reads, info.namespace, info.content_hash)
+                self._revive(run_id, run, program)
+            except Exception as error:  # noqa: BLE001 - as above
+                if is_passing(error):
+                    await self.pause()
+                    continue
+                await self._set_aside(run_id, error)
+            else:
+                self._unreadable.pop(run_id, None)
+            return
+
+    async def _set_aside(self, run_id: str, error: Exception) -> None:
+        """Give up a run that this replica cannot read, for a while that grows.
+
+        Another replica may be able to: one of a newer release, say, that wrote what is not known
+        here. If none is, the log of each says why the run stands still.
+        """
+        if actor := self.actors.get(run_id):
+            self._remove(actor)
+        times = self._unreadable.get(run_id, 0)
+        self._unreadable[run_id] = times + 1
+        if len(self._unreadable) > UNREADABLE_MAX:
+            self._unreadable.pop(next(iter(self._unreadable)))
+        pause_s = min(ASIDE_S_MAX, ASIDE_S * 2**times) * (0.5 + self._ambient.jitter())
+        self.stats.runs_set_aside += 1
+        log.error("run.set_aside", run_id=run_id, retry_in_s=round(pause_s, 1), exc_info=error)
         try:
-            info = run.info
-            program = await self.programs.load(self.reads, info.namespace, info.content_hash)
-            self._revive(run_id, run, program)
-        except Exception as error:
-            # As above; and one run that cannot be read must not keep the others from being loaded.
-            log.exception("run.load_failed", run_ids=[run_id], error=str(error))
+            async with self.reads.connect() as conn:
+                await set_aside(conn, run_id=run_id, token=self._tenure.token, pause_s=pause_s)
+        except Exception as failure:
+            if not is_passing(failure):
+                raise
+            log.warning("run.not_set_aside", run_id=run_id, error=str(failure).strip())
 
     def _revive(self, run_id: str, run: LoadedRun, program: Program) -> None:
         if run.info.owner_token != self._tenure.token:
@@ -461,7 +526,12 @@ class Registry:
             self.arm(actor, timer.timer_id, timer.kind, timer.due_in_s)
         actor.pending += [Offer(each.fact, fact_seq=each.fact_seq) for each in run.facts]
         actor.pending += self._loading.get(run_id, ())
+        if run.info.infra_attempts > INFRA_ATTEMPTS_MAX:
+            actor.limit = poisonous(state.setup.epoch, run.info.infra_attempts)
+            log.error("run.poisonous", run_id=run_id, attempts=run.info.infra_attempts)
         actor.move()
+        if actor.limit is not None and not actor.is_committing:
+            actor.submit(actor.decide([]))
         is_due = any(timer.due_in_s < self._config.linger_s for timer in run.timers)
         if waits_only_for_gates(actor.state) and not is_due:
             # Nothing to wait for in memory, for example a fact that was applied twice over.

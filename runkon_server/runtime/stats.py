@@ -22,6 +22,8 @@ class EngineStats:
     commit_retries: int = 0
     commit_refusals: int = 0
     ambiguous_commits: int = 0
+    commits_resolved: Counter[str] = field(default_factory=Counter)
+    """Ambiguous ones by what they turned out to be: committed, aborted, unknown."""
     runs_started: int = 0
     runs_finished: Counter[str] = field(default_factory=Counter)
     steps_finished: Counter[str] = field(default_factory=Counter)
@@ -35,6 +37,8 @@ class EngineStats:
     """Runs taken over from a replica whose session was gone."""
     leases_lost: int = 0
     runs_parked: int = 0
+    runs_set_aside: int = 0
+    """Runs that this replica gave up because it cannot read them."""
     tasks_dispatched: int = 0
     tasks_reported: Counter[str] = field(default_factory=Counter)
     """By acknowledgement."""

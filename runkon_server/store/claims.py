@@ -11,8 +11,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
+from sqlalchemy.exc import OperationalError
 
-from runkon_server.store.database import fetch
+from runkon_server.store.database import fetch, is_lock_timeout
 from runkon_server.store.sessions import ADVISORY_CLASS, HELD_KEYS, key_of
 from runkon_server.store.timelines import TIMELINE, outer_fence
 from runkon_server.store.writing import to_json
@@ -65,6 +66,13 @@ UPDATE workflow_runs r SET owner_token = NULL, lease_until = NULL, ready_at = cl
 FROM (SELECT id FROM workflow_runs WHERE owner_token = %(token)s
       ORDER BY id FOR NO KEY UPDATE) c
 WHERE r.id = c.id"""
+
+_HAND_OVER_UNLOCKED = _HAND_OVER.replace("FOR NO KEY UPDATE", "FOR NO KEY UPDATE SKIP LOCKED")
+
+_SET_ASIDE = """
+UPDATE workflow_runs SET owner_token = NULL, lease_until = NULL,
+    ready_at = clock_timestamp() + make_interval(secs => %(pause)s)
+WHERE id = %(run)s AND owner_token = %(token)s"""
 
 _BEHIND = """
 SELECT id FROM workflow_runs WHERE owner_token = %(token)s AND applied_fact_seq < fact_seq"""
@@ -238,8 +246,22 @@ def renew(
 
 
 async def hand_over(conn: AsyncConnection, *, token: str) -> int:
-    """Give up every lease of this replica at once; the runs are ready for the others."""
-    return (await conn.exec_driver_sql(_HAND_OVER, {"token": token})).rowcount
+    """Give up every lease of this replica at once; the runs are ready for the others.
+
+    One row that somebody keeps locked does not hold up the rest.
+    """
+    try:
+        return (await conn.exec_driver_sql(_HAND_OVER, {"token": token})).rowcount
+    except OperationalError as error:
+        if not is_lock_timeout(error):
+            raise
+    return (await conn.exec_driver_sql(_HAND_OVER_UNLOCKED, {"token": token})).rowcount
+
+
+async def set_aside(conn: AsyncConnection, *, run_id: str, token: str, pause_s: float) -> None:
+    """Give up one run; nobody is to take it before so many seconds are over."""
+    parameters = {"run": run_id, "token": token, "pause": pause_s}
+    await conn.exec_driver_sql(_SET_ASIDE, parameters)
 
 
 async def find_behind(conn: AsyncConnection, *, token: str) -> list[str]:

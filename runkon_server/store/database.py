@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from runkon_server.failpoints import failpoint_async
 from runkon_server.store.migrations import sqlalchemy_url
+from runkon_server.store.session_settings import connection_options, guards, pooled_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,10 +40,10 @@ COMMITTER_SETTINGS: Final = {
     "enable_memoize": "off",
     "random_page_cost": "0.1",
     "jit": "off",
+    "statement_timeout": "5000",
 }
-_TIMEOUT_MIN_MS: Final = 1000
-_LOCK_TIMEOUT_MS: Final = 5000
-_RETRYABLE: Final = frozenset({"40001", "40P01", "55P03"})
+_LOCK_TIMEOUT: Final = "55P03"
+_RETRYABLE: Final = frozenset({"40001", "40P01", _LOCK_TIMEOUT})
 # 08P01 is what PgBouncer says of everything: its server is gone, its queue was too long.
 _AWAY: Final = frozenset(
     {
@@ -54,54 +55,9 @@ _READ_ONLY: Final = "25006"
 _FULL: Final = "53100"
 
 
-def connection_options(lease_ttl_s: float, **settings: str) -> dict[str, Any]:
-    """Keyword arguments for psycopg: dead peers are noticed, a frozen owner cannot hold locks.
-
-    Source: the lease protocol counts on `idle_in_transaction_session_timeout` <= TTL/3.
-    """
-    merged = {
-        "timezone": "UTC",
-        "application_name": "runkon",
-        **_guards(lease_ttl_s),
-        **settings,
-    }
-    return {
-        **_network_options(),
-        "options": " ".join(f"-c {name}={value}" for name, value in merged.items()),
-    }
-
-
-def _guards(lease_ttl_s: float) -> dict[str, str]:
-    """What keeps a frozen replica from holding locks, and a locked row from holding a replica."""
-    timeout_ms = max(_TIMEOUT_MIN_MS, int(lease_ttl_s * 1000 / 3))
-    return {
-        "idle_in_transaction_session_timeout": str(timeout_ms),
-        "lock_timeout": str(_LOCK_TIMEOUT_MS),
-    }
-
-
-def _network_options() -> dict[str, Any]:
-    return {
-        "autocommit": True,
-        "connect_timeout": 3,
-        "keepalives_idle": 5,
-        "keepalives_interval": 2,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 10_000,
-    }
-
-
-def pooled_options() -> dict[str, Any]:
-    """As `connection_options`, for a pooler that gives every transaction another session.
-
-    Such a pooler neither passes settings on at the start nor keeps prepared statements.
-    """
-    return {**_network_options(), "application_name": "runkon", "prepare_threshold": None}
-
-
 def transaction_settings(lease_ttl_s: float) -> str:
     """The statement that gives one transaction of a pooled committer the settings of its own."""
-    settings = {**COMMITTER_SETTINGS, **_guards(lease_ttl_s)}
+    settings = {**COMMITTER_SETTINGS, **guards(lease_ttl_s)}
     calls = (f"set_config('{name}', '{value}', true)" for name, value in settings.items())
     return f"SELECT {', '.join(calls)}"
 
@@ -112,12 +68,12 @@ async def connect_committer(
     """A connection for the committer."""
     if is_pooled:
         return await _connect(dsn, pooled_options())
-    return await _connect(dsn, connection_options(lease_ttl_s, **COMMITTER_SETTINGS))
+    return await _connect(dsn, connection_options(dsn, lease_ttl_s, **COMMITTER_SETTINGS))
 
 
 async def connect_listener(dsn: str, lease_ttl_s: float) -> psycopg.AsyncConnection[Any]:
     """A session connection for LISTEN and the advisory lock; never through a pooler."""
-    return await _connect(dsn, connection_options(lease_ttl_s))
+    return await _connect(dsn, connection_options(dsn, lease_ttl_s, statement_timeout="5000"))
 
 
 async def _connect(dsn: str, options: dict[str, Any]) -> psycopg.AsyncConnection[Any]:
@@ -141,7 +97,9 @@ async def _connect(dsn: str, options: dict[str, Any]) -> psycopg.AsyncConnection
 
 def connect_lessor(dsn: str, lease_ttl_s: float) -> psycopg.Connection[Any]:
     """A synchronous connection for the renewal thread."""
-    return psycopg.connect(dsn, **connection_options(lease_ttl_s, statement_timeout="5000"))
+    timeout_ms = max(1_000, min(5_000, int(lease_ttl_s * 1000 / 3)))
+    options = connection_options(dsn, lease_ttl_s, statement_timeout=str(timeout_ms))
+    return psycopg.connect(dsn, **options)
 
 
 def create_reads(
@@ -151,7 +109,7 @@ def create_reads(
     if is_pooled:
         options = pooled_options()
     else:
-        options = connection_options(lease_ttl_s, statement_timeout="15000")
+        options = connection_options(dsn, lease_ttl_s, statement_timeout="15000")
     del options["autocommit"]
     engine = create_async_engine(
         sqlalchemy_url(dsn),
@@ -205,6 +163,8 @@ def _driver_error(error: BaseException) -> BaseException:
 def is_connection_loss(error: BaseException) -> bool:
     """Whether the session is gone, or the server refuses sessions."""
     cause = _driver_error(error)
+    if isinstance(cause, psycopg.errors.IdleInTransactionSessionTimeout):
+        return True
     if not isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError):
         return isinstance(cause, OSError | TimeoutError)
     return cause.sqlstate is None or cause.sqlstate in _AWAY
@@ -234,6 +194,12 @@ def is_full(error: BaseException) -> bool:
     """Whether the server's disk has no room."""
     cause = _driver_error(error)
     return isinstance(cause, psycopg.Error) and cause.sqlstate == _FULL
+
+
+def is_lock_timeout(error: BaseException) -> bool:
+    """Whether a lock was waited for in vain: somebody keeps a row."""
+    cause = _driver_error(error)
+    return isinstance(cause, psycopg.Error) and cause.sqlstate == _LOCK_TIMEOUT
 
 
 def is_retryable(error: BaseException) -> bool:

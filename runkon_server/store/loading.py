@@ -47,6 +47,8 @@ class RunInfo:
     last_seq: int
     fact_seq: int
     applied_fact_seq: int
+    infra_attempts: int = 0
+    """Owners that fell silent since a step of the run ended last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ _INFO_COLUMNS = {
     "last_seq": "r",
     "fact_seq": "r",
     "applied_fact_seq": "r",
+    "infra_attempts": "r",
 }
 """Fields of a `RunInfo`, with the table of each."""
 _RUN_COLUMNS = ", ".join(f"{'r' if name in _HOT_FIELDS else 'd'}.{name}" for name in _RUN_FIELDS)

@@ -228,11 +228,22 @@ TIMERS = """
 SELECT t.id, t.due_at <= clock_timestamp()
 FROM unnest($1::text[], $2::text[]) AS u(r, i) JOIN timers t ON t.run_id = u.r AND t.id = u.i"""
 
+# Who holds a row is not asked: whoever it is, the row cannot be had now.
+FIND_LOCKED = """
+SELECT r.id FROM workflow_runs r WHERE r.id = ANY($1::text[]) AND r.id NOT IN (
+    SELECT f.id FROM workflow_runs f WHERE f.id = ANY($1::text[]) FOR NO KEY UPDATE SKIP LOCKED)"""
+
 # A standby gives out no transaction ids.
 INSTANT = f"""
 SELECT clock_timestamp() AS now,
        CASE WHEN NOT pg_is_in_recovery() THEN pg_current_xact_id()::text END AS xid,
        {TIMELINE} AS timeline"""
+
+
+async def find_locked(pipeline: Pipeline, run_ids: Iterable[str]) -> set[str]:
+    """Those of these runs that somebody keeps locked."""
+    (rows,) = await pipeline.run([(FIND_LOCKED, (sorted(run_ids),))])
+    return {run_id for (run_id,) in rows}
 
 
 async def lock(pipeline: Pipeline, wants: Wants) -> Locked:

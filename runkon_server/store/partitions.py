@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 import structlog
 
+from runkon_server.store.session_settings import schema_options
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
@@ -51,7 +53,8 @@ def ensure_partitions(dsn: str) -> int:
     left there.
     """
     made = 0
-    with psycopg.connect(dsn, autocommit=True, options="-c timezone=UTC") as conn:
+    options = f"{schema_options(dsn)} -c timezone=UTC"
+    with psycopg.connect(dsn, autocommit=True, options=options) as conn:
         conn.execute("SELECT pg_advisory_lock(%s)", (PARTITION_LOCK,))
         row = conn.execute("SELECT clock_timestamp()").fetchone()
         assert row is not None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.engines import Worker, engine_on, start, until
+from support.engines import Worker, engine_on, report, rogue_on, start, until
 from support.proxies import Loss, proxy_before
 
 if TYPE_CHECKING:
@@ -90,3 +90,22 @@ async def test_a_failing_worker_stream_stops_nobody_else(engine: Engine, rogue: 
 
 def _fail() -> None:
     raise LookupError
+
+
+async def test_a_row_that_stays_locked_holds_up_only_its_own_run(
+    database: str, rogue: Rogue
+) -> None:
+    """Somebody forgot a transaction; what shared the batch is committed without that run."""
+    async with engine_on(database, lanes=1) as engine, rogue_on(database) as other:
+        worker = Worker(engine, "build").credit(12)
+        runs = [(await engine.start_run(start("call build"))).run_id for _ in range(12)]
+        leases = [await worker.lease(number) for number in range(12)]
+        async with other.conn.transaction():
+            await other.rows("SELECT 1 FROM workflow_runs WHERE id = %s FOR UPDATE", runs[3])
+            worker.session.report([report(lease) for lease in leases])
+            others = [run_id for run_id in runs if run_id != runs[3]]
+            assert await rogue.all_ended(others, within_s=10) == {"completed"}
+            assert (await rogue.run(runs[3]))["status"] == "running"
+
+        assert await rogue.ended(runs[3]) == "completed"
+        await rogue.assert_sound()

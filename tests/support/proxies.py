@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 COMMITTER = b"plan_cache_mode"
 """In the startup packet of the committer's connections, and of no other."""
 CHUNK = 1 << 16
+LATE_S = 1.0
 
 
 class Loss(Enum):
@@ -22,6 +23,8 @@ class Loss(Enum):
 
     ANSWER = "answer"
     REQUEST = "request"
+    LATE = "late"
+    """The answer; the request itself arrives `LATE_S` after the client has lost its connection."""
 
 
 class Proxy:
@@ -41,7 +44,7 @@ class Proxy:
         server_reader, server_writer = await asyncio.open_connection(*self._target)
         down = asyncio.create_task(self._copy(server_reader, writer))
         try:
-            await self._up(reader, server_reader, server_writer, down)
+            await self._up(reader, writer, server_reader, server_writer, down)
         finally:
             down.cancel()
             await asyncio.gather(down, return_exceptions=True)
@@ -51,6 +54,7 @@ class Proxy:
     async def _up(
         self,
         reader: asyncio.StreamReader,
+        client: asyncio.StreamWriter,
         server_reader: asyncio.StreamReader,
         server_writer: asyncio.StreamWriter,
         down: asyncio.Task[None],
@@ -65,9 +69,12 @@ class Proxy:
                 continue
             self._armed = None
             self.losses += 1
-            if loss is Loss.ANSWER:
+            if loss is not Loss.REQUEST:
                 down.cancel()
                 await asyncio.gather(down, return_exceptions=True)
+                if loss is Loss.LATE:
+                    client.close()
+                    await asyncio.sleep(LATE_S)
                 server_writer.write(data)
                 await server_reader.read(CHUNK)
             return

@@ -17,9 +17,10 @@ from sqlalchemy import create_engine, pool
 from sqlalchemy.exc import OperationalError
 
 from runkon_server.store.partitions import ensure_partitions
+from runkon_server.store.session_settings import schema_options
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
 
 MIGRATION_LOCK: Final = 727_001
 """Key of the advisory lock that lets one replica migrate while the others wait."""
@@ -76,6 +77,11 @@ def compatible_from(revision: str) -> str:
         ON CONFLICT (name) DO UPDATE SET value = excluded.value"""
 
 
+def _engine(dsn: str) -> Engine:
+    options = {"options": schema_options(dsn)}
+    return create_engine(sqlalchemy_url(dsn), poolclass=pool.NullPool, connect_args=options)
+
+
 def upgrade(dsn: str, revision: str = "head") -> None:
     """Bring the schema to `revision` and make the next months' partitions.
 
@@ -88,7 +94,7 @@ def upgrade(dsn: str, revision: str = "head") -> None:
         sqlalchemy.exc.OperationalError: the database does not answer, or somebody has kept a table
             locked for minutes.
     """
-    engine = create_engine(sqlalchemy_url(dsn), poolclass=pool.NullPool)
+    engine = _engine(dsn)
     try:
         with engine.connect() as connection:
             connection.exec_driver_sql("SELECT pg_advisory_lock(%s)", (MIGRATION_LOCK,))
@@ -112,7 +118,7 @@ def present_schema(dsn: str) -> Schema:
     Raises:
         sqlalchemy.exc.OperationalError: the database does not answer.
     """
-    engine = create_engine(sqlalchemy_url(dsn), poolclass=pool.NullPool)
+    engine = _engine(dsn)
     try:
         with engine.connect() as connection:
             revision = compatible = None
