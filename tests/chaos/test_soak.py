@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from runkon_server.cli.verify import verify
+from runkon_server.verify.chaos.cluster import Size
 from runkon_server.verify.chaos.databases import LentDatabase, NotEmptyError
 from runkon_server.verify.chaos.figures import Floors
 from runkon_server.verify.chaos.schedule import Kind, PlannedFault
@@ -23,7 +24,7 @@ BRIEF = Soak(
     seconds=3,
     seed=3,
     lease_ttl_s=2,
-    live=2,
+    size=Size(replicas=2, workers=2, callers=2),
     schedule=(
         PlannedFault(1.0, Kind.KILL_REPLICA, target=0, lasts_s=0.2),
         PlannedFault(1.5, Kind.RESET_CLIENT, target=1, lasts_s=0.2),

@@ -249,3 +249,20 @@ def test_a_database_that_comes_late_is_awaited(open_folder: Path) -> None:
 
     assert ready == "SERVING"
     assert str(urlsplit(dsn).password) not in str(server.log)
+
+
+def test_sigusr1_has_a_replica_log_what_it_waits_for(database: str) -> None:
+    """Every task with its place, and the thread that renews leases; the server goes on."""
+    with runkon_server(["serve", *LOOPBACK], {"RUNKON_DATABASE_URL": database}) as server:
+        address = server.started()
+
+        server.process.send_signal(signal.SIGUSR1)
+
+        def threads() -> set[object]:
+            return {record["thread"] for record in server.records("stack.of_thread")}
+
+        wait_until(lambda: "runkon-lessor" in threads(), "the lessor's stack is logged")
+        places = "".join(str(record["awaits"]) for record in server.records("stack.of_task"))
+        assert "runtime/committer.py" in places
+        assert health(address) == "SERVING"
+        assert server.stop() == 0

@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
     from runkon_server.verify.chaos.databases import Database
 
-REPLICAS: Final = 3
-WORKERS: Final = 4
-"""The last one breaks the rules."""
-CALLERS: Final = 4
 READY_S: Final = 60.0
 _LOOK_S: Final = 0.05
 _LOAD: Final = "runkon_client.verify"
@@ -32,6 +28,18 @@ _LOAD: Final = "runkon_client.verify"
 
 class NotReadyError(Exception):
     """A replica did not come up; the text ends with what it said last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How many processes there are of each kind."""
+
+    replicas: int = 3
+    workers: int = 4
+    """At least two, for the last one breaks the rules."""
+    callers: int = 4
+    live: int = 4
+    """Runs that each caller keeps going."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +62,18 @@ class Cluster:
     """
 
     def __init__(
-        self, database: Database, folder: Path, *, lease_ttl_s: float, seed: int, is_plain: bool
+        self,
+        database: Database,
+        folder: Path,
+        size: Size,
+        *,
+        lease_ttl_s: float,
+        seed: int,
+        is_plain: bool,
     ) -> None:
         self.database = database
         self.folder = folder
+        self._size = size
         self.replicas: list[Member] = []
         self.workers: list[Member] = []
         self.callers: list[Member] = []
@@ -82,7 +98,7 @@ class Cluster:
             NotReadyError: see there.
         """
         target = address_of(self.database.url)
-        for number, port in enumerate(_free_ports(REPLICAS), 1):
+        for number, port in enumerate(_free_ports(self._size.replicas), 1):
             proxy = ChaosProxy([target], reads_postgres=self._is_plain)
             url = url_through(self.database.url, await proxy.start(), plain=self._is_plain)
             process = RigProcess(
@@ -127,17 +143,22 @@ class Cluster:
 
     async def start_workers(self) -> None:
         """Start them; the last is a rogue."""
-        for number in range(1, WORKERS + 1):
-            kind = "worker" if number < WORKERS else "rogue"
+        for number in range(1, self._size.workers + 1):
+            kind = "worker" if number < self._size.workers else "rogue"
             member = await self._load(kind, number, ["--lease", str(self._lease_ttl_s)])
             self.workers.append(member)
 
-    async def start_callers(self, live: int) -> None:
-        """Start them; each keeps so many runs going."""
-        for number in range(1, CALLERS + 1):
+    async def start_callers(self) -> None:
+        """Start them."""
+        for number in range(1, self._size.callers + 1):
             second = ChaosProxy(self._targets())
             self._more_proxies.append(second)
-            arguments = ["--live", str(live), "--second", f"127.0.0.1:{await second.start()}"]
+            arguments = [
+                "--live",
+                str(self._size.live),
+                "--second",
+                f"127.0.0.1:{await second.start()}",
+            ]
             self.callers.append(await self._load("caller", number, arguments))
 
     async def _load(self, kind: str, number: int, arguments: list[str]) -> Member:

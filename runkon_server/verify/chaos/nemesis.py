@@ -17,6 +17,7 @@ import psycopg
 
 from runkon_server.store.embedded import EmbeddedPostgresError
 from runkon_server.verify.chaos.deeds import DEEDS, TAKES_OWNER, On, Scene, SkippedError
+from runkon_server.verify.chaos.schedule import Kind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -78,9 +79,13 @@ class Nemesis:
         try:
             async with self._victim(on, fault.target) as member:
                 victim = "database" if member is None else member.process.name
+                owner = None
                 if member is not None and fault.kind in TAKES_OWNER:
-                    self._observer.owner_is_gone(self._cluster.token_suffix(member))
+                    owner = self._cluster.token_suffix(member)
+                    self._observer.owner_is_gone(owner)
                 await do(Scene(self._cluster, member, fault.lasts_s))
+                if fault.kind is not Kind.KILL_REPLICA:
+                    self._observer.owner_is_back(owner)
         except SkippedError as reason:
             skipped = str(reason)
         except (psycopg.Error, EmbeddedPostgresError, OSError) as reason:

@@ -76,6 +76,12 @@ class Observer:
                 self._orphans.setdefault(run_id, _Orphan(run_id, token, now))
         return found
 
+    def owner_is_back(self, token_suffix: str | None) -> None:
+        """It goes on before anybody took its runs: those it has still need nobody else."""
+        for orphan in list(self._orphans.values()):
+            if token_suffix is not None and orphan.token.lower().endswith(token_suffix):
+                del self._orphans[orphan.run_id]
+
     async def _session(self) -> None:
         async with await psycopg.AsyncConnection.connect(
             self.url(), autocommit=True, connect_timeout=3

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from runkon_server.store import migrations
 from runkon_server.verify.chaos import archives
 from runkon_server.verify.chaos.archives import RigRecord
-from runkon_server.verify.chaos.cluster import Cluster
+from runkon_server.verify.chaos.cluster import Cluster, Size
 from runkon_server.verify.chaos.databases import takes_plain
 from runkon_server.verify.chaos.diagnosis import diagnose
 from runkon_server.verify.chaos.figures import Floors
@@ -62,8 +62,7 @@ class Soak:
     seconds: float
     seed: int
     lease_ttl_s: float = 3.0
-    live: int = 4
-    """Runs that each caller keeps going."""
+    size: Size = field(default_factory=Size)
     schedule: tuple[PlannedFault, ...] | None = None
     """None: made from the seed."""
     kinds: frozenset[Kind] = frozenset(Kind)
@@ -119,6 +118,7 @@ class SoakRun:
         cluster = Cluster(
             self._database,
             self.folder,
+            self._soak.size,
             lease_ttl_s=self._soak.lease_ttl_s,
             seed=self._soak.seed,
             is_plain=self._is_plain,
@@ -129,9 +129,9 @@ class SoakRun:
         )
         await cluster.start_replicas()
         await cluster.start_workers()
-        await cluster.start_callers(self._soak.live)
+        await cluster.start_callers()
         await self._await_load()
-        self._say(f"three replicas, four workers, four callers; logs in {self.folder}")
+        self._say(f"the service is up; logs in {self.folder}")
         return cluster
 
     async def _await_load(self) -> None:
