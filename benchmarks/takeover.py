@@ -1,7 +1,7 @@
 """How long runs stand still when their owner is killed, frozen, or told to stop.
 
 Three replicas on one durable PostgreSQL, workers that know all of them, and runs that take a step
-every third of a second. A replica is harmed, and the clock of the database says when each run that
+every half second. A replica is harmed, and the clock of the database says when each run that
 it owned has its next event under another owner; it is started anew, and the next one is harmed.
 
 Exits with 1 if a limit is missed.
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 REPLICAS: Final = 3
 RUNS: Final = 5
 """Of each replica that is killed or stopped."""
-STEPS: Final = 500
-TICK_S: Final = 0.3
+STEPS: Final = 300
+TICK_S: Final = 0.5
 SETTLE_S: Final = 6.0
 """Before the first harm: a replica that is new does not judge others for 5 s."""
 LOOK_S: Final = 0.01
