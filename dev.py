@@ -124,6 +124,12 @@ def chaos(arguments: list[str]) -> int:
     )
 
 
+def failpoints(arguments: list[str]) -> int:
+    """End a server at every point where a crash could hurt; see that nothing is lost or doubled."""
+    os.environ["PYTHONPATH"] = str(ROOT / "tests")
+    return become(install("dev"), ["-m", "failpoints.sweep", *arguments])
+
+
 def run_named(task: str, package: Path, arguments: list[str]) -> int:
     """Run the program of a package that the first argument names; without a name, list them."""
     known = {
@@ -139,7 +145,8 @@ def run_named(task: str, package: Path, arguments: list[str]) -> int:
 
 
 TASKS: dict[str, "Callable[[list[str]], int]"] = {
-    task.__name__: task for task in (demo, test, faults, chaos, check, gen, bench, fuzz, mutants)
+    task.__name__: task
+    for task in (demo, test, faults, failpoints, chaos, check, gen, bench, fuzz, mutants)
 }
 
 

@@ -31,6 +31,7 @@ from runkon_server.errors import (
     InvalidArgumentError,
     ResourceExhaustedError,
     RunkonError,
+    UnavailableError,
     Violation,
 )
 
@@ -73,6 +74,10 @@ RECONNECT_MAX: Final = timedelta(milliseconds=500)
 
 class Session(Protocol):
     """The engine's side of a worker; see `runtime.sessions`."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it will never have anything to tell again."""
 
     def add_credit(self, n: int) -> None:
         """Allow `n` more tasks."""
@@ -150,6 +155,7 @@ class WorkStream:
         Raises:
             InvalidArgumentError: a frame breaks a rule.
             DrainingError: the replica goes away.
+            UnavailableError: the engine has closed the session.
             ResourceExhaustedError: the worker does not read.
         """
         try:
@@ -240,6 +246,8 @@ class WorkStream:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            if self._session.is_closed:
+                raise UnavailableError("the server lost this stream; open another one")
             for frame in self._frames():
                 await self._send(frame)
             if self._drain is not None and not told:

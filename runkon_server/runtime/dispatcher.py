@@ -280,8 +280,6 @@ class Dispatcher:
         claimed: list[ClaimedTask] = []
         try:
             claimed = await self._take(session, kind, limit)
-            if claimed:
-                await failpoint_async("tasks.claimed")
         finally:
             if session.is_open:
                 session.credit += limit - len(claimed)
@@ -297,24 +295,28 @@ class Dispatcher:
         names, ttl_s = sorted(session.offers[kind]), self._config.task_lease_s
         async with self._reads.connect() as conn:
             if session.namespace == EVERYWHERE:
-                return await claims.claim_items(
+                claimed = await claims.claim_items(
                     conn, worker_id=session.worker_id, names=names, limit=limit, ttl_s=ttl_s
                 )
-            return await claims.claim_tasks(
-                conn,
-                kind,
-                namespace=session.namespace,
-                worker_id=session.worker_id,
-                names=names,
-                fallback=session.is_fallback,
-                named=[
-                    name
-                    for namespace, named_kind, name in self._named
-                    if namespace == session.namespace and named_kind == kind
-                ],
-                limit=limit,
-                ttl_s=ttl_s,
-            )
+            else:
+                claimed = await claims.claim_tasks(
+                    conn,
+                    kind,
+                    namespace=session.namespace,
+                    worker_id=session.worker_id,
+                    names=names,
+                    fallback=session.is_fallback,
+                    named=[
+                        name
+                        for namespace, named_kind, name in self._named
+                        if namespace == session.namespace and named_kind == kind
+                    ],
+                    limit=limit,
+                    ttl_s=ttl_s,
+                )
+            if claimed:
+                await failpoint_async("tasks.claimed")
+        return claimed
 
     async def _hand_out(self, session: WorkerSession, claimed: Sequence[ClaimedTask]) -> None:
         for number, task in enumerate(claimed):

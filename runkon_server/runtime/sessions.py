@@ -6,6 +6,7 @@ many leases, cancels and acknowledgements leave in one frame and nothing waits f
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from runkon_server.runtime.commands import ReportAck, TaskCancel
@@ -54,6 +55,7 @@ class WorkerSession:
         """Names by kind of task."""
         self.credit = 0
         self.is_open = True
+        self.is_closed = False
         self.may_find_more = True
         """Whether the queue may hold something for it that nobody here was told of."""
         self.tasks: dict[str, str] = {}
@@ -101,6 +103,9 @@ class WorkerSession:
         """The worker is gone; what it has stays leased until the deadline."""
         self.drain()
         self._dispatcher.remove(self)
+        self.is_closed = True
+        with contextlib.suppress(Exception):  # whoever cannot be told is why it is closed
+            self._notify()
 
     def serves(self, kind: TaskKind) -> bool:
         """Whether it takes some task of this kind."""

@@ -13,7 +13,8 @@ from runkon_client.values import RunStatus
 from runkon_server import errors, failpoints
 from runkon_server.runtime.commands import AckStatus, CancelRun
 from support.clusters import replicas, rows, working
-from support.engines import NAMESPACE, Worker, engine_on, rogue_on, start, until, vote
+from support.engines import NAMESPACE, SHORT, Worker, engine_on, rogue_on, start, until, vote
+from support.live_api import live_api
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,6 +180,18 @@ async def test_fault_16_a_caller_who_goes_away_at_commit_has_his_run(
     assert answer.replayed
     assert await rogue.ended(answer.run_id) == "completed"
     assert await rogue.row("SELECT count(*) AS n FROM workflow_runs") == {"n": 1}
+
+
+async def test_a_worker_whose_session_was_closed_comes_back(database: str) -> None:
+    """The server gives a session up while its stream is open: the stream has to end as well."""
+    actions = Actions()
+    actions.action("build")(lambda _: "done")
+    async with live_api(database, **SHORT) as api, working(api.address, actions):
+        failpoints.arm("task.pushed=ambiguous*1")
+        async with Client(api.address) as client, asyncio.timeout(30):
+            run = await client.start_run(source="workflow w { call build }")
+            assert (await run.wait()).status is RunStatus.COMPLETED
+    assert failpoints.fired() == {"task.pushed": 1}
 
 
 async def test_what_was_queued_when_a_replica_stops_is_told_so(engine: Engine) -> None:

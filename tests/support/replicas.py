@@ -163,6 +163,7 @@ class FakeSession:
 
     def __init__(self, hello: WorkerHello, notify: Callable[[], None]) -> None:
         self.hello = hello
+        self.is_closed = False
         self.heard: list[tuple[str, Any]] = []
         self._notify = notify
         self._outbox: tuple[list[TaskLease], list[TaskCancel], list[ReportAck]] = ([], [], [])
@@ -180,6 +181,7 @@ class FakeSession:
         self.heard.append(("drain", None))
 
     def close(self) -> None:
+        self.is_closed = True
         self.heard.append(("close", None))
 
     def take(self) -> tuple[list[TaskLease], list[TaskCancel], list[ReportAck]]:
