@@ -106,6 +106,11 @@ class Committer:
         self.trouble: errors.UnavailableError | None = None
         """Why nothing can be committed now; found out by who tried."""
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether more is queued than the next batches will take."""
+        return len(self._queue) > self._config.lanes * ENTRIES_PER_BATCH_MAX
+
     def submit(self, entry: Entry) -> None:
         """Queue an entry; its `committed` or `failed` is called later."""
         self._queue.append(entry)
@@ -316,7 +321,6 @@ class Committer:
             OutcomeUnknown: nobody can say, or the database stays away.
         """
         self._stats.ambiguous_commits += 1
-        await failpoint_async("batch.resolving")
         locked = batch.locked
         witness = next(((e.run_id, e.seq) for each in batch.events.values() for e in each), None)
         for _ in range(OUTCOME_POLLS_MAX):
@@ -324,6 +328,7 @@ class Committer:
                 async with await database.connect_committer(
                     self._config.session_dsn, self._config.lease_ttl_s
                 ) as conn:
+                    await failpoint_async("batch.resolving")
                     fate = await fate_of(conn, locked, witness)
             except psycopg.Error:
                 await self._ambient.sleep(0.1 + 0.2 * self._ambient.jitter())

@@ -21,6 +21,7 @@ from runkon_server.runtime.actors import (
     report_offer,
     timer_offer,
 )
+from runkon_server.runtime.alarms import Alarms
 from runkon_server.runtime.budgets import INFRA_ATTEMPTS_MAX, out_of_events, poisonous
 from runkon_server.runtime.children import prepare
 from runkon_server.runtime.commands import ACCEPTED
@@ -67,6 +68,7 @@ ASIDE_S_MAX = 300.0
 """… up to this."""
 UNREADABLE_MAX = 10_000
 """Runs of which it is remembered how often they could not be read."""
+LOADS_AT_ONCE = 2  # fewer than connections for reads: others need them as well
 
 
 class Registry:
@@ -92,6 +94,8 @@ class Registry:
         self._loop = asyncio.get_running_loop()
         self._loading: dict[str, list[Offer]] = {}
         self._unreadable: dict[str, int] = {}
+        self._load_slots = asyncio.Semaphore(LOADS_AT_ONCE)
+        self._alarms = Alarms(self._loop, self._fire)
         self._tasks: set[asyncio.Task[None]] = set()
         self.actors: dict[str, Actor] = {}
         self.programs = Programs()
@@ -119,10 +123,7 @@ class Registry:
     def unassign(self, entry: DecisionEntry, *, may_be_written: bool = False) -> None:
         """Return the credit of a decision that was not committed.
 
-        Args:
-            entry: the decision.
-            may_be_written: nobody can say whether it was; then its tasks are leased to workers that
-                never hear of them, and are queued again.
+        One that `may_be_written` may have leased tasks that no worker hears of: queue them again.
         """
         for task in entry.changeset.tasks.values():
             if task.session is not None:
@@ -202,7 +203,7 @@ class Registry:
         if handle := actor.timers.pop(timer_id, None):
             handle.cancel()
         actor.timers[timer_id] = self._loop.call_later(
-            max(0.0, delay_s) + TIMER_SLACK_S, self._fire, actor.run_id, timer_id, kind
+            max(0.0, delay_s) + TIMER_SLACK_S, self._alarms.went_off, actor.run_id, timer_id, kind
         )
 
     def _fire(self, run_id: str, timer_id: str, kind: str) -> None:
@@ -262,7 +263,11 @@ class Registry:
         if entry is not None:
             if batch.owner_token == self._tenure.token:
                 self.adopt(entry.actor)
-            self.decided(entry, batch)
+            try:
+                self.decided(entry, batch)
+            except BaseException:
+                self._remove(entry.actor)  # it is not as its rows are: to be loaded anew
+                raise
 
     def begin(self, actor: Actor) -> None:
         """Take up a run that was created here with the fact that begins it."""
@@ -436,6 +441,13 @@ class Registry:
         actor.pending += [Offer(each.fact, fact_seq=each.fact_seq) for each in stored]
         actor.move()
 
+    async def room_to_load(self) -> None:
+        """Return when runs need not wait here, losing their leases, for connection or commit."""
+        while self._committer.is_behind:
+            await self.pause()
+        async with self._load_slots:
+            return
+
     def load(self, run_ids: Sequence[str]) -> None:
         """Load runs whose lease this replica has just taken."""
         fresh = [run_id for run_id in run_ids if run_id not in self._loading]
@@ -448,8 +460,9 @@ class Registry:
 
     async def _load(self, run_ids: Sequence[str]) -> None:
         try:
-            for run_id, run in (await self._read(run_ids)).items():
-                await self._load_one(run_id, run)
+            async with self._load_slots:
+                for run_id, run in (await self._read(run_ids)).items():
+                    await self._load_one(run_id, run)
         finally:
             for run_id in run_ids:
                 self._loading.pop(run_id, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 PARTITIONS_S = 6 * 3_600.0
+DUE_PAUSE_S = 0.04
+"""How long after the next timer is due it is looked for, ±50 %; many are taken in one look."""
 
 
 class Scanner:
@@ -55,6 +58,7 @@ class Scanner:
         self._stats = stats
         self._ready = asyncio.Event()
         self._lost = asyncio.Event()
+        self._due_in_s = math.inf
         self.is_draining = False
         self.publish: Callable[[AsyncConnection], Awaitable[None]] = _publish_nothing
         """Writes which workers are connected; the engine connects it before it starts."""
@@ -72,10 +76,11 @@ class Scanner:
     async def run_runs(self) -> None:
         """Take ready and orphaned runs."""
         while True:
+            await self._registry.room_to_load()
             taken = await self._guarded(self._acquire)
             if taken < self._config.acquire_batch:
-                pause = self._config.scan_s * (0.5 + self._ambient.jitter())
-                await self._wait(self._ready, pause)
+                await self._guarded(self._find_next_due)
+                await self._wait(self._ready, self._pause_s())
 
     async def run_tasks(self) -> None:
         """Hand out again, or settle, tasks whose worker is gone; tell which workers are there."""
@@ -109,6 +114,19 @@ class Scanner:
                 await asyncio.to_thread(ensure_partitions, self._config.session_dsn)
             except psycopg.Error as error:
                 log.warning("partition.failed", error=str(error).strip())
+
+    def _pause_s(self) -> float:
+        """Until the next look for runs: as always, or when the next timer is due."""
+        pause_s = self._config.scan_s * (0.5 + self._ambient.jitter())
+        # Not at the instant itself: all replicas would meet there, with one timer at a time.
+        due_s = max(0.0, self._due_in_s) + DUE_PAUSE_S * (0.5 + self._ambient.jitter())
+        return min(pause_s, due_s)
+
+    async def _find_next_due(self) -> int:
+        self._due_in_s = math.inf
+        async with self._reads.connect() as conn:
+            self._due_in_s = await claims.next_due(conn)
+        return 0
 
     async def _acquire(self) -> int:
         limit = min(self._config.acquire_batch, self._config.held_max - self._registry.held)

@@ -6,6 +6,7 @@ LOCKED, so they cannot deadlock with a batch.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
@@ -48,6 +49,10 @@ UPDATE workflow_runs r SET owner_token = %(token)s, generation = r.generation + 
     lease_until = clock_timestamp() + make_interval(secs => %(ttl)s),
     infra_attempts = r.infra_attempts + (taken.how = 'stolen')::int
 FROM taken WHERE r.id = taken.id RETURNING r.id, taken.how"""
+
+_NEXT_DUE = """
+SELECT extract(epoch FROM min(ready_at) - clock_timestamp())::float8 FROM workflow_runs
+WHERE ready_at IS NOT NULL AND owner_token IS NULL"""
 
 # A plain UPDATE would lock in the order of the scan and could deadlock with a batch.
 _RENEW = """
@@ -226,6 +231,12 @@ class Renewal:
     """The runs that are still ours; the others are lost."""
     is_complete: bool
     """Whether all of them were extended; else somebody keeps rows locked: try again soon."""
+
+
+async def next_due(conn: AsyncConnection) -> float:
+    """Seconds until the next run without an owner is ready; infinity if none will be."""
+    ((seconds,),) = await fetch(conn, _NEXT_DUE, {})
+    return math.inf if seconds is None else float(seconds)
 
 
 def renew(

@@ -88,8 +88,8 @@ async def test_fault_7_a_stalled_event_loop_keeps_its_leases(database: str) -> N
     actions.action("build")(lambda _: "done")
     armed = {"RUNKON_FAILPOINTS": "report.received=sleep(5000)*1"}
     with (
-        replicas(database, environment=armed) as (stalled,),
-        replicas(database) as (other,),
+        replicas(database, 1, "--lease-ttl", "4", environment=armed) as (stalled,),
+        replicas(database, 1, "--lease-ttl", "4") as (other,),
     ):
         async with Client(other.address) as client, working(stalled.address, actions):
             async with Client(stalled.address) as starter:
