@@ -86,7 +86,7 @@ def decode_run(message: types_pb2.Run) -> values.Run:
         inputs=dict(message.inputs),
         iteration=message.iteration,
         blocked_on=decode_blocked_on(message.blocked_on) if has("blocked_on") else None,
-        current_step=_step_summary(message.current_step) if has("current_step") else None,
+        current_step=decode_step_summary(message.current_step) if has("current_step") else None,
         dismissed=message.dismissed,
         labels=dict(message.labels),
         priority=message.priority,
@@ -153,7 +153,8 @@ def _options(messages: Iterable[types_pb2.GateOption]) -> tuple[values.GateOptio
     return tuple(values.GateOption(key=option.key, label=option.label) for option in messages)
 
 
-def _step_summary(message: types_pb2.StepSummary) -> values.StepSummary:
+def decode_step_summary(message: types_pb2.StepSummary) -> values.StepSummary:
+    """Where a run is."""
     return values.StepSummary(
         step_name=message.step_name,
         iteration=message.iteration,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from runkon_client.transport import AsyncTransport
     from runkon_client.values import (
         EventKind,
+        Explanation,
         FanOutItem,
         FanOutItemStatus,
         Gate,
@@ -49,6 +50,40 @@ class RunHandle:
         """The run as it is now."""
         return await self._transport.perform(
             run_calls.get_run(self._namespace, self.id, "", full=full)
+        )
+
+    async def at(self, sequence: int) -> Run:
+        """The run as it was right after this event, told from its events.
+
+        Raises:
+            OutOfRangeError: there is no such event yet, or it is kept no longer.
+        """
+        return await self._transport.perform(
+            run_calls.get_run(self._namespace, self.id, "", full=False, at_sequence=sequence)
+        )
+
+    async def explain(self) -> Explanation:
+        """Why the run is not moving, and what would move it, down through its child runs."""
+        return await self._transport.perform(run_calls.explain_run(self._namespace, self.id))
+
+    async def dismiss(self, *, undo: bool = False, request_id: str = "") -> Run:
+        """Take the run off the lists of what needs attention, or put it back.
+
+        Raises:
+            PreconditionError: it has not ended.
+        """
+        return await self._transport.perform(
+            run_calls.dismiss_run(self._namespace, self.id, undo=undo, request_id=request_id)
+        )
+
+    async def delete(self, *, request_id: str = "") -> int:
+        """Remove the run with its child runs, for good; gives how many runs that were.
+
+        Raises:
+            PreconditionError: it has not ended, or it belongs to a run above it.
+        """
+        return await self._transport.perform(
+            run_calls.delete_run(self._namespace, self.id, request_id=request_id)
         )
 
     async def cancel(self, reason: str = "", *, force: bool = False, request_id: str = "") -> Run:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from runkon_client.transport import SyncTransport
     from runkon_client.values import (
         EventKind,
+        Explanation,
         FanOutItem,
         FanOutItemStatus,
         Gate,
@@ -47,6 +48,40 @@ class SyncRunHandle:
     def get(self, *, full: bool = False) -> Run:
         """The run as it is now."""
         return self._transport.perform(run_calls.get_run(self._namespace, self.id, "", full=full))
+
+    def at(self, sequence: int) -> Run:
+        """The run as it was right after this event, told from its events.
+
+        Raises:
+            OutOfRangeError: there is no such event yet, or it is kept no longer.
+        """
+        return self._transport.perform(
+            run_calls.get_run(self._namespace, self.id, "", full=False, at_sequence=sequence)
+        )
+
+    def explain(self) -> Explanation:
+        """Why the run is not moving, and what would move it, down through its child runs."""
+        return self._transport.perform(run_calls.explain_run(self._namespace, self.id))
+
+    def dismiss(self, *, undo: bool = False, request_id: str = "") -> Run:
+        """Take the run off the lists of what needs attention, or put it back.
+
+        Raises:
+            PreconditionError: it has not ended.
+        """
+        return self._transport.perform(
+            run_calls.dismiss_run(self._namespace, self.id, undo=undo, request_id=request_id)
+        )
+
+    def delete(self, *, request_id: str = "") -> int:
+        """Remove the run with its child runs, for good; gives how many runs that were.
+
+        Raises:
+            PreconditionError: it has not ended, or it belongs to a run above it.
+        """
+        return self._transport.perform(
+            run_calls.delete_run(self._namespace, self.id, request_id=request_id)
+        )
 
     def cancel(self, reason: str = "", *, force: bool = False, request_id: str = "") -> Run:
         """Ask for the run's end; it goes on until its `always` section is over, unless `force`.

@@ -142,6 +142,17 @@ class RunNotFoundError(NotFoundError):
     kind = "run"
 
 
+class RunPurgedError(RunNotFoundError):
+    """The run was deleted, or kept no longer; metadata has how it ended and its last sequence."""
+
+    reason = "RUN_PURGED"
+
+    def __init__(self, run_id: str, *, status: str, last_seq: int) -> None:
+        super().__init__(run_id)
+        self.message = f"run {run_id} ({status}) was deleted, or kept no longer"
+        self.metadata |= {"status": status, "last_seq": str(last_seq)}
+
+
 class StepNotFoundError(NotFoundError):
     """No step has this id, or it belongs to another run."""
 
@@ -212,6 +223,20 @@ class RunStateError(PreconditionError):
     def __init__(self, run_id: str, *, status: str, wish: str) -> None:
         super().__init__(
             f"run {run_id} is {status}; it cannot be {wish}", subject=run_id, state=status
+        )
+
+
+class RunIsChildError(PreconditionError):
+    """The run belongs to the run above it, and goes with it."""
+
+    reason = "RUN_IS_CHILD"
+
+    def __init__(self, run_id: str, *, parent: str) -> None:
+        super().__init__(
+            f"run {run_id} belongs to run {parent}; delete that one",
+            subject=run_id,
+            state="child",
+            parent=parent,
         )
 
 

@@ -11,6 +11,7 @@ from runkon_client import values
 from runkon_client.calls.call import Call, Page, encode_span, mint_request_id, reader
 from runkon_client.decode import decode_fan_out_item, decode_run, decode_step
 from runkon_client.decode_events import decode_event
+from runkon_client.decode_explanations import decode_explanation
 from runkon_client.errors import RunkonClientError, error_from_status
 
 if TYPE_CHECKING:
@@ -170,12 +171,16 @@ def start_runs(
     )
 
 
-def get_run(namespace: str, run_id: str, key: str, *, full: bool) -> Call[values.Run]:
+def get_run(
+    namespace: str, run_id: str, key: str, *, full: bool, at_sequence: int = 0
+) -> Call[values.Run]:
     """GetRun, by id or by key."""
     if bool(run_id) == bool(key):
         raise ValueError("a run is asked for either by its id or by its key")
     request = runs_pb2.GetRunRequest(
-        namespace=namespace, view=types_pb2.VIEW_FULL if full else types_pb2.VIEW_BASIC
+        namespace=namespace,
+        view=types_pb2.VIEW_FULL if full else types_pb2.VIEW_BASIC,
+        at_sequence=at_sequence,
     )
     if run_id:
         request.run_id = run_id
@@ -256,6 +261,40 @@ def resume_run(
     )
 
 
+def explain_run(namespace: str, run_id: str) -> Call[values.Explanation]:
+    """ExplainRun."""
+    return Call(
+        "/runkon.v1.RunService/ExplainRun",
+        runs_pb2.ExplainRunRequest(namespace=namespace, run_id=run_id),
+        reader(runs_pb2.ExplainRunResponse, lambda answer: decode_explanation(answer.explanation)),
+    )
+
+
+def dismiss_run(namespace: str, run_id: str, *, undo: bool, request_id: str) -> Call[values.Run]:
+    """DismissRun."""
+    return Call(
+        "/runkon.v1.RunService/DismissRun",
+        runs_pb2.DismissRunRequest(
+            namespace=namespace,
+            request_id=request_id or mint_request_id(),
+            run_id=run_id,
+            undo=undo,
+        ),
+        reader(runs_pb2.DismissRunResponse, lambda answer: decode_run(answer.run)),
+    )
+
+
+def delete_run(namespace: str, run_id: str, *, request_id: str) -> Call[int]:
+    """DeleteRun; gives how many runs it removed."""
+    return Call(
+        "/runkon.v1.RunService/DeleteRun",
+        runs_pb2.DeleteRunRequest(
+            namespace=namespace, request_id=request_id or mint_request_id(), run_id=run_id
+        ),
+        reader(runs_pb2.DeleteRunResponse, lambda answer: answer.deleted),
+    )
+
+
 def await_run(namespace: str, run_id: str, wait_s: float) -> Call[Awaited]:
     """AwaitRun, for at most `wait_s`."""
     wait_s = max(0.0, min(wait_s, AWAIT_S))
@@ -272,7 +311,7 @@ def await_run(namespace: str, run_id: str, wait_s: float) -> Call[Awaited]:
 
 
 def list_steps(
-    namespace: str, run_id: str, *, include_superseded: bool, token: str
+    namespace: str, run_id: str, *, include_superseded: bool, token: str, at_sequence: int = 0
 ) -> Call[Page[values.Step]]:
     """ListSteps."""
     return Call(
@@ -282,6 +321,7 @@ def list_steps(
             run_id=run_id,
             page_token=token,
             include_superseded=include_superseded,
+            at_sequence=at_sequence,
         ),
         reader(
             runs_pb2.ListStepsResponse,

@@ -35,6 +35,12 @@ def _runs() -> click.Command:
     return runs
 
 
+def _explain() -> click.Command:
+    from runkon_client.cli.explaining import explain as explain_run
+
+    return explain_run
+
+
 def _gates() -> click.Command:
     from runkon_client.cli.gates import gates
 
@@ -74,6 +80,7 @@ def _demo() -> click.Command:
 COMMANDS: Final[dict[str, tuple[Callable[[], click.Command], str]]] = {
     "run": (_run, "Start a run of a workflow, and watch it with --watch."),
     "runs": (_runs, "List, show, watch, cancel and resume runs."),
+    "explain": (_explain, "Say why a run is not moving, and what would move it."),
     "gates": (_gates, "List the gates that wait, approve, reject, report pull requests."),
     "workflows": (_workflows, "Store, list, show and check workflows."),
     "worker": (_worker, "Run a worker: actions, items, gates, scripts."),

@@ -32,6 +32,13 @@ from runkon_client.values.events import (
     StepTimedOut,
     UnknownEvent,
 )
+from runkon_client.values.explanations import (
+    Blocker,
+    BlockerKind,
+    BlockingOwner,
+    BlockingTask,
+    Explanation,
+)
 from runkon_client.values.gates import (
     ApprovalMode,
     CheckState,
@@ -88,6 +95,10 @@ __all__ = [
     "AlwaysStarted",
     "ApprovalMode",
     "BlockedOn",
+    "Blocker",
+    "BlockerKind",
+    "BlockingOwner",
+    "BlockingTask",
     "CheckState",
     "ChildRunFinished",
     "ChildRunStarted",
@@ -98,6 +109,7 @@ __all__ = [
     "Diagnostic",
     "Event",
     "EventKind",
+    "Explanation",
     "FanOutCounts",
     "FanOutItem",
     "FanOutItemCompleted",

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
         gates_pb2.ReportPullRequestRequest
         | gates_pb2.ResolveGateRequest
         | runs_pb2.CancelRunRequest
+        | runs_pb2.DeleteRunRequest
+        | runs_pb2.DismissRunRequest
         | runs_pb2.ResumeRunRequest
         | runs_pb2.StartRunRequest
         | workflows_pb2.PutWorkflowRequest

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Payload: TypeAlias = dict[str, Any]
 Fields: TypeAlias = dict[str, Any]
 
-__all__ = ["ENDED", "LIVE", "render_event"]
+__all__ = ["ENDED", "LIVE", "render_event", "step_told"]
 
 _GATE_COLUMNS: Final = frozenset(each.name for each in fields(GateRow))
 _VOTE_COLUMNS: Final = frozenset(each.name for each in fields(VoteRow))
@@ -60,6 +60,15 @@ def render_event(event: StoredEvent) -> events_pb2.RunEvent:
         kind=_KINDS.get(event.kind, events_pb2.EVENT_KIND_UNSPECIFIED),
         **payload,
     )
+
+
+def step_told(columns: Payload, event: StoredEvent) -> types_pb2.Step:
+    """A step as the last event that showed it has it.
+
+    Args:
+        columns: the step's row, as folded from all events.
+    """
+    return types_pb2.Step(**(_step({"step": columns}, event) or {}))
 
 
 def _of(*names: str) -> Callable[[Payload, StoredEvent], Fields]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import grpc
 
@@ -10,15 +10,18 @@ from runkon.v1 import runs_pb2, runs_pb2_grpc, types_pb2
 from runkon_server import errors
 from runkon_server.api.digests import digest_of
 from runkon_server.api.events import render_event
+from runkon_server.api.explaining import Explainer
 from runkon_server.api.identity import current_principal
 from runkon_server.api.listing import RunLists
 from runkon_server.api.parsing.checks import LONG_POLL_MAX, namespace_of, page_rows, span_of
 from runkon_server.api.parsing.runs import kinds_of, resume_mode
+from runkon_server.api.past import read_past
 from runkon_server.api.render import render_item, render_run, render_step
 from runkon_server.api.render.items import STATUS_NAMES
 from runkon_server.api.starting import RunStarter, StartEngine
 from runkon_server.api.waiting import EndOfRuns, EventTeller
 from runkon_server.runtime.commands import CancelRun, ResumeRun, RunCancelled, RunResumed
+from runkon_server.runtime.removing import DeleteRun, DismissRun, delete_run, dismiss_run
 from runkon_server.store.reads import runs, steps
 from runkon_server.store.reads.events import list_events
 from runkon_server.store.reads.items import list_items
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AllStreams", "NamespaceStreams", "RunEngine", "RunService", "RunStreams"]
 
+_PAST_BYTES: Final = 1024 * 1024
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -54,6 +58,9 @@ class RunEngine(StartEngine, EventTeller, Protocol):
 
     async def resume_run(self, command: ResumeRun) -> RunResumed:
         """Take a finished run up again."""
+
+    def does_itself(self, namespace: str, kind: str, action: str) -> bool:
+        """Whether the replica does such tasks without a worker."""
 
 
 class RunStreams(Protocol):
@@ -106,6 +113,7 @@ class RunService(runs_pb2_grpc.RunServiceServicer):
         self._tokens = tokens
         self._streams = streams
         self._lists = RunLists(engine, tokens)
+        self._explainer = Explainer(engine, definitions)
         self._starter = RunStarter(engine, lookups, definitions)
         self._ends = EndOfRuns(engine, lookups, engine.ambient)
 
@@ -128,6 +136,9 @@ class RunService(runs_pb2_grpc.RunServiceServicer):
         namespace, run_id = namespace_of(request.namespace), request.run_id
         if request.WhichOneof("run") == "key":
             run_id = await self._lookups.run_id_of_key(namespace, request.key)
+        if request.at_sequence:
+            past = await read_past(self._engine.reads, namespace, run_id, request.at_sequence)
+            return runs_pb2.GetRunResponse(run=past.run())
         run = await self._lookups.run(namespace, run_id)
         snapshot = ""
         if request.view == types_pb2.VIEW_FULL:
@@ -184,6 +195,44 @@ class RunService(runs_pb2_grpc.RunServiceServicer):
         run = await self._lookups.run(namespace, resumed.run_id)
         return runs_pb2.ResumeRunResponse(run=await self._render(run), replayed=resumed.replayed)
 
+    async def DismissRun(
+        self, request: runs_pb2.DismissRunRequest, context: Context
+    ) -> runs_pb2.DismissRunResponse:
+        """Take a run off the lists of what needs attention."""
+        namespace, principal = namespace_of(request.namespace), current_principal()
+        command = DismissRun(
+            namespace=namespace,
+            run_id=request.run_id,
+            dismissed=not request.undo,
+            request_id=request.request_id or None,
+            digest=digest_of(request, namespace=namespace, principal=principal),
+        )
+        dismissed = await dismiss_run(self._engine.reads, command)
+        run = await self._lookups.run(namespace, request.run_id)
+        return runs_pb2.DismissRunResponse(run=await self._render(run), replayed=dismissed.replayed)
+
+    async def DeleteRun(
+        self, request: runs_pb2.DeleteRunRequest, context: Context
+    ) -> runs_pb2.DeleteRunResponse:
+        """Remove a run with its child runs."""
+        namespace, principal = namespace_of(request.namespace), current_principal()
+        command = DeleteRun(
+            namespace=namespace,
+            run_id=request.run_id,
+            request_id=request.request_id or None,
+            digest=digest_of(request, namespace=namespace, principal=principal),
+        )
+        deleted = await delete_run(self._engine.reads, command)
+        return runs_pb2.DeleteRunResponse(deleted=deleted.runs, replayed=deleted.replayed)
+
+    async def ExplainRun(
+        self, request: runs_pb2.ExplainRunRequest, context: Context
+    ) -> runs_pb2.ExplainRunResponse:
+        """Why a run is not moving."""
+        namespace = namespace_of(request.namespace)
+        explanation = await self._explainer.explain(namespace, request.run_id)
+        return runs_pb2.ExplainRunResponse(explanation=explanation)
+
     async def AwaitRun(
         self, request: runs_pb2.AwaitRunRequest, context: Context
     ) -> runs_pb2.AwaitRunResponse:
@@ -200,6 +249,8 @@ class RunService(runs_pb2_grpc.RunServiceServicer):
         self, request: runs_pb2.ListStepsRequest, context: Context
     ) -> runs_pb2.ListStepsResponse:
         """A page of a run's steps."""
+        if request.at_sequence:
+            return await self._list_past_steps(request)
         await self._lookups.run(namespace_of(request.namespace), request.run_id)
         place = await self._tokens.open(request)
         async with self._engine.reads.connect() as conn:
@@ -214,6 +265,27 @@ class RunService(runs_pb2_grpc.RunServiceServicer):
         if page.more:
             last = steps.cursor_of(page.rows[-1])
             response.next_page_token = await self._tokens.seal(request, last)
+        return response
+
+    async def _list_past_steps(
+        self, request: runs_pb2.ListStepsRequest
+    ) -> runs_pb2.ListStepsResponse:
+        """As many steps of the past as a page may have, and as fit a message."""
+        namespace = namespace_of(request.namespace)
+        place = await self._tokens.open(request)
+        begin = place[0] if place else 0
+        past = await read_past(self._engine.reads, namespace, request.run_id, request.at_sequence)
+        steps = past.steps()
+        response = runs_pb2.ListStepsResponse()
+        weight, end = 0, begin
+        for step in steps[begin : begin + page_rows(request.page_size)]:
+            weight += step.ByteSize()
+            if weight > _PAST_BYTES and response.steps:
+                break
+            response.steps.append(step)
+            end += 1
+        if end < len(steps):
+            response.next_page_token = await self._tokens.seal(request, [end])
         return response
 
     async def GetStep(

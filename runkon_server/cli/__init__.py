@@ -41,6 +41,18 @@ def _migrate() -> click.Command:
     return migrate
 
 
+def _retention() -> click.Command:
+    from runkon_server.cli.retention import retention
+
+    return retention
+
+
+def _purge() -> click.Command:
+    from runkon_server.cli.retention import purge
+
+    return purge
+
+
 def _health() -> click.Command:
     from runkon_server.cli.health import health
 
@@ -63,6 +75,8 @@ COMMANDS: Final[dict[str, tuple[Callable[[], click.Command], str]]] = {
     "serve": (_serve, "Run a replica on a PostgreSQL database."),
     "dev": (_dev, "Run a server with a PostgreSQL of its own, for development."),
     "migrate": (_migrate, "Bring the database's schema up to date."),
+    "retention": (_retention, "Say how long runs are kept after their end."),
+    "purge": (_purge, "Remove runs that are kept no longer, now."),
     "health": (_health, "Ask a server whether it is ready."),
     "verify": (_verify, "Break things on purpose and check that nothing is lost."),
     "version": (_version, "Print the version."),

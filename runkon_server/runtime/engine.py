@@ -31,7 +31,7 @@ from runkon_server.runtime.lessor import Lessor
 from runkon_server.runtime.listener import EVERYTHING, Listener
 from runkon_server.runtime.presence import Presence
 from runkon_server.runtime.progress import ProgressFilter
-from runkon_server.runtime.providers import ItemProviders
+from runkon_server.runtime.providers import PROVIDED, ItemProviders
 from runkon_server.runtime.pull_requests import PullRequestEntry
 from runkon_server.runtime.registry import Registry
 from runkon_server.runtime.resuming import Resumer
@@ -39,6 +39,7 @@ from runkon_server.runtime.scanner import Scanner
 from runkon_server.runtime.settings import EngineConfig
 from runkon_server.runtime.starting import StartEntry
 from runkon_server.runtime.stats import EngineStats
+from runkon_server.runtime.sweeper import Sweeper
 from runkon_server.runtime.tenure import Tenure
 from runkon_server.store import claims
 from runkon_server.store.database import close_reads, create_reads, is_connection_loss
@@ -174,6 +175,7 @@ class Engine:
                 self._scanner.run_facts(),
                 self._scanner.run_partitions(),
                 self._registry.notifier.run(),
+                Sweeper(config, ambient, self.reads, stats).run(),
                 self._dispatcher.run_claims(),
                 self._dispatcher.run_heartbeats(),
             )
@@ -472,6 +474,12 @@ class Engine:
         self._require_ready()
         request = self._request(command, "ResumeRun", {"run_id": command.run_id})
         return await Resumer(self._registry, self.reads).resume(command, request)
+
+    def does_itself(self, namespace: str, kind: str, action: str) -> bool:
+        """Whether this replica does such tasks without a worker."""
+        if kind == "items":
+            return action in PROVIDED
+        return kind == "action" and action in self._builtin_actions.get(namespace, {})
 
     def _request(
         self,

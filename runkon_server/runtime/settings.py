@@ -32,6 +32,8 @@ class EngineConfig:
     lanes: int = 2
     """Transactions in flight: while the database writes one, the replica decides the next."""
     read_connections: int = 4
+    sweep_s: float = 600.0
+    """Pause between looks for runs that are kept no longer, ±50 %."""
     acquire_batch: int = 64
     held_max: int = 10_000
     """A replica that holds so many runs takes up no more; those that are started there it keeps."""

@@ -39,6 +39,8 @@ class EngineStats:
     runs_parked: int = 0
     runs_set_aside: int = 0
     """Runs that this replica gave up because it cannot read them."""
+    runs_purged: int = 0
+    """Runs that were kept no longer, removed by this replica's sweeper."""
     tasks_dispatched: int = 0
     tasks_reported: Counter[str] = field(default_factory=Counter)
     """By acknowledgement."""

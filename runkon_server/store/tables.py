@@ -142,6 +142,16 @@ run_events: Final = Table(
     Column("xid", Text),
 )
 
+run_tombstones: Final = Table(
+    "run_tombstones",
+    metadata,
+    *_text("run_id", "namespace", "workflow_name", "status"),
+    *_integer("epoch"),
+    *_bigint("last_seq"),
+    *_instant("ended_at", "purged_at"),
+    *_boolean("is_swept"),
+)
+
 gates: Final = Table(
     "gates",
     metadata,

@@ -28,6 +28,9 @@ SAMPLES: list[errors.RunkonError] = [
         )
     ),
     errors.PageTokenInvalidError(),
+    errors.RunPurgedError("01R", status="failed", last_seq=7),
+    errors.RunIsChildError("01C", parent="01R"),
+    errors.FilterInvalidError(7, "unknown field `x`", name="x"),
     errors.GateSelectionInvalidError(["x"], ["yes", "no"]),
     *(
         kind("x")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from client.peers import RUN_ID
 
-from runkon.v1 import gates_pb2, runs_pb2, types_pb2, workers_pb2, workflows_pb2
+from runkon.v1 import explanations_pb2, gates_pb2, runs_pb2, types_pb2, workers_pb2, workflows_pb2
 from runkon_client import RunSpec
 from runkon_client.values import (
     CheckState,
@@ -159,6 +159,44 @@ OPERATIONS: dict[str, tuple[dict[str, list[Message]], Callable[[Any], Any]]] = {
     "handle.get": (
         {"GetRun": [runs_pb2.GetRunResponse(run=RUN)]},
         lambda client: client.run(RUN_ID).get(),
+    ),
+    "handle.at": (
+        {"GetRun": [runs_pb2.GetRunResponse(run=RUN)]},
+        lambda client: client.run(RUN_ID).at(7),
+    ),
+    "handle.explain": (
+        {
+            "ExplainRun": [
+                runs_pb2.ExplainRunResponse(
+                    explanation=explanations_pb2.Explanation(
+                        run_id=RUN_ID,
+                        headline="waits",
+                        blockers=[
+                            explanations_pb2.Blocker(
+                                kind=explanations_pb2.BLOCKER_KIND_CHILD_RUN,
+                                child=explanations_pb2.Explanation(run_id="child"),
+                            ),
+                            explanations_pb2.Blocker(
+                                task=explanations_pb2.BlockingTask(action="plan")
+                            ),
+                            explanations_pb2.Blocker(
+                                owner=explanations_pb2.BlockingOwner(replica="r")
+                            ),
+                            explanations_pb2.Blocker(gate=GATE),
+                        ],
+                    )
+                )
+            ]
+        },
+        lambda client: client.run(RUN_ID).explain(),
+    ),
+    "handle.dismiss": (
+        {"DismissRun": [runs_pb2.DismissRunResponse(run=RUN)]},
+        lambda client: client.run(RUN_ID).dismiss(undo=True, request_id="d"),
+    ),
+    "handle.delete": (
+        {"DeleteRun": [runs_pb2.DeleteRunResponse(deleted=3)]},
+        lambda client: client.run(RUN_ID).delete(request_id="d"),
     ),
     "handle.cancel": (
         {"CancelRun": [runs_pb2.CancelRunResponse(run=RUN)]},

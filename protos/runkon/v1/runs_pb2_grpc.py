@@ -70,6 +70,21 @@ class RunServiceStub(object):
                 request_serializer=runkon_dot_v1_dot_runs__pb2.CancelRunRequest.SerializeToString,
                 response_deserializer=runkon_dot_v1_dot_runs__pb2.CancelRunResponse.FromString,
                 _registered_method=True)
+        self.DismissRun = channel.unary_unary(
+                '/runkon.v1.RunService/DismissRun',
+                request_serializer=runkon_dot_v1_dot_runs__pb2.DismissRunRequest.SerializeToString,
+                response_deserializer=runkon_dot_v1_dot_runs__pb2.DismissRunResponse.FromString,
+                _registered_method=True)
+        self.DeleteRun = channel.unary_unary(
+                '/runkon.v1.RunService/DeleteRun',
+                request_serializer=runkon_dot_v1_dot_runs__pb2.DeleteRunRequest.SerializeToString,
+                response_deserializer=runkon_dot_v1_dot_runs__pb2.DeleteRunResponse.FromString,
+                _registered_method=True)
+        self.ExplainRun = channel.unary_unary(
+                '/runkon.v1.RunService/ExplainRun',
+                request_serializer=runkon_dot_v1_dot_runs__pb2.ExplainRunRequest.SerializeToString,
+                response_deserializer=runkon_dot_v1_dot_runs__pb2.ExplainRunResponse.FromString,
+                _registered_method=True)
         self.AwaitRun = channel.unary_unary(
                 '/runkon.v1.RunService/AwaitRun',
                 request_serializer=runkon_dot_v1_dot_runs__pb2.AwaitRunRequest.SerializeToString,
@@ -149,6 +164,9 @@ class RunServiceServicer(object):
         """GetRun returns one run.
 
         NOT_FOUND RUN_NOT_FOUND: no run has this id or key.
+        NOT_FOUND RUN_PURGED: it was deleted, or kept no longer; metadata `status` and `last_seq`.
+        OUT_OF_RANGE CURSOR_AHEAD: at_sequence lies above the newest event.
+        OUT_OF_RANGE CURSOR_EXPIRED: events before it are gone, so the past cannot be told.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -189,6 +207,42 @@ class RunServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DismissRun(self, request, context):
+        """DismissRun takes a run that has ended off the lists of what needs attention, or puts it back.
+
+        It changes nothing but the run's `dismissed`, which filters can ask for, and is no event.
+        Errors:
+        NOT_FOUND RUN_NOT_FOUND: no run has this id.
+        FAILED_PRECONDITION RUN_STATE: the run has not ended (PreconditionFailure, type STATE).
+        ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRun(self, request, context):
+        """DeleteRun removes a run that has ended, with its child runs, for good.
+
+        Its status and last sequence are remembered for 90 days: meanwhile the same call is OK again,
+        GetRun answers RUN_PURGED, and event streams CURSOR_EXPIRED. Errors:
+        NOT_FOUND RUN_NOT_FOUND: no run has, or lately had, this id.
+        FAILED_PRECONDITION RUN_STATE: it, or a child run, has not ended.
+        FAILED_PRECONDITION RUN_IS_CHILD: it goes with the run above it, which the metadata names.
+        ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainRun(self, request, context):
+        """ExplainRun says why a run is not moving, and what would move it, down through its child runs.
+
+        NOT_FOUND RUN_NOT_FOUND: no run has this id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AwaitRun(self, request, context):
         """AwaitRun answers when the run has ended or the time is over, whichever is first.
 
@@ -223,6 +277,7 @@ class RunServiceServicer(object):
         """ListSteps lists the steps of a run in program order, with their texts whole.
 
         NOT_FOUND RUN_NOT_FOUND: no run has this id.
+        OUT_OF_RANGE CURSOR_AHEAD, CURSOR_EXPIRED: at_sequence, as for GetRun.
         INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -332,6 +387,21 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.CancelRun,
                     request_deserializer=runkon_dot_v1_dot_runs__pb2.CancelRunRequest.FromString,
                     response_serializer=runkon_dot_v1_dot_runs__pb2.CancelRunResponse.SerializeToString,
+            ),
+            'DismissRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.DismissRun,
+                    request_deserializer=runkon_dot_v1_dot_runs__pb2.DismissRunRequest.FromString,
+                    response_serializer=runkon_dot_v1_dot_runs__pb2.DismissRunResponse.SerializeToString,
+            ),
+            'DeleteRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRun,
+                    request_deserializer=runkon_dot_v1_dot_runs__pb2.DeleteRunRequest.FromString,
+                    response_serializer=runkon_dot_v1_dot_runs__pb2.DeleteRunResponse.SerializeToString,
+            ),
+            'ExplainRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainRun,
+                    request_deserializer=runkon_dot_v1_dot_runs__pb2.ExplainRunRequest.FromString,
+                    response_serializer=runkon_dot_v1_dot_runs__pb2.ExplainRunResponse.SerializeToString,
             ),
             'AwaitRun': grpc.unary_unary_rpc_method_handler(
                     servicer.AwaitRun,
@@ -542,6 +612,87 @@ class RunService(object):
             '/runkon.v1.RunService/CancelRun',
             runkon_dot_v1_dot_runs__pb2.CancelRunRequest.SerializeToString,
             runkon_dot_v1_dot_runs__pb2.CancelRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DismissRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runkon.v1.RunService/DismissRun',
+            runkon_dot_v1_dot_runs__pb2.DismissRunRequest.SerializeToString,
+            runkon_dot_v1_dot_runs__pb2.DismissRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runkon.v1.RunService/DeleteRun',
+            runkon_dot_v1_dot_runs__pb2.DeleteRunRequest.SerializeToString,
+            runkon_dot_v1_dot_runs__pb2.DeleteRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runkon.v1.RunService/ExplainRun',
+            runkon_dot_v1_dot_runs__pb2.ExplainRunRequest.SerializeToString,
+            runkon_dot_v1_dot_runs__pb2.ExplainRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

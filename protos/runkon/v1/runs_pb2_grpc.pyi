@@ -59,6 +59,9 @@ class RunServiceStub:
     """GetRun returns one run.
 
     NOT_FOUND RUN_NOT_FOUND: no run has this id or key.
+    NOT_FOUND RUN_PURGED: it was deleted, or kept no longer; metadata `status` and `last_seq`.
+    OUT_OF_RANGE CURSOR_AHEAD: at_sequence lies above the newest event.
+    OUT_OF_RANGE CURSOR_EXPIRED: events before it are gone, so the past cannot be told.
     """
     ListRuns: _grpc.UnaryUnaryMultiCallable[_runs_pb2.ListRunsRequest, _runs_pb2.ListRunsResponse]
     """ListRuns lists runs, newest first.
@@ -82,6 +85,30 @@ class RunServiceStub:
     NOT_FOUND RUN_NOT_FOUND: no run has this id.
     FAILED_PRECONDITION RUN_STATE: completed or failed (PreconditionFailure, type STATE).
     ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+    """
+    DismissRun: _grpc.UnaryUnaryMultiCallable[_runs_pb2.DismissRunRequest, _runs_pb2.DismissRunResponse]
+    """DismissRun takes a run that has ended off the lists of what needs attention, or puts it back.
+
+    It changes nothing but the run's `dismissed`, which filters can ask for, and is no event.
+    Errors:
+    NOT_FOUND RUN_NOT_FOUND: no run has this id.
+    FAILED_PRECONDITION RUN_STATE: the run has not ended (PreconditionFailure, type STATE).
+    ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+    """
+    DeleteRun: _grpc.UnaryUnaryMultiCallable[_runs_pb2.DeleteRunRequest, _runs_pb2.DeleteRunResponse]
+    """DeleteRun removes a run that has ended, with its child runs, for good.
+
+    Its status and last sequence are remembered for 90 days: meanwhile the same call is OK again,
+    GetRun answers RUN_PURGED, and event streams CURSOR_EXPIRED. Errors:
+    NOT_FOUND RUN_NOT_FOUND: no run has, or lately had, this id.
+    FAILED_PRECONDITION RUN_STATE: it, or a child run, has not ended.
+    FAILED_PRECONDITION RUN_IS_CHILD: it goes with the run above it, which the metadata names.
+    ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+    """
+    ExplainRun: _grpc.UnaryUnaryMultiCallable[_runs_pb2.ExplainRunRequest, _runs_pb2.ExplainRunResponse]
+    """ExplainRun says why a run is not moving, and what would move it, down through its child runs.
+
+    NOT_FOUND RUN_NOT_FOUND: no run has this id.
     """
     AwaitRun: _grpc.UnaryUnaryMultiCallable[_runs_pb2.AwaitRunRequest, _runs_pb2.AwaitRunResponse]
     """AwaitRun answers when the run has ended or the time is over, whichever is first.
@@ -109,6 +136,7 @@ class RunServiceStub:
     """ListSteps lists the steps of a run in program order, with their texts whole.
 
     NOT_FOUND RUN_NOT_FOUND: no run has this id.
+    OUT_OF_RANGE CURSOR_AHEAD, CURSOR_EXPIRED: at_sequence, as for GetRun.
     INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
     """
     GetStep: _grpc.UnaryUnaryMultiCallable[_runs_pb2.GetStepRequest, _runs_pb2.GetStepResponse]
@@ -194,6 +222,9 @@ class RunServiceAsyncStub(RunServiceStub):
     """GetRun returns one run.
 
     NOT_FOUND RUN_NOT_FOUND: no run has this id or key.
+    NOT_FOUND RUN_PURGED: it was deleted, or kept no longer; metadata `status` and `last_seq`.
+    OUT_OF_RANGE CURSOR_AHEAD: at_sequence lies above the newest event.
+    OUT_OF_RANGE CURSOR_EXPIRED: events before it are gone, so the past cannot be told.
     """
     ListRuns: _aio.UnaryUnaryMultiCallable[_runs_pb2.ListRunsRequest, _runs_pb2.ListRunsResponse]  # type: ignore[assignment]
     """ListRuns lists runs, newest first.
@@ -217,6 +248,30 @@ class RunServiceAsyncStub(RunServiceStub):
     NOT_FOUND RUN_NOT_FOUND: no run has this id.
     FAILED_PRECONDITION RUN_STATE: completed or failed (PreconditionFailure, type STATE).
     ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+    """
+    DismissRun: _aio.UnaryUnaryMultiCallable[_runs_pb2.DismissRunRequest, _runs_pb2.DismissRunResponse]  # type: ignore[assignment]
+    """DismissRun takes a run that has ended off the lists of what needs attention, or puts it back.
+
+    It changes nothing but the run's `dismissed`, which filters can ask for, and is no event.
+    Errors:
+    NOT_FOUND RUN_NOT_FOUND: no run has this id.
+    FAILED_PRECONDITION RUN_STATE: the run has not ended (PreconditionFailure, type STATE).
+    ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+    """
+    DeleteRun: _aio.UnaryUnaryMultiCallable[_runs_pb2.DeleteRunRequest, _runs_pb2.DeleteRunResponse]  # type: ignore[assignment]
+    """DeleteRun removes a run that has ended, with its child runs, for good.
+
+    Its status and last sequence are remembered for 90 days: meanwhile the same call is OK again,
+    GetRun answers RUN_PURGED, and event streams CURSOR_EXPIRED. Errors:
+    NOT_FOUND RUN_NOT_FOUND: no run has, or lately had, this id.
+    FAILED_PRECONDITION RUN_STATE: it, or a child run, has not ended.
+    FAILED_PRECONDITION RUN_IS_CHILD: it goes with the run above it, which the metadata names.
+    ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+    """
+    ExplainRun: _aio.UnaryUnaryMultiCallable[_runs_pb2.ExplainRunRequest, _runs_pb2.ExplainRunResponse]  # type: ignore[assignment]
+    """ExplainRun says why a run is not moving, and what would move it, down through its child runs.
+
+    NOT_FOUND RUN_NOT_FOUND: no run has this id.
     """
     AwaitRun: _aio.UnaryUnaryMultiCallable[_runs_pb2.AwaitRunRequest, _runs_pb2.AwaitRunResponse]  # type: ignore[assignment]
     """AwaitRun answers when the run has ended or the time is over, whichever is first.
@@ -244,6 +299,7 @@ class RunServiceAsyncStub(RunServiceStub):
     """ListSteps lists the steps of a run in program order, with their texts whole.
 
     NOT_FOUND RUN_NOT_FOUND: no run has this id.
+    OUT_OF_RANGE CURSOR_AHEAD, CURSOR_EXPIRED: at_sequence, as for GetRun.
     INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
     """
     GetStep: _aio.UnaryUnaryMultiCallable[_runs_pb2.GetStepRequest, _runs_pb2.GetStepResponse]  # type: ignore[assignment]
@@ -344,6 +400,9 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """GetRun returns one run.
 
         NOT_FOUND RUN_NOT_FOUND: no run has this id or key.
+        NOT_FOUND RUN_PURGED: it was deleted, or kept no longer; metadata `status` and `last_seq`.
+        OUT_OF_RANGE CURSOR_AHEAD: at_sequence lies above the newest event.
+        OUT_OF_RANGE CURSOR_EXPIRED: events before it are gone, so the past cannot be told.
         """
 
     @_abc_1.abstractmethod
@@ -385,6 +444,48 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         NOT_FOUND RUN_NOT_FOUND: no run has this id.
         FAILED_PRECONDITION RUN_STATE: completed or failed (PreconditionFailure, type STATE).
         ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+        """
+
+    @_abc_1.abstractmethod
+    def DismissRun(
+        self,
+        request: _runs_pb2.DismissRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_runs_pb2.DismissRunResponse, _abc.Awaitable[_runs_pb2.DismissRunResponse]]:
+        """DismissRun takes a run that has ended off the lists of what needs attention, or puts it back.
+
+        It changes nothing but the run's `dismissed`, which filters can ask for, and is no event.
+        Errors:
+        NOT_FOUND RUN_NOT_FOUND: no run has this id.
+        FAILED_PRECONDITION RUN_STATE: the run has not ended (PreconditionFailure, type STATE).
+        ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteRun(
+        self,
+        request: _runs_pb2.DeleteRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_runs_pb2.DeleteRunResponse, _abc.Awaitable[_runs_pb2.DeleteRunResponse]]:
+        """DeleteRun removes a run that has ended, with its child runs, for good.
+
+        Its status and last sequence are remembered for 90 days: meanwhile the same call is OK again,
+        GetRun answers RUN_PURGED, and event streams CURSOR_EXPIRED. Errors:
+        NOT_FOUND RUN_NOT_FOUND: no run has, or lately had, this id.
+        FAILED_PRECONDITION RUN_STATE: it, or a child run, has not ended.
+        FAILED_PRECONDITION RUN_IS_CHILD: it goes with the run above it, which the metadata names.
+        ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainRun(
+        self,
+        request: _runs_pb2.ExplainRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_runs_pb2.ExplainRunResponse, _abc.Awaitable[_runs_pb2.ExplainRunResponse]]:
+        """ExplainRun says why a run is not moving, and what would move it, down through its child runs.
+
+        NOT_FOUND RUN_NOT_FOUND: no run has this id.
         """
 
     @_abc_1.abstractmethod
@@ -430,6 +531,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """ListSteps lists the steps of a run in program order, with their texts whole.
 
         NOT_FOUND RUN_NOT_FOUND: no run has this id.
+        OUT_OF_RANGE CURSOR_AHEAD, CURSOR_EXPIRED: at_sequence, as for GetRun.
         INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
         """
 

@@ -118,7 +118,13 @@ def check_get_run(request: runs_pb2.GetRunRequest) -> None:
     else:
         check.run_id(request.run_id)
     check.enum("view", request.view, types_pb2.View)
+    _check_sequence(check, request.at_sequence)
     check.done()
+
+
+def _check_sequence(check: Check, at_sequence: int) -> None:
+    if at_sequence < 0:
+        check.wrong("at_sequence", "must not be negative")
 
 
 def check_list_runs(request: runs_pb2.ListRunsRequest) -> None:
@@ -183,6 +189,23 @@ def check_list_fan_out_items(request: runs_pb2.ListFanOutItemsRequest) -> None:
     check.done()
 
 
+def check_run_mutation(request: runs_pb2.DismissRunRequest | runs_pb2.DeleteRunRequest) -> None:
+    """Refuse a DismissRunRequest or a DeleteRunRequest that breaks a limit."""
+    check = Check()
+    check.namespace(request.namespace)
+    check.request_id(request.request_id)
+    check.run_id(request.run_id)
+    check.done()
+
+
+def check_explain_run(request: runs_pb2.ExplainRunRequest) -> None:
+    """Refuse an ExplainRunRequest that breaks a limit."""
+    check = Check()
+    check.namespace(request.namespace)
+    check.run_id(request.run_id)
+    check.done()
+
+
 def check_await_run(request: runs_pb2.AwaitRunRequest) -> None:
     """Refuse an AwaitRunRequest that breaks a limit; a long timeout is shortened, not refused."""
     check = Check()
@@ -199,6 +222,7 @@ def check_list_steps(request: runs_pb2.ListStepsRequest) -> None:
     check.namespace(request.namespace)
     check.run_id(request.run_id)
     check.page(request.page_size, request.page_token)
+    _check_sequence(check, request.at_sequence)
     check.done()
 
 

@@ -12,7 +12,15 @@ from sqlalchemy.dialects.postgresql import ARRAY, TEXT
 from runkon_server.errors import RunNotFoundError
 from runkon_server.store.reads.paging import PAGE_BYTES, fetch_page, paged, weight_of
 from runkon_server.store.rows import Page, RunHead, RunRow
-from runkon_server.store.tables import definitions, run_details, run_events, run_keys, runs, steps
+from runkon_server.store.tables import (
+    definitions,
+    run_details,
+    run_events,
+    run_keys,
+    run_tombstones,
+    runs,
+    steps,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -152,7 +160,7 @@ _HEAD: Final = select(
 
 
 async def run_head(conn: AsyncConnection, *, namespace: str, run_id: str) -> RunHead:
-    """How far the run's events go, at one moment.
+    """How far the run's events go, or went if it was removed, at one moment.
 
     Raises:
         RunNotFoundError: the namespace has no such run.
@@ -160,8 +168,21 @@ async def run_head(conn: AsyncConnection, *, namespace: str, run_id: str) -> Run
     found = await conn.execute(_HEAD, {"run_id": run_id, "namespace": namespace})
     row = found.mappings().one_or_none()
     if row is None:
-        raise RunNotFoundError(run_id)
+        tombstone = await find_tombstone(conn, namespace=namespace, run_id=run_id)
+        if tombstone is None:
+            raise RunNotFoundError(run_id)
+        return tombstone
     return RunHead(run_id=run_id, **row)
+
+
+async def find_tombstone(conn: AsyncConnection, *, namespace: str, run_id: str) -> RunHead | None:
+    """How far the events of a run went that was removed; None: there was none, or long ago."""
+    columns = run_tombstones.c
+    statement = select(
+        columns.last_seq, (columns.last_seq + 1).label("oldest_seq"), columns.status, columns.epoch
+    ).where(columns.run_id == run_id, columns.namespace == namespace)
+    row = (await conn.execute(statement)).mappings().one_or_none()
+    return None if row is None else RunHead(run_id=run_id, **row)
 
 
 async def run_id_of_key(conn: AsyncConnection, *, namespace: str, key: str) -> str:
