@@ -95,8 +95,9 @@ def count(
 def count_logs(figures: Figures, folder: Path) -> None:
     """Add what replicas and workers said in their logs."""
     for log in folder.glob("replica-*.log"):
-        for record in records(log, "lease.stolen"):
-            figures.steals += int(str(record["runs"]))
+        for event in ("lease.stolen", "lease.inherited"):
+            for record in records(log, event):
+                figures.steals += int(str(record["runs"]))
         for record in records(log, "commit.resolved"):
             figures.commits[str(record["fate"])] += 1
     for log in folder.glob("worker-*.log"):
