@@ -41,6 +41,12 @@ def _explain() -> click.Command:
     return explain_run
 
 
+def _top() -> click.Command:
+    from runkon_client.cli.top import top
+
+    return top
+
+
 def _gates() -> click.Command:
     from runkon_client.cli.gates import gates
 
@@ -81,6 +87,7 @@ COMMANDS: Final[dict[str, tuple[Callable[[], click.Command], str]]] = {
     "run": (_run, "Start a run of a workflow, and watch it with --watch."),
     "runs": (_runs, "List, show, watch, cancel and resume runs."),
     "explain": (_explain, "Say why a run is not moving, and what would move it."),
+    "top": (_top, "Show what is going on now: active runs and workers."),
     "gates": (_gates, "List the gates that wait, approve, reject, report pull requests."),
     "workflows": (_workflows, "Store, list, show and check workflows."),
     "worker": (_worker, "Run a worker: actions, items, gates, scripts."),
