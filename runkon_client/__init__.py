@@ -34,12 +34,24 @@ if TYPE_CHECKING:
         Violation,
         WaitTimeoutError,
     )
-    from runkon_client.handles import GateHandle, ListedGate, RunHandle, StartedRun
+    from runkon_client.handles import (
+        GateHandle,
+        GateStream,
+        ListedGate,
+        RunHandle,
+        StartedRun,
+    )
     from runkon_client.retry import RetryPolicy
-    from runkon_client.streams import EventStream, SyncEventStream
+    from runkon_client.streams import (
+        EventStream,
+        NamespaceStream,
+        SyncEventStream,
+        SyncNamespaceStream,
+    )
     from runkon_client.sync import SyncClient
     from runkon_client.sync_handles import (
         SyncGateHandle,
+        SyncGateStream,
         SyncListedGate,
         SyncRunHandle,
         SyncStartedRun,
@@ -67,8 +79,10 @@ __all__ = [
     "EventStream",
     "FinalError",
     "GateHandle",
+    "GateStream",
     "InvalidArgumentError",
     "ListedGate",
+    "NamespaceStream",
     "NotFoundError",
     "OutOfRangeError",
     "PermissionDeniedError",
@@ -86,7 +100,9 @@ __all__ = [
     "SyncClient",
     "SyncEventStream",
     "SyncGateHandle",
+    "SyncGateStream",
     "SyncListedGate",
+    "SyncNamespaceStream",
     "SyncRunHandle",
     "SyncStartedRun",
     "Task",
@@ -122,11 +138,22 @@ _NAMES: Final = {
         "Violation",
         "WaitTimeoutError",
     ),
-    "handles": ("GateHandle", "ListedGate", "RunHandle", "StartedRun"),
+    "handles": ("GateHandle", "GateStream", "ListedGate", "RunHandle", "StartedRun"),
     "retry": ("RetryPolicy",),
-    "streams": ("EventStream", "SyncEventStream"),
+    "streams": (
+        "EventStream",
+        "NamespaceStream",
+        "SyncEventStream",
+        "SyncNamespaceStream",
+    ),
     "sync": ("SyncClient",),
-    "sync_handles": ("SyncGateHandle", "SyncListedGate", "SyncRunHandle", "SyncStartedRun"),
+    "sync_handles": (
+        "SyncGateHandle",
+        "SyncGateStream",
+        "SyncListedGate",
+        "SyncRunHandle",
+        "SyncStartedRun",
+    ),
     "worker": ("ActionOutput", "Actions", "FinalError", "RetryableError", "Task", "Worker"),
 }
 """Module → what it exports here: the imports above, for the interpreter."""

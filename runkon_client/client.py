@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Self, Unpack
 
 from runkon_client.calls import runs as run_calls
 from runkon_client.calls import workers as worker_calls
 from runkon_client.calls import workflows as workflow_calls
-from runkon_client.calls.gates import GateFilter, GateTarget
+from runkon_client.calls.gates import GateTarget
 from runkon_client.calls.runs import RunSpec
 from runkon_client.channel import CHANNEL_OPTIONS, resolve_endpoint
 from runkon_client.errors import RunkonClientError
-from runkon_client.handles import GateHandle, ListedGate, RunHandle, StartedRun, listed_gates
+from runkon_client.feeds import FeedFilter, FeedFollower
+from runkon_client.following import DEFAULT_HEARTBEAT
+from runkon_client.handles import GateHandle, Gates, RunHandle, StartedRun
 from runkon_client.retry import RetryPolicy
+from runkon_client.streams import NamespaceStream
 from runkon_client.transport import AsyncTransport
 from runkon_client.values import GraphFormat
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
-    from datetime import timedelta
 
     from runkon_client.calls.runs import RunCount, RunOptions, Started
     from runkon_client.values import (
         ConnectedWorker,
+        EventKind,
         FormattedWorkflow,
-        GateState,
         Run,
         StoredWorkflow,
         Validation,
@@ -130,18 +133,43 @@ class Client:
         """
         return await self._transport.perform(run_calls.count_runs(self._namespace, filter_text))
 
-    def gates(
+    def events(
         self,
+        cursor: str = "",
         *,
-        run_id: str = "",
-        gate_type: str = "",
         workflow_name: str = "",
-        state: GateState | None = None,
-        min_age: timedelta | None = None,
-    ) -> AsyncIterator[ListedGate]:
-        """Gates that everything given holds for, pending ones first, each group oldest first."""
-        wanted = GateFilter(run_id, gate_type, workflow_name, state, min_age)
-        return listed_gates(self._transport, wanted)
+        kinds: Sequence[EventKind] = (),
+        labels: Mapping[str, str] | None = None,
+        from_now: bool = False,
+        follow: bool = True,
+        heartbeat: timedelta = DEFAULT_HEARTBEAT,
+    ) -> NamespaceStream:
+        """The events of all runs of the namespace, in the order of their commits.
+
+        Args:
+            cursor: a stored one goes on where it left off, on any replica; by default from the
+                oldest event that is kept.
+            workflow_name, kinds, labels: only events that all of these hold for.
+            from_now: without a cursor, only events that come later.
+            follow: go on for ever; else end when no event has come for 1 s.
+            heartbeat: 1 s to 60 s; three of them without a frame mean: open another stream.
+        """
+        wanted = FeedFilter(
+            namespace=self._namespace,
+            cursor=cursor,
+            from_now=from_now,
+            follow=follow,
+            workflow_name=workflow_name,
+            kinds=tuple(kinds),
+            labels=labels or {},
+            heartbeat=heartbeat if follow else timedelta(seconds=1),
+        )
+        return NamespaceStream(self._transport, FeedFollower(wanted), lambda event: event)
+
+    @property
+    def gates(self) -> Gates:
+        """The gates of the namespace: `gates(…)` lists them, `gates.watch(…)` follows them."""
+        return Gates(self._transport)
 
     def gate(self, gate_id: str) -> GateHandle:
         """The handle of a gate; asks the server nothing."""

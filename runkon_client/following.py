@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 STREAM_PATH: Final = "/runkon.v1.RunService/StreamRunEvents"
 DEFAULT_HEARTBEAT: Final = timedelta(seconds=10)
-_SILENT_HEARTBEATS: Final = 3
+SILENT_HEARTBEATS: Final = 3
 
 # Codes that a proxy or the transport gives a stream it cuts; a Runkon server adds a reason.
 _CUT: Final = frozenset({Code.INTERNAL, Code.UNKNOWN, Code.CANCELLED})
@@ -49,24 +49,28 @@ class Following:
 class EventFollower:
     """State of one follower over all the streams that it goes through."""
 
+    path = STREAM_PATH
+    response = runs_pb2.StreamRunEventsResponse
+
     def __init__(self, following: Following, backoff: Backoff | None = None) -> None:
         self._following = following
         self._backoff = backoff or Backoff()
         self._seq = following.begin if isinstance(following.begin, int) else None
         self._snapshot_run: types_pb2.Run | None = None
         self._snapshot_steps: list[types_pb2.Step] = []
+        self._was_open = False
         self.is_ended = False
-        self.gap: EventGapError | None = None
+        self.gap: RunkonClientError | None = None
 
     @property
-    def seq(self) -> int | None:
+    def place(self) -> int | None:
         """Every event up to this one was fed; None while a stream from "now" has not opened."""
         return self._seq
 
     @property
     def silence_s(self) -> float:
         """A stream without a frame for so long is dead: a heartbeat was due three times."""
-        return self._following.heartbeat.total_seconds() * _SILENT_HEARTBEATS
+        return self._following.heartbeat.total_seconds() * SILENT_HEARTBEATS
 
     def request(self) -> runs_pb2.StreamRunEventsRequest:
         """What to open the next stream with."""
@@ -86,12 +90,18 @@ class EventFollower:
             request.from_snapshot = True
         return request
 
-    def feed(self, frame: runs_pb2.StreamRunEventsResponse) -> list[RunEvent | Snapshot]:
-        """What a frame brings that was not there before; empty for a frame of another kind.
+    def feed(
+        self, frame: runs_pb2.StreamRunEventsResponse
+    ) -> list[tuple[RunEvent | Snapshot, int | None]]:
+        """What a frame brings that was not there before, each with the place that it reaches.
 
         A frame that shows that events were left out sets `gap`, which ends the following: what
         came before the gap is still to be handed out.
         """
+        return [(item, item.seq) for item in self._read(frame)]
+
+    def _read(self, frame: runs_pb2.StreamRunEventsResponse) -> list[RunEvent | Snapshot]:
+        self._was_open = True
         match frame.WhichOneof("frame"):
             case "header":
                 self._open(frame.header.after_seq)
@@ -120,7 +130,7 @@ class EventFollower:
         Raises:
             RunkonClientError: `error`, if another stream would end the same way.
         """
-        if error is not None and not _is_survivable(error):
+        if error is not None and not is_survivable(error, was_open=self._was_open):
             raise error
         return self._backoff.next_delay_s(error)
 
@@ -174,8 +184,14 @@ class EventFollower:
         self.gap = EventGapError(self._following.run_id, after_seq, found_seq)
 
 
-def _is_survivable(error: RunkonClientError) -> bool:
-    """Whether a stream that closed like this can be opened again at the cursor."""
+def is_survivable(error: RunkonClientError, *, was_open: bool) -> bool:
+    """Whether a stream that closed like this can be opened again at the cursor.
+
+    Args:
+        was_open: an earlier one was: the server may still hold it open, and count it.
+    """
+    if error.reason == "STREAM_LIMIT":
+        return was_open
     if error.code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED):
         return True
     if error.code in (Code.ABORTED, Code.RESOURCE_EXHAUSTED):

@@ -1,4 +1,4 @@
-"""Iterators over a run's events, one per stack; `following` decides, these wait."""
+"""Iterators over streams, one per stack; `following` and `feeds` decide, these wait."""
 
 from __future__ import annotations
 
@@ -6,37 +6,75 @@ import asyncio
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 import grpc
 import grpc.aio
 
-from runkon_client.errors import error_from_rpc
+from runkon_client.errors import RunkonClientError, error_from_rpc
 from runkon_client.transport import closed_error, is_cancelled
+from runkon_client.values import NamespaceEvent, RunEvent, Snapshot
 
 if TYPE_CHECKING:
-    from runkon.v1 import runs_pb2
-    from runkon_client.following import EventFollower
-    from runkon_client.transport import AsyncTransport, EventCall, SyncTransport
-    from runkon_client.values import RunEvent, Snapshot
+    from collections.abc import Callable
 
-_T = TypeVar("_T", bound="RunEvent | Snapshot")
+    from google.protobuf.message import Message
+
+    from runkon_client.transport import AsyncTransport, StreamCall, SyncTransport
+
+_I = TypeVar("_I")
+_T = TypeVar("_T")
+_R = TypeVar("_R", bound="RunEvent | Snapshot")
+_C = TypeVar("_C")
 
 
-class _Buffer(Generic[_T]):
+class Follower(Protocol[_I, _C]):
+    """Knows what to ask for, what frames mean, and what a broken stream means."""
+
+    is_ended: bool
+    gap: RunkonClientError | None
+
+    @property
+    def path(self) -> str:
+        """The method."""
+
+    @property
+    def response(self) -> type[Message]:
+        """Its frames."""
+
+    @property
+    def place(self) -> _C | None:
+        """Everything up to here was fed."""
+
+    @property
+    def silence_s(self) -> float:
+        """A stream without a frame for so long is dead."""
+
+    def request(self) -> Message:
+        """What to open the next stream with."""
+
+    def feed(self, frame: Any) -> list[tuple[_I, _C | None]]:  # noqa: ANN401 - a message of the method
+        """What a frame brings, and the place that each of it reaches, if it is one."""
+
+    def delay_after(self, error: RunkonClientError | None) -> float:
+        """Seconds until the next stream; raises `error` if there is no use in one."""
+
+
+class _Buffer(Generic[_I, _T, _C]):
     """What was received and not yet handed out, and how far the caller is."""
 
-    def __init__(self, follower: EventFollower) -> None:
+    def __init__(self, follower: Follower[_I, _C], show: Callable[[_I], _T]) -> None:
         self._follower = follower
-        self._items: deque[_T] = deque()
-        self._cursor = follower.seq
+        self._show = show
+        self._items: deque[tuple[_I, _C | None]] = deque()
+        self._cursor = follower.place
         self._disconnects = 0
 
     @property
-    def cursor(self) -> int | None:
-        """`after_seq` for whoever goes on from here: the event handed out last is done with.
+    def cursor(self) -> _C | None:
+        """For whoever goes on from here: what was handed out last is done with. Store it after.
 
-        None until a stream from now, or a snapshot, has begun.
+        None until there is a place: a stream from now has begun, a snapshot or a list is whole.
         """
         return self._cursor
 
@@ -45,49 +83,41 @@ class _Buffer(Generic[_T]):
         """How often a stream closed without an end and was opened again."""
         return self._disconnects
 
-    def _pop(self) -> _T | None:
-        if self._items:
-            item = self._items.popleft()
-            self._cursor = item.seq
-            return item
-        self._cursor = self._follower.seq
-        return None
+    def _has_next(self) -> bool:
+        if not self._items:
+            self._cursor = self._follower.place
+        return bool(self._items)
 
-    def _feed(self, frame: runs_pb2.StreamRunEventsResponse) -> None:
-        # Snapshots come only from a stream that was begun with one, which is what `_T` says.
-        self._items += cast("list[_T]", self._follower.feed(frame))
+    def _pop(self) -> _T:
+        item, place = self._items.popleft()
+        if place is not None:
+            self._cursor = place
+        return self._show(item)
 
 
-class EventStream(_Buffer[_T]):
-    """Asynchronous iterator over the events of a run, each once, until the run ends.
+class AsyncStream(_Buffer[_I, _T, _C]):
+    """Asynchronous iterator that outlives servers and connections. `async with` closes it early."""
 
-    It outlives servers and connections. `async with` closes it early.
-    """
-
-    def __init__(self, transport: AsyncTransport, follower: EventFollower) -> None:
-        super().__init__(follower)
+    def __init__(
+        self, transport: AsyncTransport, follower: Follower[_I, _C], show: Callable[[_I], _T]
+    ) -> None:
+        super().__init__(follower, show)
         self._transport = transport
-        self._call: (
-            grpc.aio.UnaryStreamCall[
-                runs_pb2.StreamRunEventsRequest, runs_pb2.StreamRunEventsResponse
-            ]
-            | None
-        ) = None
+        self._call: grpc.aio.UnaryStreamCall[Message, Message] | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> _T:
-        """The next event.
+        """The next one.
 
         Raises:
             EventGapError: the server left events out.
-            RunkonClientError: no stream of this run can be opened at the cursor.
+            RunkonClientError: no stream can be opened at the cursor.
         """
         while True:
-            item = self._pop()
-            if item is not None:
-                return item
+            if self._has_next():
+                return self._pop()
             if self._follower.gap is not None:
                 await self.aclose()
                 raise self._follower.gap
@@ -112,7 +142,7 @@ class EventStream(_Buffer[_T]):
         """Feed one frame, or deal with a stream that broke."""
         error = None
         if self._call is None:
-            self._call = self._transport.follow(self._follower.request())
+            self._call = self._transport.follow(self._follower)
         try:
             async with asyncio.timeout(self._follower.silence_s):
                 frame = await self._call.read()
@@ -127,9 +157,8 @@ class EventStream(_Buffer[_T]):
         except grpc.RpcError as rpc_error:
             error = error_from_rpc(rpc_error)
         else:
-            # mypy does not see through the class that stands for the end of a stream.
             if frame is not grpc.aio.EOF:
-                self._feed(cast("runs_pb2.StreamRunEventsResponse", frame))
+                self._items += self._follower.feed(frame)
                 return
         await self.aclose()
         delay_s = self._follower.delay_after(error)
@@ -137,16 +166,15 @@ class EventStream(_Buffer[_T]):
         await asyncio.sleep(delay_s)
 
 
-class SyncEventStream(_Buffer[_T]):
-    """Iterator over the events of a run, each once, until the run ends.
+class SyncStream(_Buffer[_I, _T, _C]):
+    """Iterator that outlives servers and connections. `with` closes it early, from any thread."""
 
-    It outlives servers and connections. `with` closes it early, from any thread.
-    """
-
-    def __init__(self, transport: SyncTransport, follower: EventFollower) -> None:
-        super().__init__(follower)
+    def __init__(
+        self, transport: SyncTransport, follower: Follower[_I, _C], show: Callable[[_I], _T]
+    ) -> None:
+        super().__init__(follower, show)
         self._transport = transport
-        self._call: EventCall | None = None
+        self._call: StreamCall | None = None
         self._watchdog: _Watchdog | None = None
         self._closed = threading.Event()
 
@@ -154,16 +182,15 @@ class SyncEventStream(_Buffer[_T]):
         return self
 
     def __next__(self) -> _T:
-        """The next event.
+        """The next one.
 
         Raises:
             EventGapError: the server left events out.
-            RunkonClientError: no stream of this run can be opened at the cursor.
+            RunkonClientError: no stream can be opened at the cursor.
         """
         while True:
-            item = self._pop()
-            if item is not None:
-                return item
+            if self._has_next():
+                return self._pop()
             if self._follower.gap is not None:
                 self._hang_up()
                 raise self._follower.gap
@@ -197,7 +224,7 @@ class SyncEventStream(_Buffer[_T]):
         """Feed one frame, or deal with a stream that broke."""
         error = None
         if self._call is None or self._watchdog is None:
-            self._call = self._transport.follow(self._follower.request())
+            self._call = self._transport.follow(self._follower)
             self._watchdog = _Watchdog(self._call, self._follower.silence_s)
         call, watchdog = self._call, self._watchdog
         try:
@@ -209,7 +236,7 @@ class SyncEventStream(_Buffer[_T]):
             if not watchdog.has_bitten:
                 error = error_from_rpc(rpc_error)
         else:
-            self._feed(frame)
+            self._items += self._follower.feed(frame)
             return
         self._hang_up()
         if self._closed.is_set():
@@ -219,6 +246,22 @@ class SyncEventStream(_Buffer[_T]):
         self._closed.wait(delay_s)
 
 
+class EventStream(AsyncStream["RunEvent | Snapshot", _R, int]):
+    """Asynchronous iterator over the events of a run, each once, until the run ends."""
+
+
+class NamespaceStream(AsyncStream[NamespaceEvent, NamespaceEvent, str]):
+    """Asynchronous iterator over the events of all runs of a namespace; it never ends."""
+
+
+class SyncEventStream(SyncStream["RunEvent | Snapshot", _R, int]):
+    """Iterator over the events of a run, each once, until the run ends."""
+
+
+class SyncNamespaceStream(SyncStream[NamespaceEvent, NamespaceEvent, str]):
+    """Iterator over the events of all runs of a namespace; it never ends."""
+
+
 class _Watchdog:
     """Cancels a call when one `with` block around it takes too long.
 
@@ -226,7 +269,7 @@ class _Watchdog:
     caller takes between messages does not count.
     """
 
-    def __init__(self, call: EventCall, limit_s: float) -> None:
+    def __init__(self, call: StreamCall, limit_s: float) -> None:
         self.has_bitten = False
         self._call = call
         self._limit_s = limit_s

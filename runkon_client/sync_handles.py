@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from runkon_client.calls import gates as gate_calls
 from runkon_client.calls import runs as run_calls
 from runkon_client.calls.gates import GateFilter, GateTarget, Vote
+from runkon_client.feeds import FeedFilter, GateFollower
 from runkon_client.following import DEFAULT_HEARTBEAT, EventFollower, Following
-from runkon_client.streams import SyncEventStream
+from runkon_client.streams import SyncEventStream, SyncStream
 from runkon_client.waiting import Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import timedelta
 
     from runkon_client.calls.runs import EventPage, Started
@@ -205,7 +206,10 @@ class SyncRunHandle:
         heartbeat: timedelta,
     ) -> SyncEventStream[_T]:
         following = Following(self._namespace, self.id, begin, tuple(kinds), heartbeat)
-        return SyncEventStream(self._transport, EventFollower(following))
+        # Snapshots come only from a stream that was begun with one, which is what `_T` says.
+        return SyncEventStream(
+            self._transport, EventFollower(following), lambda item: cast("_T", item)
+        )
 
 
 class SyncStartedRun(SyncRunHandle):
@@ -302,3 +306,61 @@ def listed_gates(transport: SyncTransport, wanted: GateFilter) -> Iterator[SyncL
     namespace = transport.endpoint.namespace
     for gate in transport.pages(partial(gate_calls.list_gates, namespace, wanted)):
         yield SyncListedGate(transport, gate)
+
+
+class SyncGateStream(SyncStream["Gate", SyncListedGate, str]):
+    """Iterator over gates that wait, open and change; it never ends."""
+
+
+class SyncGates:
+    """The gates of a namespace: called, it lists them; `watch` follows them."""
+
+    def __init__(self, transport: SyncTransport) -> None:
+        self._transport = transport
+
+    def __call__(
+        self,
+        *,
+        run_id: str = "",
+        gate_type: str = "",
+        workflow_name: str = "",
+        state: GateState | None = None,
+        min_age: timedelta | None = None,
+    ) -> Iterator[SyncListedGate]:
+        """Gates that everything given holds for, pending ones first, each group oldest first."""
+        wanted = GateFilter(run_id, gate_type, workflow_name, state, min_age)
+        return listed_gates(self._transport, wanted)
+
+    def watch(
+        self,
+        cursor: str = "",
+        *,
+        run_id: str = "",
+        gate_type: str = "",
+        workflow_name: str = "",
+        labels: Mapping[str, str] | None = None,
+        heartbeat: timedelta = DEFAULT_HEARTBEAT,
+    ) -> SyncGateStream:
+        """An inbox that stays live: the gates that wait, then each that opens or changes.
+
+        A gate may come again without a change: how it came last is how it stands.
+
+        Args:
+            cursor: one of an earlier watch goes on with the changes since.
+            run_id, gate_type, workflow_name, labels: only gates that all of these hold for.
+            heartbeat: 1 s to 60 s; three of them without a frame mean: open another stream.
+        """
+        wanted = FeedFilter(
+            namespace=self._transport.endpoint.namespace,
+            cursor=cursor,
+            run_id=run_id,
+            gate_type=gate_type,
+            workflow_name=workflow_name,
+            labels=labels or {},
+            heartbeat=heartbeat,
+        )
+        return SyncGateStream(
+            self._transport,
+            GateFollower(wanted),
+            lambda gate: SyncListedGate(self._transport, gate),
+        )

@@ -13,9 +13,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from runkon.v1 import runs_pb2
 from runkon_client.errors import CallCancelledError, Code, error_from_rpc, unreadable_error
-from runkon_client.following import STREAM_PATH
 from runkon_client.retry import Attempts
 
 if TYPE_CHECKING:
@@ -52,10 +50,25 @@ def _serialize(message: Message) -> bytes:
     return message.SerializeToString()
 
 
-class EventCall(Protocol):
-    """A stream of events on the sync stack, as far as it is used here."""
+class Followed(Protocol):
+    """What a stream is opened for."""
 
-    def __next__(self) -> runs_pb2.StreamRunEventsResponse: ...
+    @property
+    def path(self) -> str:
+        """The method."""
+
+    @property
+    def response(self) -> type[Message]:
+        """Its frames."""
+
+    def request(self) -> Message:
+        """What to open the next stream with."""
+
+
+class StreamCall(Protocol):
+    """A stream on the sync stack, as far as it is used here."""
+
+    def __next__(self) -> Message: ...
 
     def cancel(self) -> object:
         """End it from this side; a wait in `next` fails."""
@@ -73,11 +86,6 @@ class AsyncTransport:
         self._is_closed = False
         self._channel = endpoint.open_async(options)
         self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[Message, bytes]] = {}
-        self._follow: grpc.aio.UnaryStreamMultiCallable[
-            runs_pb2.StreamRunEventsRequest, runs_pb2.StreamRunEventsResponse
-        ] = self._channel.unary_stream(
-            STREAM_PATH, _serialize, runs_pb2.StreamRunEventsResponse.FromString
-        )
 
     @property
     def channel(self) -> grpc.aio.Channel:
@@ -127,15 +135,14 @@ class AsyncTransport:
             if not token:
                 return
 
-    def follow(
-        self, request: runs_pb2.StreamRunEventsRequest
-    ) -> grpc.aio.UnaryStreamCall[
-        runs_pb2.StreamRunEventsRequest, runs_pb2.StreamRunEventsResponse
-    ]:
-        """One stream of events."""
+    def follow(self, followed: Followed) -> grpc.aio.UnaryStreamCall[Message, Message]:
+        """Open one stream."""
         if self._is_closed:
             raise closed_error()
-        return self._follow(request, metadata=self.endpoint.metadata)
+        method: grpc.aio.UnaryStreamMultiCallable[Message, Message] = self._channel.unary_stream(
+            followed.path, _serialize, followed.response.FromString
+        )
+        return method(followed.request(), metadata=self.endpoint.metadata)
 
 
 class SyncTransport:
@@ -147,11 +154,6 @@ class SyncTransport:
         self._is_closed = False
         self._channel = endpoint.open_sync()
         self._methods: dict[str, grpc.UnaryUnaryMultiCallable[Message, bytes]] = {}
-        self._follow: grpc.UnaryStreamMultiCallable[
-            runs_pb2.StreamRunEventsRequest, runs_pb2.StreamRunEventsResponse
-        ] = self._channel.unary_stream(
-            STREAM_PATH, _serialize, runs_pb2.StreamRunEventsResponse.FromString
-        )
 
     def close(self) -> None:
         """Close the channel; calls that are under way fail."""
@@ -189,8 +191,11 @@ class SyncTransport:
             if not token:
                 return
 
-    def follow(self, request: runs_pb2.StreamRunEventsRequest) -> EventCall:
-        """One stream of events."""
+    def follow(self, followed: Followed) -> StreamCall:
+        """Open one stream."""
         if self._is_closed:
             raise closed_error()
-        return self._follow(request, metadata=self.endpoint.metadata)
+        method: grpc.UnaryStreamMultiCallable[Message, Message] = self._channel.unary_stream(
+            followed.path, _serialize, followed.response.FromString
+        )
+        return method(followed.request(), metadata=self.endpoint.metadata)

@@ -53,6 +53,12 @@ def _gates() -> click.Command:
     return gates
 
 
+def _events() -> click.Command:
+    from runkon_client.cli.events import events
+
+    return events
+
+
 def _workflows() -> click.Command:
     from runkon_client.cli.workflows import workflows
 
@@ -88,7 +94,8 @@ COMMANDS: Final[dict[str, tuple[Callable[[], click.Command], str]]] = {
     "runs": (_runs, "List, show, watch, cancel and resume runs."),
     "explain": (_explain, "Say why a run is not moving, and what would move it."),
     "top": (_top, "Show what is going on now: active runs and workers."),
-    "gates": (_gates, "List the gates that wait, approve, reject, report pull requests."),
+    "events": (_events, "Print the events of a run or of all runs, and follow them."),
+    "gates": (_gates, "List and watch gates, approve, reject, report pull requests."),
     "workflows": (_workflows, "Store, list, show and check workflows."),
     "worker": (_worker, "Run a worker: actions, items, gates, scripts."),
     "workers": (_workers, "List the workers that are connected, with what they serve."),

@@ -1,4 +1,4 @@
-"""`runkon gates`: list, approve, reject, report-pr."""
+"""`runkon gates`: list, watch, approve, reject, report-pr."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from runkon_client.cli.documents import json_line
 from runkon_client.cli.exits import explain
 from runkon_client.cli.naming import is_run_id
+from runkon_client.cli.pairs import read_pairs
 from runkon_client.cli.session import ServerGroup, Settings, print_document, print_table
 from runkon_client.cli.telling import printable, span
 from runkon_client.values import (
@@ -49,7 +51,7 @@ _STATES: Final = tuple(each.value for each in CheckState if each is not CheckSta
 
 @click.group(cls=ServerGroup)
 def gates() -> None:
-    """List the gates that wait, approve and reject; tell of pull requests."""
+    """List and watch the gates that wait, approve and reject; tell of pull requests."""
 
 
 @gates.command("list", epilog=_EPILOG)
@@ -83,6 +85,44 @@ def list_gates(settings: Settings, run_id: str, workflow: str, *, every: bool) -
         ),
         empty="no gate waits for an answer",
     )
+
+
+@gates.command(epilog=_EPILOG)
+@click.option("--run", "run_id", default="", metavar="RUN", help="Gates of this run only.")
+@click.option("--type", "gate_type", default="", metavar="TYPE", help="Gates of this type only.")
+@click.option("--workflow", default="", metavar="NAME", help="Gates of this workflow's runs only.")
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=read_pairs,
+    help="Gates of runs that have this label; repeat it for more.",
+)
+@click.pass_obj
+def watch(
+    settings: Settings, run_id: str, gate_type: str, workflow: str, labels: dict[str, str]
+) -> None:
+    """Show the gates that wait, then every gate that opens, gets a vote or is decided."""
+    with (
+        settings.connect() as client,
+        client.gates.watch(
+            run_id=run_id, gate_type=gate_type, workflow_name=workflow, labels=labels
+        ) as changes,
+    ):
+        for each in changes:
+            click.echo(json_line(each.gate) if settings.as_json else _change(each.gate))
+
+
+def _change(gate: Gate) -> str:
+    """How a gate stands, in one line; who wants to answer one needs its id."""
+    when = gate.resolved_at or (gate.votes[-1].at if gate.votes else None) or gate.opened_at
+    time = f"{when.astimezone():%H:%M:%S}" if when else " " * 8
+    who = f" by {printable(gate.resolved_by)}" if gate.resolved_by else ""
+    votes = len(gate.votes)
+    state = f"{gate.state} {votes}/{gate.approvers}" if votes and not who else f"{gate.state}{who}"
+    question = printable(" ".join(gate.prompt.split()))
+    return f"{time}  {state:<16}  {gate.id}  {gate.display_name}: {gate.name}  {question}".rstrip()
 
 
 def _target(command: Callable[..., Any]) -> Callable[..., Any]:

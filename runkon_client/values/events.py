@@ -328,3 +328,13 @@ RunEvent: TypeAlias = (
     | UnknownEvent
 )
 """Every event; `case UnknownEvent()` is what a newer server may send."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamespaceEvent:
+    """One event of one run of a namespace; `run_id` and `seq` of the event together name it."""
+
+    event: RunEvent
+    workflow_name: str
+    cursor: str
+    """The place of this event: whoever stores it goes on with the next one."""

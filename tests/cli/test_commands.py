@@ -449,3 +449,29 @@ def test_without_a_server_a_command_exits_with_5(
     assert "no server answers at 127.0.0.1:1" in answer.err
     assert "`runkon-server dev` starts one" in answer.err
     assert server.requests == []
+
+
+def test_the_events_of_a_run_are_printed_page_by_page(server: FakeServer) -> None:
+    """Two pages; as lines for people, and as one document per line."""
+    first = events_pb2.RunEvent(seq=1, run_id=RUN_ID, step_started=events_pb2.StepStarted())
+    last = events_pb2.RunEvent(
+        seq=3, run_id=RUN_ID, run_finished={"status": types_pb2.RUN_STATUS_COMPLETED}
+    )
+    first_page = runs_pb2.ListRunEventsResponse(events=[first], examined_seq=2, head_seq=3)
+    last_page = runs_pb2.ListRunEventsResponse(events=[last], examined_seq=3, head_seq=3)
+    server.answers["GetRun"] = runs_pb2.GetRunResponse(run=RUN)
+    server.answers["ListRunEvents"] = lambda asked: last_page if asked.after_seq else first_page
+
+    shown = invoke(server, "events", RUN_ID, "--since", "0")
+    documents = invoke(server, "events", RUN_ID, "--json", "--kind", "run_finished")
+
+    assert shown.code == documents.code == 0
+    assert len(shown.out.splitlines()) == 2
+    assert [json.loads(line)["seq"] for line in documents.out.splitlines()] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    "words", [("events", RUN_ID, "--since", "x"), ("events", RUN_ID, "--workflow", "w")]
+)
+def test_what_events_cannot_mean_is_refused(server: FakeServer, words: tuple[str, ...]) -> None:
+    assert invoke(server, *words).code == Exit.USAGE

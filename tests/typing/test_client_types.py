@@ -49,6 +49,15 @@ async def call(client: Client) -> Run:
     async for item in handle.snapshot_events():
         if isinstance(item, Snapshot):
             print(item.run.status)
+    async for each in client.events(kinds=[], labels={"team": "core"}):
+        match each.event:
+            case RunFinished():
+                cursor: str = each.cursor
+                print(cursor)
+            case _:
+                print(each.event.run_id)
+    async for listed in client.gates.watch(gate_type="human_review"):
+        await listed.approve()
     async for gate in handle.gates():
         await gate.approve("fine", selections=gate.gate.options[0].key.split())
     return await handle.wait(timedelta(seconds=5))
@@ -71,6 +80,11 @@ MISTAKES: Final[dict[str, tuple[str, str]]] = {
     "a value that is changed": ('(await client.get_run("r")).error = ""', "misc"),
     "an action without its task": ('Worker().action("a")(lambda: None)', "misc|arg-type|type-var"),
     "an action with an odd result": ('Worker().action("a")(number)', "type-var|arg-type"),
+    "a cursor of a run for a namespace": ("client.events(cursor=3)", "arg-type"),
+    "a cursor of a namespace as a number": (
+        "number_of: int = client.gates.watch().cursor or 0",
+        "assignment",
+    ),
     "a match that forgets events": (
         "match event:\n        case RunFinished(): pass\n        case _: assert_never(event)",
         "arg-type",

@@ -965,7 +965,9 @@ class PendingGates(_message.Message):
     GATES_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
     last: _builtins.bool
-    """True: no more chunks; from here on the stream can be taken up again with the header's cursor."""
+    """True: no more chunks; from here on the stream can be taken up again with the header's cursor.
+    Of a list that breaks off before, take nothing: a gate in it may be decided before the next.
+    """
     @_builtins.property
     def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Gate]:
         """The gates with their votes."""

@@ -1,0 +1,105 @@
+"""`runkon events`: the log of one run, or of all runs of a namespace."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from runkon_client.cli.documents import json_line
+from runkon_client.cli.exits import explain
+from runkon_client.cli.naming import find_run_id
+from runkon_client.cli.pairs import read_pairs
+from runkon_client.cli.session import ServerCommand, Settings
+from runkon_client.cli.telling import printable, tell
+from runkon_client.values import EventKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from runkon_client import SyncRunHandle
+    from runkon_client.values import NamespaceEvent, RunEvent
+
+_KINDS: Final = tuple(each.value for each in EventKind if each is not EventKind.UNKNOWN)
+
+
+@click.command(cls=ServerCommand, epilog=explain())
+@click.argument("run", required=False, default="")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what comes; a run until it ends.")
+@click.option(
+    "--since",
+    default="",
+    metavar="PLACE",
+    help="Only what comes after: a sequence of RUN; without RUN, a cursor that --json prints.",
+)
+@click.option(
+    "--kind", "kinds", multiple=True, type=click.Choice(_KINDS), help="Only these; repeat it."
+)
+@click.option("--workflow", default="", metavar="NAME", help="Without RUN: runs of this workflow.")
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=read_pairs,
+    help="Without RUN: runs that have this label; repeat it for more.",
+)
+@click.pass_obj
+def events(
+    settings: Settings,
+    *,
+    run: str,
+    since: str,
+    kinds: tuple[str, ...],
+    workflow: str,
+    labels: dict[str, str],
+    follow: bool,
+) -> None:
+    """Print events: those of RUN (an id or a key), or of all runs in the order of their commits."""
+    wanted = [EventKind(kind) for kind in kinds]
+    with settings.connect() as client:
+        if run:
+            if workflow or labels:
+                raise click.UsageError("--workflow and --label are for the events of all runs")
+            handle = client.run(find_run_id(client, run))
+            for event in _events_of(handle, _sequence(since), wanted, follow=follow):
+                click.echo(json_line(event) if settings.as_json else _line(event))
+            return
+        stream = client.events(
+            since, workflow_name=workflow, kinds=wanted, labels=labels, follow=follow
+        )
+        with stream:
+            for each in stream:
+                click.echo(json_line(each) if settings.as_json else _line_of(each))
+
+
+def _line_of(each: NamespaceEvent) -> str:
+    return f"{_line(each.event)}  ({printable(each.workflow_name)} {each.event.run_id})"
+
+
+def _sequence(since: str) -> int:
+    if since and not (since.isascii() and since.isdecimal()):
+        raise click.BadParameter("of a run it is a sequence", param_hint="--since")
+    return int(since or 0)
+
+
+def _events_of(
+    handle: SyncRunHandle, after_seq: int, kinds: Sequence[EventKind], *, follow: bool
+) -> Iterator[RunEvent]:
+    """What is there now, page by page; or everything until the run ends."""
+    if follow:
+        with handle.events(after_seq, kinds=kinds) as stream:
+            yield from stream
+        return
+    while True:
+        page = handle.list_events(after_seq, kinds=kinds, page_size=500)
+        yield from page.events
+        after_seq = page.examined_seq
+        if after_seq >= page.head_seq:
+            return
+
+
+def _line(event: RunEvent) -> str:
+    """One event for people; one that has no words is named by its kind."""
+    words = tell(event) or event.kind.value.replace("_", " ")
+    return f"{event.at.astimezone():%H:%M:%S} {event.seq:>5}  {words}"
