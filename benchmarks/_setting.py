@@ -100,10 +100,17 @@ def server(dsn: str) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def process(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A module of this package as a process; ended with the context."""
+def process(
+    module: str, *arguments: str, is_told_when_to_end: bool = False
+) -> Iterator[subprocess.Popen[str]]:
+    """A module of this package as a process; ended with the context.
+
+    Args:
+        is_told_when_to_end: by the end of its standard input.
+    """
     command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+    stdin = subprocess.PIPE if is_told_when_to_end else None
+    with subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, text=True) as running:
         try:
             yield running
         finally:

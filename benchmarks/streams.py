@@ -1,0 +1,299 @@
+"""Streams: how late events are, what idle ones cost, what a reader survives, replay.
+
+Parts: 1 latency and 100 watchers, 2 idle streams, 4 reconnects, 5 without NOTIFY, replay. Each
+prints its figures with the limits beside them; the exit code says whether all were kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+import psycopg
+
+from benchmarks import _setting
+from runkon.v1 import runs_pb2, runs_pb2_grpc
+from runkon_client import Client, RunSpec
+
+if TYPE_CHECKING:
+    import subprocess
+
+STEPS: Final = "workflow steps {" + "\n call echo" * 10 + "\n}"
+PARKED: Final = "workflow parked { gate human_approval { } }"
+LONG: Final = "workflow long {" + "\n call echo" * 1_000 + "\n}"
+WATCHERS: Final = 100
+PARTS: Final = ("1", "2", "4", "5", "replay")
+COUNT: Final = """
+SELECT count(*) FROM run_events e JOIN workflow_runs r ON r.id = e.run_id
+WHERE r.workflow_name = 'steps' AND e.at >= %s"""
+# New sessions find a function of the same name first, which tells nobody.
+DROP_NOTIFY: Final = """
+CREATE SCHEMA deaf;
+CREATE FUNCTION deaf.pg_notify(text, text) RETURNS void LANGUAGE sql AS '';
+DO $$ BEGIN EXECUTE format(
+    'ALTER DATABASE %I SET search_path = deaf, pg_catalog, public', current_database()); END $$"""
+RESTORE_NOTIFY: Final = """
+DO $$ BEGIN EXECUTE format('ALTER DATABASE %I RESET search_path', current_database()); END $$;
+DROP SCHEMA deaf CASCADE"""
+
+
+@dataclass(slots=True)
+class Bench:
+    """What every part needs."""
+
+    arguments: argparse.Namespace
+    dsn: str
+    conn: psycopg.Connection[Any]
+    server: _setting.Server
+    missed: int = 0
+
+    def tell(self, what: str, value: float, limit: float, unit: str, *, low: bool = True) -> None:
+        """Print a figure with its limit, and remember whether it was kept."""
+        kept = value <= limit if low else value >= limit
+        self.missed += not kept
+        bound = "at most" if low else "at least"
+        mark = "" if kept else "   MISSED"
+        print(f"  {what:44}{value:12,.2f} {unit:9} {bound} {limit:,g}{mark}", flush=True)
+
+    def now(self) -> Any:  # noqa: ANN401 - a datetime of the database, handed back to it
+        """Now, by the clock that stamps events."""
+        row = self.conn.execute("SELECT clock_timestamp()").fetchone()
+        assert row is not None
+        return row[0]
+
+    def events_since(self, begun_at: Any) -> int:  # noqa: ANN401 - as above
+        """How many events the load has made."""
+        row = self.conn.execute(COUNT, (begun_at,)).fetchone()
+        assert row is not None
+        count: int = row[0]
+        return count
+
+
+def finish(watching: subprocess.Popen[str]) -> dict[str, Any]:
+    """End a process of watchers; what it saw."""
+    assert watching.stdin is not None
+    watching.stdin.close()
+    seen: dict[str, Any] = json.loads(_setting.await_line(watching))
+    return seen
+
+
+def load(address: str, seconds: float, count: int = 64) -> None:
+    """So many runs at a time for a while, and until the last of them has ended."""
+
+    async def callers() -> None:
+        until_s = time.monotonic() + seconds
+        async with Client(address) as client:
+
+            async def one() -> None:
+                while time.monotonic() < until_s:
+                    await (await client.start_run("steps")).wait()
+
+            await asyncio.gather(*(one() for _ in range(count)))
+
+    asyncio.run(callers())
+    time.sleep(2.5)  # the poll interval twice over: what has not come by then is lost
+
+
+def measure_latency(bench: Bench) -> None:
+    """Part 1: 64 callers that follow the runs they start; then 100 watchers of all events."""
+    print("1. 64 concurrent runs, each followed from its start")
+    ms = [each * 1e3 for each in asyncio.run(follow_own(bench))]
+    bench.tell("commit to subscriber, p50", _setting.percentile(ms, 0.5), 5, "ms")
+    bench.tell("commit to subscriber, p99", _setting.percentile(ms, 0.99), 50, "ms")
+    print(f"  {WATCHERS} watchers of all events of 64 concurrent runs")
+    with _setting.process(
+        "_watchers", bench.server.address, "--count", str(WATCHERS), is_told_when_to_end=True
+    ) as watching:
+        _setting.await_line(watching, "ready")
+        begun_at = bench.now()
+        load(bench.server.address, bench.arguments.duration)
+        seen = finish(watching)
+    made = bench.events_since(begun_at)
+    lost = sum(abs(made - count) for count in seen["events"])
+    print(f"  {made:,} events to each of them; {seen['broken'] or 'no gaps'}")
+    bench.tell("events lost, or seen twice", lost + len(seen["broken"]), 0, "events")
+
+
+async def follow_own(bench: Bench) -> list[float]:
+    """How late each event was, in s: from the instant that its transaction was given.
+
+    That is before its commit, so the commit itself is in it.
+    """
+    late_s: list[float] = []
+    until_s = time.monotonic() + bench.arguments.duration
+
+    async def one(channel: grpc.aio.Channel) -> None:
+        stub = runs_pb2_grpc.RunServiceStub(channel)
+        while time.monotonic() < until_s:
+            started = await stub.StartRun(runs_pb2.StartRunRequest(workflow="steps"))
+            async for frame in stub.StreamRunEvents(
+                runs_pb2.StreamRunEventsRequest(run_id=started.run.id)
+            ):
+                now_s = time.time()
+                late_s.extend(
+                    now_s - event.time.seconds - event.time.nanos / 1e9
+                    for event in frame.events.events
+                )
+
+    async with contextlib.AsyncExitStack() as stack:
+        channels = [await stack.enter_async_context(_raw(bench.server.address)) for _ in range(4)]
+        await asyncio.gather(*(one(channels[number % 4]) for number in range(64)))
+    return late_s
+
+
+def measure_idle(bench: Bench) -> None:
+    """Part 2: what 1,000 streams cost on which nothing happens."""
+    count = bench.arguments.idle
+
+    async def park() -> list[str]:
+        async with Client(bench.server.address) as client:
+            started = await client.start_runs([RunSpec("parked")] * min(count, 500))
+            return [each.id for each in started if not isinstance(each, Exception)]
+
+    run_ids = asyncio.run(park())
+    time.sleep(5)
+    before_kib, pid = _setting.rss_kib(bench.server.pid), bench.server.pid
+    idle_cores = _cores(pid, 10)
+    with _setting.process(
+        "_watchers", bench.server.address, "--kind", "idle",
+        "--count", str(count), "--runs", ",".join(run_ids), is_told_when_to_end=True,
+    ) as watching:  # fmt: skip
+        _setting.await_line(watching, "ready")
+        time.sleep(5)
+        cores = _cores(pid, 30) - idle_cores
+        each_kib = (_setting.rss_kib(pid) - before_kib) / count
+        finish(watching)
+    print(f"2. {count:,} idle streams")
+    bench.tell("memory of each", each_kib, 20, "KiB")
+    bench.tell("processor of all", cores * 100, 3, "% of one")
+
+
+def _cores(pid: int, seconds: float) -> float:
+    began_s, used_s = time.monotonic(), _setting.cpu_s(pid)
+    time.sleep(seconds)
+    return (_setting.cpu_s(pid) - used_s) / (time.monotonic() - began_s)
+
+
+def measure_reconnects(bench: Bench) -> None:
+    """Part 4: 200 reconnects during the load; every run's sequences are 1 to n."""
+    seconds, count = bench.arguments.reconnect_seconds, 20
+    print(f"4. 200 forced reconnects in {seconds:g} s of load, {count} watchers")
+    with _setting.process(
+        "_watchers", bench.server.address, "--count", str(count),
+        "--cuts", "200", "--seconds", str(seconds * 0.95), is_told_when_to_end=True,
+    ) as watching:  # fmt: skip
+        _setting.await_line(watching, "ready")
+        begun_at = bench.now()
+        load(bench.server.address, seconds, 16)
+        seen = finish(watching)
+    made = bench.events_since(begun_at)
+    lost = sum(abs(made - got) for got in seen["events"])
+    print(f"  {made:,} events to each; {seen['broken'] or 'no gaps'}")
+    bench.tell("reconnects", seen["reconnects"], 190, "times", low=False)
+    bench.tell("events lost, or seen twice", lost + len(seen["broken"]), 0, "events")
+
+
+def measure_without_notify(bench: Bench) -> None:
+    """Part 5: watchers on a second replica, to which no NOTIFY comes."""
+    print("5. NOTIFY dropped entirely: another replica's watchers live on the poll")
+    bench.conn.execute(DROP_NOTIFY)
+    with (
+        _setting.server(bench.dsn) as loaded,
+        _setting.server(bench.dsn) as watched,
+        _setting.process(
+            "_watchers", watched.address, "--count", "4", is_told_when_to_end=True
+        ) as watching,
+    ):
+        _setting.await_line(watching, "ready")
+        begun_at = bench.now()
+        load(loaded.address, bench.arguments.duration, 8)
+        seen = finish(watching)
+        made = bench.events_since(begun_at)
+    bench.conn.execute(RESTORE_NOTIFY)
+    worst = max(seen["latencies_s"], default=float("nan")) * 1e3
+    bench.tell("commit to subscriber, worst", worst, 1_500, "ms")
+    lost = sum(abs(made - count) for count in seen["events"])
+    bench.tell("events lost, or seen twice", lost + len(seen["broken"]), 0, "events")
+
+
+def measure_replay(bench: Bench) -> None:
+    """History from PostgreSQL to a reader that looks at frames only, run after run."""
+
+    async def replay() -> tuple[int, float]:
+        async with Client(bench.server.address) as client:
+            started = await client.start_runs([RunSpec("long")] * 20)
+            runs = [each for each in started if not isinstance(each, Exception)]
+            for run in runs:
+                await run.wait()
+        async with _raw(bench.server.address) as channel:
+            stub = runs_pb2_grpc.RunServiceStub(channel)
+            began_s = time.monotonic()
+            last = 0
+            for run in runs:
+                async for frame in stub.StreamRunEvents(
+                    runs_pb2.StreamRunEventsRequest(run_id=run.id)
+                ):
+                    if frame.HasField("end"):
+                        last += frame.end.head_seq
+            return last, time.monotonic() - began_s
+
+    events, seconds = asyncio.run(replay())
+    print(f"replay of {events:,} events of 20 runs, one reader")
+    bench.tell("replayed by one replica", events / seconds, 60_000, "events/s", low=False)
+
+
+OPTIONS: Final = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
+
+
+def _raw(address: str) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(address, options=OPTIONS)
+
+
+MEASURES: Final = {
+    "1": measure_latency,
+    "2": measure_idle,
+    "4": measure_reconnects,
+    "5": measure_without_notify,
+    "replay": measure_replay,
+}
+
+
+async def put_workflows(address: str) -> None:
+    """Store what the runs are of."""
+    async with Client(address) as client:
+        for source in (STEPS, PARKED, LONG):
+            await client.put_workflow(source)
+
+
+def main() -> None:
+    """Measure what the arguments choose."""
+    parser = argparse.ArgumentParser(prog="dev.py bench streams", description=__doc__)
+    parser.add_argument("--database-url", help="default: a durable PostgreSQL of its own")
+    parser.add_argument("--part", action="append", choices=PARTS, help="repeat it; default: all")
+    parser.add_argument("--duration", type=float, default=15.0, help="seconds of load")
+    parser.add_argument("--reconnect-seconds", type=float, default=120.0, help="of part 4")
+    parser.add_argument("--idle", type=int, default=1_000, help="streams of part 2")
+    arguments = parser.parse_args()
+    with (
+        _setting.database(arguments.database_url) as dsn,
+        _setting.server(dsn) as server,
+        psycopg.connect(dsn, autocommit=True) as conn,
+    ):
+        print(_setting.machine(conn))
+        asyncio.run(put_workflows(server.address))
+        bench = Bench(arguments, dsn, conn, server)
+        for part in arguments.part or PARTS:
+            MEASURES[part](bench)
+        _setting.print_complaints(server)
+    sys.exit(1 if bench.missed else 0)
+
+
+if __name__ == "__main__":
+    main()
