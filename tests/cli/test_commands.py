@@ -455,7 +455,9 @@ def test_the_events_of_a_run_are_printed_page_by_page(server: FakeServer) -> Non
     """Two pages; as lines for people, and as one document per line."""
     first = events_pb2.RunEvent(seq=1, run_id=RUN_ID, step_started=events_pb2.StepStarted())
     last = events_pb2.RunEvent(
-        seq=3, run_id=RUN_ID, run_finished={"status": types_pb2.RUN_STATUS_COMPLETED}
+        seq=3,
+        run_id=RUN_ID,
+        run_finished=events_pb2.RunFinished(status=types_pb2.RUN_STATUS_COMPLETED),
     )
     first_page = runs_pb2.ListRunEventsResponse(events=[first], examined_seq=2, head_seq=3)
     last_page = runs_pb2.ListRunEventsResponse(events=[last], examined_seq=3, head_seq=3)
