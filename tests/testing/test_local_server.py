@@ -1,0 +1,172 @@
+"""`runkon_client.testing`: a real server with a clock that tests move."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runkon_client import ActionOutput, Actions, Client, SyncClient, Task, Worker
+from runkon_client.testing import (
+    LocalServer,
+    Recording,
+    RecordingError,
+    local_server,
+    record,
+    replay,
+)
+from runkon_client.values import GateWaiting, RunStatus, StepRetrying
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LocalServer]:
+    with local_server() as started:
+        yield started
+
+
+def test_a_gate_of_thirty_days_takes_no_time(server: LocalServer) -> None:
+    with SyncClient(server.address, namespace=server.new_namespace()) as client:
+        before = server.now()
+        run = client.start_run(
+            source='workflow w { gate human_review { timeout = "720h" on_timeout = continue } }'
+        )
+        run.gate("human_review").get()
+        server.skip(timedelta(days=30, seconds=1))
+        ended = run.wait()
+
+        assert ended.status is RunStatus.COMPLETED
+        assert timedelta(days=30) < server.now() - before < timedelta(days=30, minutes=5)
+        assert ended.ended_at is not None
+        assert ended.started_at is not None
+        assert ended.ended_at - ended.started_at > timedelta(days=30)
+
+
+def test_the_clock_is_not_turned_back(server: LocalServer) -> None:
+    with pytest.raises(ValueError, match="turned back"):
+        server.skip(timedelta(seconds=-1))
+
+
+async def test_a_task_in_hand_survives_the_skip(server: LocalServer) -> None:
+    """Its worker is as alive as before, so nobody else gets it."""
+    actions, deliveries = Actions(), []
+
+    @actions.action("slow")
+    def slow(task: Task) -> str:
+        deliveries.append(task.delivery)
+        server.skip(timedelta(hours=5))
+        time.sleep(0.3)
+        return "done"
+
+    namespace = server.new_namespace()
+    worker = Worker(server.address, namespace=namespace, actions=actions)
+    async with Client(server.address, namespace=namespace) as client, worker_of(worker):
+        run = await client.start_run(source="workflow w { call slow }")
+        ended = await run.wait()
+
+    assert (ended.status, deliveries) == (RunStatus.COMPLETED, [0])
+
+
+TICKET = """workflow ticket {
+  inputs { id required }
+  call plan { retries = 1 retry_delay = "2m" }
+  do { max_iterations = 3 call review } while review.needs_work
+  gate human_review { timeout = "48h" options = [merge, drop] }
+  call workflow publish { inputs { id = "{{id}}" } }
+  gate human_approval { timeout = "1h" on_timeout = continue }
+}
+"""
+
+
+class worker_of:  # noqa: N801 - used like a function
+    """A worker that runs as long as the block."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    async def __aenter__(self) -> None:
+        self._running = asyncio.create_task(self._worker.run())
+
+    async def __aexit__(self, *_: object) -> None:
+        self._worker.stop()
+        await self._running
+
+
+async def recorded(server: LocalServer) -> Recording:
+    """A run with a retry, a loop, gates that are decided and one that is not, and a child."""
+    actions, plans = Actions(), []
+
+    @actions.action("plan")
+    def plan(task: Task) -> str:
+        plans.append(task.attempt)
+        if task.attempt == 0:
+            raise RuntimeError("no idea")
+        server.skip(timedelta(minutes=0))
+        return "the plan"
+
+    @actions.action("review")
+    def review(task: Task) -> ActionOutput:
+        return ActionOutput(markers=("needs_work",) if task.iteration == 0 else ())
+
+    @actions.fallback
+    def other(_: Task) -> str:
+        return "ok"
+
+    namespace = server.new_namespace()
+    worker = Worker(server.address, namespace=namespace, actions=actions)
+    async with Client(server.address, namespace=namespace) as client, worker_of(worker):
+        await client.put_workflow("workflow publish { inputs { id required } call push }")
+        await client.put_workflow(TICKET)
+        run = await client.start_run("ticket", inputs={"id": "T-1"})
+        async for event in run.events():
+            match event:
+                case StepRetrying():
+                    server.skip(timedelta(minutes=3))
+                case GateWaiting(gate=gate) if gate.name == "human_review":
+                    await run.gate("human_review").approve("fine", selections=["merge"])
+                case GateWaiting():
+                    server.skip(timedelta(hours=2))
+                case _:
+                    pass
+        return await record(client, run.id)
+
+
+async def test_a_recorded_run_is_replayed_and_compared(server: LocalServer) -> None:
+    """The same definitions give the same; another one shows where it goes another way."""
+    recording = Recording.from_json((await recorded(server)).to_json())
+    same = await replay(recording, server)
+    shorter = TICKET.replace("max_iterations = 3", "max_iterations = 1 on_max_iter = continue")
+    other = await replay(recording, server, sources={"ticket": shorter})
+    longer = TICKET.replace("  call plan {", "  call scout\n  call plan {")
+    unknown = await replay(recording, server, sources={"ticket": longer})
+
+    assert recording.status == "completed"
+    assert (same.run.status, same.differences) == (RunStatus.COMPLETED, ())
+    assert other.run.status is RunStatus.COMPLETED
+    assert [line for line in other.differences if line[:2] == "-t"] == [
+        "-ticket: review[1] completed"
+    ]
+    assert unknown.run.status is RunStatus.FAILED
+    assert "+ticket: scout failed" in unknown.differences
+
+
+async def test_what_cannot_be_recorded_is_refused(server: LocalServer) -> None:
+    async with Client(server.address, namespace=server.new_namespace()) as client:
+        run = await client.start_run(source="workflow w { gate human_review { } }")
+        with pytest.raises(RecordingError, match="not ended"):
+            await record(client, run.id)
+        await run.gate("human_review").approve()
+        await run.wait()
+        with pytest.raises(RecordingError, match="source of its own"):
+            await record(client, run.id)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2}', '{"version": 1}'])
+def test_a_text_that_is_no_recording_is_refused(text: str) -> None:
+    with pytest.raises(RecordingError, match="not a recording"):
+        Recording.from_json(text)
