@@ -54,6 +54,8 @@ class Tenure:
             return False
         self._cancel()
         self.is_standing = True
+        # Its end only: enough to tell owners apart in the logs, and not the token itself.
+        log.info("lease.lock_held", owner=token[-8:].lower())
         self._first_hold.set()
         return True
 

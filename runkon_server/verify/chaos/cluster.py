@@ -215,17 +215,15 @@ class Cluster:
             member.process.kill()
 
     def token_suffix(self, replica: Member) -> str | None:
-        """The end of the owner token of a replica's present life; None before its start."""
-        found = [str(record["replica"]) for record in records(replica.process.log, _STARTED)]
-        return found[-1] if found else None
+        """The end of the token under which a replica owns runs now; None before it owns any."""
+        process = replica.process
+        held = [*records(process.log, "lease.lock_held", since=process.log_start)]
+        return str(held[-1]["owner"]) if held else None
 
     def ask_for_stacks(self) -> None:
         """Have every replica log what its tasks are waiting for."""
         for replica in self.replicas:
             replica.process.send(signal.SIGUSR1)
-
-
-_STARTED: Final = "replica.started"
 
 
 def records(log: Path, event: str | None = None, *, since: int = 0) -> Iterator[dict[str, object]]:

@@ -66,6 +66,12 @@ class Observer:
                 await self._session()
             await asyncio.sleep(LOOK_S)
 
+    def owned_by(self, token_suffix: str | None) -> int:
+        """How many runs a replica owned when it was last looked."""
+        if token_suffix is None:
+            return 0
+        return sum(token.lower().endswith(token_suffix) for _, token in self._known.values())
+
     def owner_is_gone(self, token_suffix: str | None) -> str | None:
         """A replica was killed or frozen just now: how long will its runs wait? Gives its token."""
         now = time.monotonic()

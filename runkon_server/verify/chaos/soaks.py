@@ -182,7 +182,9 @@ class SoakRun:
             return time.monotonic()
         ttl_s = self._soak.lease_ttl_s
         await asyncio.sleep(CALM_TTLS * ttl_s)
-        victim = cluster.replicas[0]
+        victim = max(
+            cluster.replicas, key=lambda each: self._observer.owned_by(cluster.token_suffix(each))
+        )
         token = self._observer.owner_is_gone(cluster.token_suffix(victim))
         offset_s = await clock_offset_s(self._database.url)
         killed_at = time.monotonic() + offset_s
