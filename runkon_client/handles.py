@@ -138,11 +138,23 @@ class RunHandle:
                 return answer.run
             await asyncio.sleep(waiting.pause_s(now=time.monotonic()))
 
-    def steps(self, *, include_superseded: bool = False) -> AsyncIterator[Step]:
-        """The run's steps in program order, with their texts whole."""
+    def steps(
+        self, *, include_superseded: bool = False, at_sequence: int = 0
+    ) -> AsyncIterator[Step]:
+        """The run's steps in program order, with their texts whole.
+
+        Args:
+            include_superseded: also rows that a resume has replaced.
+            at_sequence: as they were right after this event, told from the run's events, whose
+                long texts are cut; 0: as they are.
+        """
         return self._transport.pages(
             lambda token: run_calls.list_steps(
-                self._namespace, self.id, include_superseded=include_superseded, token=token
+                self._namespace,
+                self.id,
+                include_superseded=include_superseded,
+                token=token,
+                at_sequence=at_sequence,
             )
         )
 

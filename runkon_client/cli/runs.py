@@ -128,6 +128,37 @@ def cancel(settings: Settings, run: str, reason: str, *, force: bool) -> None:
         click.echo(f"{cancelled.id} {cancelled.status}")
 
 
+@runs.command(epilog=_EPILOG)
+@click.argument("run")
+@click.option("--undo", is_flag=True, help="Show it again.")
+@click.pass_obj
+def dismiss(settings: Settings, run: str, *, undo: bool) -> None:
+    """Mark a run that has ended as dealt with; nothing else about it changes."""
+    with settings.connect() as client:
+        dismissed = client.run(find_run_id(client, run)).dismiss(undo=undo)
+    if settings.as_json:
+        print_document(dismissed)
+    else:
+        click.echo(f"{dismissed.id} {'dismissed' if dismissed.dismissed else 'shown'}")
+
+
+@runs.command(epilog=_EPILOG)
+@click.argument("run")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def delete(settings: Settings, run: str, *, yes: bool) -> None:
+    """Delete a run that has ended, with its child runs, events and steps, for good."""
+    with settings.connect() as client:
+        run_id = find_run_id(client, run)
+        if not yes:
+            click.confirm(f"Delete run {run_id} and all below it?", abort=True, err=True)
+        count = client.run(run_id).delete()
+    if settings.as_json:
+        print_document({"run_id": run_id, "deleted": count})
+    else:
+        click.echo(f"{run_id} deleted, {count} runs in all" if count else f"{run_id} was gone")
+
+
 @runs.command(epilog=WATCHED_RUN)
 @click.argument("run")
 @click.option("--from", "step", default="", metavar="STEP", help="Repeat from this step on.")

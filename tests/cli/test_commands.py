@@ -234,6 +234,32 @@ def test_runs_are_listed_in_columns(server: FakeServer) -> None:
     assert rows[0].split()[:3] == [RUN_ID, "w", "running"]
 
 
+def test_a_run_is_dismissed_and_shown_again(server: FakeServer) -> None:
+    gone = types_pb2.Run(id=RUN_ID, dismissed=True)
+    server.answers["DismissRun"] = runs_pb2.DismissRunResponse(run=gone)
+    assert invoke(server, "runs", "dismiss", RUN_ID).out == f"{RUN_ID} dismissed\n"
+
+    server.answers["DismissRun"] = runs_pb2.DismissRunResponse(run=types_pb2.Run(id=RUN_ID))
+    assert invoke(server, "runs", "dismiss", RUN_ID, "--undo").out == f"{RUN_ID} shown\n"
+    assert [request.undo for _, request in server.requests] == [False, True]
+
+
+def test_a_run_is_deleted_once_that_is_confirmed(server: FakeServer) -> None:
+    """Without `--yes` and without anybody to ask nothing is sent."""
+    server.answers["DeleteRun"] = runs_pb2.DeleteRunResponse(deleted=3)
+    refused = invoke(server, "runs", "delete", RUN_ID)
+
+    assert refused.code != Exit.OK
+    assert all(name != "DeleteRun" for name, _ in server.requests)
+    assert invoke(server, "runs", "delete", RUN_ID, "--yes").out == (
+        f"{RUN_ID} deleted, 3 runs in all\n"
+    )
+    assert json.loads(invoke(server, "runs", "delete", RUN_ID, "--yes", "--json").out) == {
+        "run_id": RUN_ID,
+        "deleted": 3,
+    }
+
+
 def test_connected_workers_are_listed_with_what_they_serve(server: FakeServer) -> None:
     """One that polls tells no number of tasks; without any, standard error says so."""
     server.answers["ListWorkers"] = workers_pb2.ListWorkersResponse()
