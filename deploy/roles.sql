@@ -28,6 +28,9 @@ REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA public TO runkon_migrator;
 GRANT USAGE ON SCHEMA public TO runkon_app, runkon_ro;
 
+-- For the functions that others may be allowed to call, such as runkon.start_run().
+CREATE SCHEMA IF NOT EXISTS runkon AUTHORIZATION runkon_migrator;
+
 -- What the migrator will make …
 ALTER DEFAULT PRIVILEGES FOR ROLE runkon_migrator IN SCHEMA public
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO runkon_app;

@@ -226,6 +226,21 @@ class RunStateError(PreconditionError):
         )
 
 
+class StartRefusedError(PreconditionError):
+    """The request id was used in `runkon.start_run()`, and the run could not be started."""
+
+    reason = "START_REFUSED"
+
+    def __init__(self, request_id: str, *, refusal: str, why: str) -> None:
+        super().__init__(
+            f"request {request_id!r} came to no run: {why}",
+            subject=request_id,
+            state="refused",
+            refusal=refusal,
+            why=why,
+        )
+
+
 class RunIsChildError(PreconditionError):
     """The run belongs to the run above it, and goes with it."""
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from typing import TYPE_CHECKING, TypeAlias
+import json
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from runkon.v1 import runs_pb2
+from runkon_server.runtime.commands import ConflictPolicy
 
 if TYPE_CHECKING:
-    from runkon.v1 import gates_pb2, runs_pb2, workflows_pb2
+    from collections.abc import Mapping
+
+    from runkon.v1 import gates_pb2, workflows_pb2
 
     Mutation: TypeAlias = (
         gates_pb2.ReportPullRequestRequest
@@ -20,7 +26,14 @@ if TYPE_CHECKING:
         | workflows_pb2.PutWorkflowRequest
     )
 
-__all__ = ["digest_of"]
+__all__ = ["POLICIES", "digest_of", "sql_digest_of"]
+
+POLICIES: Final = {
+    runs_pb2.CONFLICT_POLICY_UNSPECIFIED: ConflictPolicy.FAIL,
+    runs_pb2.CONFLICT_POLICY_FAIL: ConflictPolicy.FAIL,
+    runs_pb2.CONFLICT_POLICY_USE_EXISTING: ConflictPolicy.USE_EXISTING,
+    runs_pb2.CONFLICT_POLICY_CANCEL_EXISTING: ConflictPolicy.CANCEL_EXISTING,
+}
 
 
 def digest_of(request: Mutation, *, namespace: str, principal: str) -> str:
@@ -41,3 +54,39 @@ def digest_of(request: Mutation, *, namespace: str, principal: str) -> str:
         hashed.update(len(part).to_bytes(4))
         hashed.update(part)
     return hashed.hexdigest()
+
+
+def sql_digest_of(request: runs_pb2.StartRunRequest) -> str:
+    """The digest that `runkon.start_run()` gives to the same request; empty: it cannot make it.
+
+    That function hashes the text which PostgreSQL writes for a `jsonb`: keys by their length in
+    bytes and then bytewise, a space after each colon and comma. The caller counts in neither
+    direction, being known by different names here and there.
+    """
+    if request.WhichOneof("definition") != "workflow" or request.validate_only:
+        return ""
+    delay = request.start_delay
+    config = request.config
+    said = {
+        "workflow": request.workflow,
+        "inputs": _ordered(request.inputs),
+        "key": request.key,
+        "conflict_policy": POLICIES[request.conflict_policy].value,
+        "labels": _ordered(request.labels),
+        "priority": request.priority,
+        "dry_run": request.dry_run,
+        "trigger": request.trigger,
+        "parent_run_id": request.parent_run_id,
+        "start_delay_us": delay.seconds * 1_000_000 + delay.nanos // 1000,
+        "fail_fast": config.fail_fast if config.HasField("fail_fast") else True,
+    }
+    text = json.dumps(_ordered(said), ensure_ascii=False)
+    return "sql:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def _ordered(values: Mapping[str, object]) -> dict[str, object]:
+    def place(key: str) -> tuple[int, bytes]:
+        written = key.encode()
+        return len(written), written
+
+    return {key: values[key] for key in sorted(values, key=place)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from runkon.v1 import runs_pb2
 from runkon_server import errors
-from runkon_server.api.digests import digest_of
+from runkon_server.api.digests import POLICIES, digest_of, sql_digest_of
 from runkon_server.api.identity import current_principal
 from runkon_server.api.parsing.checks import namespace_of, span_of
 from runkon_server.api.parsing.runs import check_start_run, parse_workflow_name
@@ -24,22 +24,24 @@ if TYPE_CHECKING:
     from runkon.v1 import types_pb2
     from runkon_server.api.definitions import Definitions
     from runkon_server.api.lookups import Lookups
+    from runkon_server.runtime.ambient import Ambient
     from runkon_server.runtime.commands import PinnedDefinition
 
 __all__ = ["RunStarter", "StartEngine"]
 
-_POLICIES: Final = {
-    runs_pb2.CONFLICT_POLICY_UNSPECIFIED: ConflictPolicy.FAIL,
-    runs_pb2.CONFLICT_POLICY_FAIL: ConflictPolicy.FAIL,
-    runs_pb2.CONFLICT_POLICY_USE_EXISTING: ConflictPolicy.USE_EXISTING,
-    runs_pb2.CONFLICT_POLICY_CANCEL_EXISTING: ConflictPolicy.CANCEL_EXISTING,
-}
 _ANSWER_BYTES: Final = 3 * 1024 * 1024
 """Of the outcomes of a batch; the runs behind it are shown without their inputs."""
+_LOOKS: Final = 50
+_LOOK_S: Final = 0.1
+"""How often and how long apart: for the run that was asked for in SQL a moment ago."""
 
 
 class StartEngine(Protocol):
     """The part of the engine that starts runs."""
+
+    @property
+    def ambient(self) -> Ambient:
+        """Its clock."""
 
     async def start_run(self, command: StartRun) -> RunStarted:
         """Create a run and begin it."""
@@ -68,7 +70,7 @@ class RunStarter:
         """Start one run, or only check it."""
         namespace = namespace_of(request.namespace)
         try:
-            command = await self._prepare(request, namespace)
+            command = await self.prepare(request, namespace, current_principal())
         except (errors.InvalidArgumentError, errors.NotFoundError):
             answered = await self._without_a_look(request, namespace)
             if answered is None:
@@ -102,7 +104,7 @@ class RunStarter:
         try:
             check_start_run(item)
             try:
-                command = await self._prepare(item, namespace)
+                command = await self.prepare(item, namespace, current_principal())
             except (errors.InvalidArgumentError, errors.NotFoundError):
                 answered = await self._without_a_look(item, namespace)
                 if answered is None:
@@ -120,17 +122,26 @@ class RunStarter:
         if isinstance(answer, errors.RunkonError):
             return runs_pb2.StartRunOutcome(error=error_status(answer))
         if isinstance(answer, RunStarted):
-            answer = await self._answer(namespace, answer)
+            try:
+                answer = await self._answer(namespace, answer)
+            except (errors.StartRefusedError, errors.UnavailableError) as error:
+                return runs_pb2.StartRunOutcome(error=error_status(error))
         assert isinstance(answer, runs_pb2.StartRunResponse)
         return runs_pb2.StartRunOutcome(response=answer)
 
-    async def _prepare(self, request: runs_pb2.StartRunRequest, namespace: str) -> StartRun:
-        """The command for the engine, with the definition found and the inputs complete."""
+    async def prepare(
+        self, request: runs_pb2.StartRunRequest, namespace: str, principal: str
+    ) -> StartRun:
+        """The command for the engine, with the definition found and the inputs complete.
+
+        Raises:
+            WorkflowNotFoundError, InputsInvalidError
+        """
         pinned = await self._pinned(request, namespace)
-        principal = current_principal()
-        digest = ""
+        digest = sql_digest = ""
         if request.request_id:
             digest = digest_of(request, namespace=namespace, principal=principal)
+            sql_digest = sql_digest_of(request)
         return StartRun(
             namespace=namespace,
             pinned=pinned,
@@ -138,8 +149,9 @@ class RunStarter:
             principal=principal,
             request_id=request.request_id or None,
             digest=digest,
+            sql_digest=sql_digest,
             key=request.key or None,
-            conflict_policy=_POLICIES[request.conflict_policy],
+            conflict_policy=POLICIES[request.conflict_policy],
             labels=dict(request.labels),
             priority=request.priority,
             dry_run=request.dry_run,
@@ -174,10 +186,10 @@ class RunStarter:
             stored = await self._lookups.request(namespace, request.request_id)
             if stored is not None:
                 principal = current_principal()
-                if stored.digest != digest_of(request, namespace=namespace, principal=principal):
+                digest = digest_of(request, namespace=namespace, principal=principal)
+                if stored.digest not in {digest, sql_digest_of(request) or digest}:
                     raise errors.RequestIdReusedError(request.request_id)
-                answer = stored.response
-                return RunStarted(run_id=answer["run_id"], started=answer["started"], replayed=True)
+                return RunStarted.replay(request.request_id, stored.response)
         if request.key and request.conflict_policy == runs_pb2.CONFLICT_POLICY_USE_EXISTING:
             holder = await self._holder(namespace, request.key)
             if holder is not None:
@@ -208,6 +220,12 @@ class RunStarter:
         return runs_pb2.StartRunResponse(run=_as_it_would_be(command))
 
     async def _answer(self, namespace: str, started: RunStarted) -> runs_pb2.StartRunResponse:
+        if started.pending is not None:
+            started = await self._created(namespace, started.pending)
+        if (refusal := started.refusal) is not None:
+            raise errors.StartRefusedError(
+                refusal.request_id, refusal=refusal.reason, why=refusal.message
+            )
         run = await self._lookups.run(namespace, started.run_id)
         return runs_pb2.StartRunResponse(
             run=render_run(
@@ -218,6 +236,21 @@ class RunStarter:
             started=started.started,
             replayed=started.replayed,
         )
+
+    async def _created(self, namespace: str, request_id: str) -> RunStarted:
+        """The answer to a request in SQL once some replica has created the run.
+
+        Raises:
+            UnavailableError: nobody has, for some seconds.
+        """
+        for _ in range(_LOOKS):
+            stored = await self._lookups.request(namespace, request_id)
+            if stored is not None:
+                started = RunStarted.replay(request_id, stored.response)
+                if started.pending is None:
+                    return started
+            await self._engine.ambient.sleep(_LOOK_S)
+        raise errors.UnavailableError("the run of this request is still to be created")
 
 
 def _item_of(request: runs_pb2.BatchStartRunsRequest, number: int) -> runs_pb2.StartRunRequest:

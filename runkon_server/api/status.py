@@ -53,6 +53,7 @@ CODES: Final[Mapping[type[errors.RunkonError], StatusCode]] = MappingProxyType(
         errors.ReportConflictError: StatusCode.ALREADY_EXISTS,
         errors.PreconditionError: StatusCode.FAILED_PRECONDITION,
         errors.RunStateError: StatusCode.FAILED_PRECONDITION,
+        errors.StartRefusedError: StatusCode.FAILED_PRECONDITION,
         errors.RunIsChildError: StatusCode.FAILED_PRECONDITION,
         errors.ResumeRefusedError: StatusCode.FAILED_PRECONDITION,
         errors.GateTypeMismatchError: StatusCode.FAILED_PRECONDITION,

@@ -18,6 +18,7 @@ from runkon_server.api.identity import LocalIdentity
 from runkon_server.api.metrics import Metrics
 from runkon_server.api.open_streams import OpenStreams, StreamLimits
 from runkon_server.api.server import SERVICES, AddressError, Parts, bind, build_server
+from runkon_server.api.start_inbox import StartInbox
 from runkon_server.api.streaming import Streaming
 from runkon_server.api.workers import WorkerService
 from runkon_server.cli.listening import Address, free_unix_path
@@ -112,6 +113,7 @@ class _Host:
             self._supervise("engine", engine.wait_failed())
             self._supervise("health", health.watch_database(ambient))
             self._supervise("streams", streams.follow(ambient))
+            self._supervise("start inbox", StartInbox(engine).follow())
             self._supervise("metrics", metrics.follow(ambient))
             health.begin()
             await self._await_ready(health)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -64,6 +64,19 @@ class StartRun:
     trigger: str = ""
     parent_run_id: str | None = None
     start_delay: timedelta | None = None
+    sql_digest: str = ""
+    """The digest of the same request to `runkon.start_run()`; empty if it could not be made."""
+    promised_id: str | None = None
+    """The run's id, if the request was made by that function, which has answered with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartRefusal:
+    """Why a request that was made in SQL came to no run."""
+
+    request_id: str
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +86,21 @@ class RunStarted:
     run_id: str
     started: bool
     replayed: bool = False
+    pending: str | None = None
+    """The request id, if it was used in SQL and nobody has created the run yet."""
+    refusal: StartRefusal | None = None
+
+    @classmethod
+    def replay(cls, request_id: str, response: Mapping[str, Any]) -> RunStarted:
+        """What an earlier request was answered, from its stored form."""
+        error = response.get("error")
+        return cls(
+            run_id=response["run_id"],
+            started=response["started"],
+            replayed=True,
+            pending=request_id if response.get("pending") else None,
+            refusal=error and StartRefusal(request_id, error["reason"], error["message"]),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

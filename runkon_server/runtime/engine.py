@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -111,6 +112,7 @@ class Engine:
         self._builtin: list[BuiltinWorker] = []
         self._event_listeners: list[EventListener] = []
         self._drain_listeners: list[Callable[[], None]] = []
+        self._start_listeners: list[Callable[[], None]] = []
         self._rewrite_listeners: list[Callable[[], None]] = []
         self._history: History | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -296,6 +298,11 @@ class Engine:
         self._drain_listeners.append(listener)
         return lambda: self._drain_listeners.remove(listener)
 
+    def on_start_requests(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` when runs may have been asked for in SQL; gives the remover."""
+        self._start_listeners.append(listener)
+        return lambda: self._start_listeners.remove(listener)
+
     def on_rewrite(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` when another server has taken over, which may lack the last events.
 
@@ -336,6 +343,9 @@ class Engine:
             self._scanner.look_for_runs()
         if "t" in hint:
             self._dispatcher.look()
+        if "q" in hint:
+            for listener in list(self._start_listeners):
+                listener()
         for task_id, reason in hint.get("c", {}).items():
             self._dispatcher.cancel(task_id, reason)
 
@@ -384,8 +394,11 @@ class Engine:
         return outcomes
 
     def _start(self, command: StartRun, instead_of: str | None = None) -> StartEntry:
-        run_id = self.ambient.ulid()
-        request = self._request(command, "StartRun", {"run_id": run_id, "started": True})
+        run_id = command.promised_id or self.ambient.ulid()
+        response = {"run_id": run_id, "started": True, "payload": command.sql_digest}
+        request = self._request(command, "StartRun", response)
+        if request is not None:
+            request = replace(request, alias=command.sql_digest)
         entry = StartEntry(self._registry, run_id, command, request, instead_of=instead_of)
         failpoint("run.starting")
         self._committer.submit(entry)

@@ -180,16 +180,22 @@ class CallEntry(Entry, Generic[AnswerT]):
         self.answer = None
         self.refusal = None
         request = self._request
-        if request is not None and request.key not in batch.locked.claimed:
+        is_new = request is not None and request.key in batch.locked.claimed
+        if request is not None and not is_new:
             stored = batch.locked.requests.get(request.key)
-            if stored is None or stored.digest != request.digest:
+            if stored is None or not request.is_repeat_of(stored):
                 self.refusal = errors.RequestIdReusedError(request.request_id)
-            else:
+                return
+            if not self.takes_up(stored.response):
                 self.answer = self.replay(stored.response)
-            return
+                return
         self.decide(batch)
-        if request is not None and self._is_refused():
+        if request is not None and is_new and self._is_refused():
             batch.writes.released_requests.append(request.key)
+
+    def takes_up(self, response: dict[str, Any]) -> bool:
+        """Whether this carries out what was already answered."""
+        return False
 
     def _is_refused(self) -> bool:
         return self.refusal is not None

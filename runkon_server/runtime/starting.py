@@ -103,7 +103,12 @@ class StartEntry(CallEntry[RunStarted]):
             wants.run_keys[(self._command.namespace, self._command.key)] = self.run_id
 
     def replay(self, response: dict[str, Any]) -> RunStarted:
-        return RunStarted(run_id=response["run_id"], started=response["started"], replayed=True)
+        assert self._command.request_id is not None
+        return RunStarted.replay(self._command.request_id, response)
+
+    def takes_up(self, response: dict[str, Any]) -> bool:
+        """The run of a request in SQL is created by whoever has it in hand, and by nobody else."""
+        return "pending" in response and response["run_id"] == self._command.promised_id
 
     def decide(self, batch: Batch) -> None:
         if not batch.may_take:
@@ -161,7 +166,25 @@ class StartEntry(CallEntry[RunStarted]):
             blocked_on=run.changes.get("blocked_on"),
         )
         batch.writes.new_runs.append(NewRun(row, self._details()))
+        if command.promised_id is not None:
+            self._answer_request(batch, self.run_id, started=True)
         self.answer = RunStarted(run_id=self.run_id, started=True)
+
+    def _answer_request(self, batch: Batch, run_id: str, *, started: bool) -> None:
+        """Change what the request id is answered from now on."""
+        command = self._command
+        if command.request_id is not None:
+            batch.writes.responses.append(
+                {
+                    "namespace": command.namespace,
+                    "request_id": command.request_id,
+                    "response": {
+                        "run_id": run_id,
+                        "started": started,
+                        "payload": command.sql_digest,
+                    },
+                }
+            )
 
     def _take_key(self, batch: Batch) -> bool:
         """Whether the run's key is free; sets the answer or refusal when it is not."""
@@ -174,14 +197,7 @@ class StartEntry(CallEntry[RunStarted]):
         if status is not None and status not in TERMINAL and holder != self._instead_of:
             if command.conflict_policy is ConflictPolicy.USE_EXISTING:
                 self.answer = RunStarted(run_id=holder, started=False)
-                if command.request_id is not None:
-                    batch.writes.responses.append(
-                        {
-                            "namespace": command.namespace,
-                            "request_id": command.request_id,
-                            "response": {"run_id": holder, "started": False},
-                        }
-                    )
+                self._answer_request(batch, holder, started=False)
             else:
                 self.refusal = errors.RunKeyInUseError(command.key, run_id=holder)
             return False

@@ -131,11 +131,17 @@ class NewRequest:
     method: str
     digest: str
     response: dict[str, Any]
+    alias: str = ""
+    """The digest that the same request has when it comes as a call of a SQL function."""
 
     @property
     def key(self) -> tuple[str, str]:
         """What must be unique."""
         return (self.namespace, self.request_id)
+
+    def is_repeat_of(self, stored: StoredRequest) -> bool:
+        """Whether an earlier request with this id said the same."""
+        return stored.digest == self.digest or (bool(self.alias) and stored.digest == self.alias)
 
 
 @dataclass(slots=True)

@@ -48,6 +48,7 @@ SAMPLES: list[errors.RunkonError] = [
     errors.ReportConflictError("t"),
     errors.PreconditionError("no", subject="s", state="t"),
     errors.RunStateError("run", status="completed", wish="cancelled"),
+    errors.StartRefusedError("r-1", refusal="INPUTS_INVALID", why="no"),
     errors.ResumeRefusedError("run", status="failed", mode="normal", why="no step failed"),
     errors.GateTypeMismatchError("g", gate_type="human_review"),
     errors.GateAlreadyResolvedError("g", decision="approved", resolved_by="zoe"),

@@ -20,6 +20,7 @@ from runkon.v1 import (
 )
 from runkon_server.api.health import Health
 from runkon_server.api.server import SERVICES, Parts, bind, build_server
+from runkon_server.api.start_inbox import StartInbox
 from runkon_server.api.streaming import Streaming
 from runkon_server.api.workers import WorkerService
 from runkon_server.runtime.engine import Engine
@@ -54,15 +55,22 @@ async def live_api(database: str, **settings: Any) -> AsyncIterator[LiveApi]:
     await engine.start()
     await server.start()
     health.begin()
-    following = asyncio.create_task(streams.follow(engine.ambient))
+    loops = [
+        asyncio.create_task(streams.follow(engine.ambient)),
+        asyncio.create_task(StartInbox(engine).follow()),
+    ]
     try:
         options = [("grpc.enable_http_proxy", 0)]
         async with grpc.aio.insecure_channel(address, options=options) as channel:
             yield LiveApi(engine, channel, address)
     finally:
-        following.cancel()
+        for loop in loops:
+            loop.cancel()
+        results = await asyncio.gather(*loops, return_exceptions=True)
+        failures = [each for each in results if not isinstance(each, asyncio.CancelledError)]
         await engine.stop()
         await server.stop(0)
+        assert not failures, failures
 
 
 @contextlib.asynccontextmanager

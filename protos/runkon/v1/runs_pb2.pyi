@@ -160,7 +160,8 @@ class StartRunRequest(_message.Message):
     request_id: _builtins.str
     """Makes a retry safe: 1–128 printable ASCII characters, remembered for 24 h at least. The same id
     with the same request gives the first answer again. Empty: a retry may start a second run,
-    unless `key` prevents it.
+    unless `key` prevents it. Ids are shared with the SQL function `runkon.start_run()`: where a
+    request of that function could not start, the answer is START_REFUSED.
     """
     workflow: _builtins.str
     """A stored workflow: `NAME` for its newest version, or `NAME@VERSION`."""

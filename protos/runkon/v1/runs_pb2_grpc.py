@@ -146,6 +146,7 @@ class RunServiceServicer(object):
         refused; one violation per diagnostic, with line and column.
         ALREADY_EXISTS RUN_KEY_IN_USE: a live run holds the key and the policy is FAIL.
         ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+        FAILED_PRECONDITION START_REFUSED: the request_id was used in SQL, and came to no run.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

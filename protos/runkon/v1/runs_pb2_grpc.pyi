@@ -49,6 +49,7 @@ class RunServiceStub:
     refused; one violation per diagnostic, with line and column.
     ALREADY_EXISTS RUN_KEY_IN_USE: a live run holds the key and the policy is FAIL.
     ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+    FAILED_PRECONDITION START_REFUSED: the request_id was used in SQL, and came to no run.
     """
     BatchStartRuns: _grpc.UnaryUnaryMultiCallable[_runs_pb2.BatchStartRunsRequest, _runs_pb2.BatchStartRunsResponse]
     """BatchStartRuns starts up to 500 runs; each has its own outcome, so one bad item stops no other.
@@ -212,6 +213,7 @@ class RunServiceAsyncStub(RunServiceStub):
     refused; one violation per diagnostic, with line and column.
     ALREADY_EXISTS RUN_KEY_IN_USE: a live run holds the key and the policy is FAIL.
     ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+    FAILED_PRECONDITION START_REFUSED: the request_id was used in SQL, and came to no run.
     """
     BatchStartRuns: _aio.UnaryUnaryMultiCallable[_runs_pb2.BatchStartRunsRequest, _runs_pb2.BatchStartRunsResponse]  # type: ignore[assignment]
     """BatchStartRuns starts up to 500 runs; each has its own outcome, so one bad item stops no other.
@@ -378,6 +380,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         refused; one violation per diagnostic, with line and column.
         ALREADY_EXISTS RUN_KEY_IN_USE: a live run holds the key and the policy is FAIL.
         ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
+        FAILED_PRECONDITION START_REFUSED: the request_id was used in SQL, and came to no run.
         """
 
     @_abc_1.abstractmethod
