@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypedDict
 
 import grpc
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["GateEngine", "GateService", "GateStreams"]
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+AGE_MAX: Final = timedelta(days=365_000)
+"""No gate is older. A duration may be ten times as long, further back than PostgreSQL counts."""
 
 
 class GateEngine(Protocol):
@@ -180,7 +182,7 @@ def _query_of(request: gates_pb2.ListGatesRequest) -> GateQuery:
         gate_type=request.type or None,
         workflow_name=request.workflow_name or None,
         state=STATE_NAMES[request.state] if request.state else None,
-        min_age=span_of(request.min_age) if request.HasField("min_age") else None,
+        min_age=min(span_of(request.min_age), AGE_MAX) if request.HasField("min_age") else None,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
 from runkon.v1 import gates_pb2, runs_pb2
@@ -177,6 +178,18 @@ async def test_an_unknown_gate_and_another_namespaces_look_the_same(
 
     assert (shown.code, shown.reason) == (StatusCode.NOT_FOUND, "GATE_NOT_FOUND")
     assert resolved.code is StatusCode.NOT_FOUND
+
+
+async def test_gates_of_any_age_that_a_duration_can_tell_are_listed(api: LiveApi) -> None:
+    """PostgreSQL knows no instant 10,000 years ago."""
+    gate = await open_gate(api)
+
+    async def listed(seconds: int) -> list[str]:
+        wanted = gates_pb2.ListGatesRequest(run_id=gate.run_id, min_age=Duration(seconds=seconds))
+        return [each.id for each in (await api.gates.ListGates(wanted)).gates]
+
+    assert await listed(0) == [gate.id]
+    assert await listed(315_576_000_000) == []
 
 
 async def test_gates_are_listed_page_by_page(api: LiveApi) -> None:
