@@ -27,6 +27,7 @@ _PORTS: Final = {"http": 80, "https": 443}
 _HOST: Final = re.compile(
     r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]+\]", re.ASCII
 )
+_LABEL_CHARS_MAX: Final = 63
 _UNSAFE: Final = re.compile(r"[\x00-\x20\x7f\\]|[^\x00-\x7f]")
 
 _NOT_PUBLIC_V4: Final = tuple(
@@ -87,12 +88,18 @@ def parse_target(url: str) -> Target:
     if "@" in parts.netloc:
         raise ValueError("a URL names no user; pass a token with --http-token")
     name = parts.netloc if parts.port is None else parts.netloc.rpartition(":")[0]
-    if not _HOST.fullmatch(name):
+    if not _HOST.fullmatch(name) or not _can_be_resolved(name):
         raise ValueError("a URL names a host")
     path = parts.path or "/"
     query = f"?{parts.query}" if parts.query else ""
     port = _PORTS[parts.scheme] if parts.port is None else parts.port
     return Target(parts.scheme, name.strip("[]").rstrip(".").lower(), port, path + query)
+
+
+def _can_be_resolved(name: str) -> bool:
+    """Whether its labels are of lengths that a name may have: others are refused by no OSError."""
+    labels = name.removesuffix(".").split(".")
+    return name.startswith("[") or all(0 < len(label) <= _LABEL_CHARS_MAX for label in labels)
 
 
 async def resolve_name(host: str, port: int) -> Sequence[str]:

@@ -35,7 +35,6 @@ _OURS: Final = frozenset(
     }
 )  # fmt: skip
 """Headers that a caller has no say in: they are part of how a request is sent."""
-_SECRET: Final = frozenset({"authorization", "cookie"})
 _TEMPORARY: Final = frozenset({408, 425, 429})
 _SEE_OTHER: Final = frozenset({301, 302, 303})
 _REPEAT: Final = frozenset({307, 308})
@@ -59,7 +58,7 @@ class Service:
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Sent along; `Authorization` and `Cookie` only to the URL's own scheme, host and port."""
+    """Sent along, to the URL's own scheme, host and port only: any of them may be a secret."""
     timeout_s: float = 60.0
     """For the whole of one attempt, redirects and body included."""
     egress: Egress = field(default_factory=Egress)
@@ -162,7 +161,7 @@ class Service:
             raise FinalError(text, code=BAD_ANSWER) from reason
         headers = request.headers
         if following.origin != target.origin:
-            headers = {k: v for k, v in headers.items() if k.lower() not in _SECRET}
+            headers = {name: value for name, value in headers.items() if name.lower() in _OURS}
         if status in _SEE_OTHER:
             return _Request("GET", following, headers, b"")
         return _Request(request.method, following, headers, request.body)

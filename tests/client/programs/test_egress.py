@@ -21,7 +21,8 @@ if TYPE_CHECKING:
         "http://", "http:///path", "https://:443/", "http://u@127.0.0.1/", "http://u:p@a.example/",
         "http://a.example\\@127.0.0.1/", "http://a.example/\r\nX: y", "http://a.example/\tb",
         "http://a.example/ b", "http://①②⑦.0.0.1/", "http://a.example:99999/", "http://a_b.example/",
-        "http://[::1/", "http://a.example:x/", "javascript:alert(1)", "",
+        "http://[::1/", "http://a.example:x/", "javascript:alert(1)", "", "http://a..example/",
+        f"http://{'a' * 64}.example/", "http://a.example../",
     ],
 )  # fmt: skip
 def test_41_what_is_no_plain_url_is_refused(url: str) -> None:
