@@ -245,8 +245,11 @@ def find_gate(client: SyncClient, gate: str, name: str) -> SyncGateHandle:
     """The gate that the words mean.
 
     Raises:
-        click.UsageError: a run was named that waits at no gate, or at several.
+        click.UsageError: a run was named that waits at no gate, or at several; or nothing, as by a
+            variable of a shell that was never set.
     """
+    if not gate:
+        raise click.UsageError("GATE is empty: a gate is named by its id, or by its run")
     if not name and not is_run_id(gate):
         return client.gate(gate)
     run = client.run(gate if is_run_id(gate) else client.get_run(key=gate).id)

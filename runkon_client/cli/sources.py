@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -36,12 +37,19 @@ def read_source(path: str) -> str:
         click.UsageError: it cannot be read, or is not UTF-8.
     """
     try:
-        data = sys.stdin.buffer.read() if path == STDIN else Path(path).read_bytes()
-        return data.decode("utf-8")
+        return _read_bytes(path).decode("utf-8")
     except OSError as reason:
         raise click.UsageError(f"cannot read {path}: {reason.strerror}") from reason
     except UnicodeDecodeError as reason:
         raise click.UsageError(f"{path} is not UTF-8: byte {reason.start} is invalid") from reason
+
+
+def _read_bytes(path: str) -> bytes:
+    if path != STDIN:
+        return Path(path).read_bytes()
+    if sys.stdin is None:  # closed by whoever started the program
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return sys.stdin.buffer.read()
 
 
 def write_text(path: str, text: str) -> None:

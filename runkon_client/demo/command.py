@@ -55,7 +55,7 @@ def demo(data_dir: Path | None, *, yes: bool, plain: bool) -> None:
     ticket to a merged branch, and runs it on a small git repository in a temporary folder: with a
     step that fails at first, parallel reviews that find something, and a gate where it asks you.
     """
-    if not yes and not sys.stdin.isatty():
+    if not yes and (sys.stdin is None or not sys.stdin.isatty()):
         raise click.UsageError("nobody can answer the gate: standard input is no terminal; --yes?")
     if shutil.which("git") is None:
         raise click.ClickException("the demo needs the program `git`, which is not installed")

@@ -140,6 +140,20 @@ def test_a_file_that_is_not_utf8_is_wrong_usage(tmp_path: Path) -> None:
     assert "not UTF-8: byte 18" in output
 
 
+@pytest.mark.parametrize("words", [["run", "-"], ["check", "-"], ["fmt", "-"], ["demo"]], ids=str)
+def test_a_standard_input_that_is_closed_is_wrong_usage(words: list[str]) -> None:
+    """As of a job that is started without one."""
+    program = [sys.executable, "-m", "runkon_client.cli", *words]
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$0" "$@" <&-', *program],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == Exit.USAGE
+    assert "error" in done.stderr.lower()
+    assert "Traceback" not in done.stderr
+
+
 def test_options_may_stand_before_and_after_the_command() -> None:
     """The later one wins; what was given is repeated in commands to copy."""
 

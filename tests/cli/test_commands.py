@@ -370,6 +370,15 @@ def test_the_only_gate_of_a_run_needs_no_name(server: FakeServer) -> None:
     assert "waits at no gate" in none.err
 
 
+def test_an_empty_name_of_a_gate_is_wrong_usage(server: FakeServer) -> None:
+    """As `"$GATE"` of a variable that was never set."""
+    outcome = invoke(server, "gates", "approve", "")
+
+    assert outcome.code == Exit.USAGE
+    assert "GATE is empty" in outcome.err
+    assert not server.requests
+
+
 def test_a_gate_that_needs_more_votes_says_how_many(server: FakeServer) -> None:
     """It stays pending."""
     gate = gates_pb2.Gate()

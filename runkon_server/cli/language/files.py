@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -66,6 +67,14 @@ def _files_in(folder: str, refused: Callable[[UnreadableError], None]) -> Iterat
                 yield os.path.normpath(os.path.join(parent, name))  # noqa: PTH118 - as walk gives it
 
 
+def _read_bytes(path: str) -> bytes:
+    if path != STDIN:
+        return Path(path).read_bytes()
+    if sys.stdin is None:  # closed by whoever started the program
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return sys.stdin.buffer.read()
+
+
 def read_text(path: str) -> str:
     """The text of a file, or of standard input for `-`.
 
@@ -73,8 +82,7 @@ def read_text(path: str) -> str:
         UnreadableError: it cannot be read, or is not UTF-8.
     """
     try:
-        data = sys.stdin.buffer.read() if path == STDIN else Path(path).read_bytes()
-        return data.decode("utf-8")
+        return _read_bytes(path).decode("utf-8")
     except OSError as reason:
         raise UnreadableError(label_of(path), reason.strerror or "cannot be read") from reason
     except UnicodeDecodeError as reason:
