@@ -27,7 +27,7 @@ _SECRET_KEY: Final = re.compile(
     r"(?i)(?:^|[_.\-])(?:token|password|passwd|passphrase|secret|secrets|dsn|authorization|cookie"
     r"|credential|credentials|api_?key|private_?key|database_url)(?:$|[_.\-])"
 )
-_URL_PASSWORD: Final = re.compile(r"(?<=://)([^\s:/@]*):[^\s/@]+@")
+_URL_PASSWORD: Final = re.compile(r"(?<=://)([^\s:/@]*):[^\s/]+@")
 _PAIR_PASSWORD: Final = re.compile(r"(?i)\b(password|passfile|sslpassword)\s*=\s*('[^']*'|\S+)")
 _DEPTH_MAX: Final = 6
 

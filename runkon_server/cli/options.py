@@ -15,6 +15,30 @@ DEFAULT_PORT = 7411
 DEFAULT_LISTEN = f"127.0.0.1:{DEFAULT_PORT}"
 
 
+def _refuse_torn_url(
+    _context: click.Context, _option: click.Parameter, url: str | None
+) -> str | None:
+    """The URL as it is. Says nothing of what it holds, for that is part of a password.
+
+    Raises:
+        click.BadParameter: an `@` of the password was taken for the one before the host, so that
+            the rest of the password would be asked for, and logged, as a host.
+    """
+    if url is None:
+        return None
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        host = str(conninfo_to_dict(url).get("host") or "")
+    except ProgrammingError:  # whoever connects says that it is no URL
+        return url
+    # At its beginning it marks a socket without a file.
+    if "@" in host[1:]:
+        raise click.BadParameter("its password holds an `@`, which is written %40 in a URL")
+    return url
+
+
 def database_option(command: CommandT) -> CommandT:
     """Adds `--database-url`, required."""
     return click.option(
@@ -22,6 +46,7 @@ def database_option(command: CommandT) -> CommandT:
         envvar="RUNKON_DATABASE_URL",
         show_envvar=True,
         required=True,
+        callback=_refuse_torn_url,
         metavar="URL",
         help="The database: postgresql://USER:PASSWORD@HOST:PORT/NAME. Rather set"
         " the variable, for other users of the machine see a process's arguments.",
@@ -34,6 +59,7 @@ def direct_option(command: CommandT) -> CommandT:
         "--database-direct-url",
         envvar="RUNKON_DATABASE_DIRECT_URL",
         show_envvar=True,
+        callback=_refuse_torn_url,
         metavar="URL",
         help="The same database past the pooler. Give it if --database-url leads to a pooler in"
         " transaction mode, such as PgBouncer: notifications, leases and migrations need sessions.",

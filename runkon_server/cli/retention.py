@@ -51,6 +51,24 @@ class Span(click.ParamType[Any]):
         return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
+def _check_namespace(_context: click.Context, _option: click.Parameter, name: str) -> str:
+    """The name as it is.
+
+    Raises:
+        click.BadParameter: no namespace can be called so, and what is set for it would not hold.
+    """
+    from runkon_server.api.parsing.checks import Check
+    from runkon_server.errors import InvalidArgumentError
+
+    check = Check()
+    check.namespace(name)
+    try:
+        check.done()
+    except InvalidArgumentError as error:
+        raise click.BadParameter(error.violations[0].description) from None
+    return name
+
+
 @click.group()
 def retention() -> None:
     """Say how long runs are kept after their end.
@@ -75,7 +93,12 @@ def show_retention(database_url: str) -> None:
 @retention.command("set")
 @database_option
 @click.argument("keep_for", type=Span(may_be_forever=True), metavar="SPAN")
-@click.option("--namespace", default="", help="For this namespace only, not as the default.")
+@click.option(
+    "--namespace",
+    default="",
+    callback=_check_namespace,
+    help="For this namespace only, not as the default.",
+)
 def set_retention(database_url: str, keep_for: timedelta | None, namespace: str) -> None:
     """Keep runs for SPAN after their end, such as 30d, or `forever`."""
     _ask(database_url, partial(_set, namespace=namespace, keep_for=keep_for))
@@ -84,7 +107,12 @@ def set_retention(database_url: str, keep_for: timedelta | None, namespace: str)
 
 @retention.command("unset")
 @database_option
-@click.option("--namespace", default="", help="For this namespace, not the default.")
+@click.option(
+    "--namespace",
+    default="",
+    callback=_check_namespace,
+    help="For this namespace, not the default.",
+)
 def unset_retention(database_url: str, namespace: str) -> None:
     """Forget what was set: the default holds for the namespace, or 30 days for all."""
     _ask(database_url, partial(_unset, namespace=namespace))
@@ -99,7 +127,7 @@ def unset_retention(database_url: str, namespace: str) -> None:
     metavar="SPAN",
     help="Runs that ended so long ago, whatever the retention says, such as 7d.",
 )
-@click.option("--namespace", default="", help="Of this namespace only.")
+@click.option("--namespace", default="", callback=_check_namespace, help="Of this namespace only.")
 @click.option("--dry-run", is_flag=True, help="Only say how many runs would go.")
 def purge(
     database_url: str, older_than: timedelta | None, namespace: str, *, dry_run: bool

@@ -104,6 +104,7 @@ def test_people_get_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
         {"nested": {"deep": [{"api_key": "geheim"}]}},
         {"event": f"connect to {DSN} failed"},
         {"error": ValueError(DSN)},
+        {"text": "no answer from postgresql://runkon:un@geheim@db.example/runkon"},
         {"text": "host=db password=geheim user=x"},
         {"text": "password='geheim und mehr'"},
     ],

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import click
 
 
+NOWHERE = "postgresql://127.0.0.1:1/runkon"
+
+
 def said(command: click.Command, database: str, *arguments: str) -> str:
     """What the command printed."""
     environment = {"RUNKON_DATABASE_URL": database}
@@ -70,3 +73,17 @@ def test_what_is_no_span_is_refused(database: str, span: str) -> None:
 
     assert result.exit_code == 2
     assert "is no span such as 30d" in result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [(retention, ["set", "1d"]), (retention, ["unset"]), (purge, ["--dry-run"])],
+)
+def test_what_is_no_namespace_is_refused(command: click.Command, words: list[str]) -> None:
+    """Before the database is asked: it would keep a word that never holds."""
+    result = CliRunner().invoke(
+        command, [*words, "--namespace", "Team A"], env={"RUNKON_DATABASE_URL": NOWHERE}
+    )
+
+    assert result.exit_code == 2
+    assert "a-z 0-9" in result.output

@@ -112,6 +112,17 @@ def test_what_is_no_database_url_is_refused() -> None:
     assert "geheim" not in said
 
 
+@pytest.mark.parametrize("option", ["--database-url", "--database-direct-url"])
+def test_a_password_with_an_at_sign_is_not_taken_for_a_host(run: Run, option: str) -> None:
+    """Half of it would be looked up as a name, and logged as one that is not found."""
+    words = ["serve", "--database-url", NOWHERE, option, "postgresql://u:ge@heim@127.0.0.1:1/db"]
+    code, _, said = run(*words)
+
+    assert code == 2
+    assert "%40" in said
+    assert "heim" not in said
+
+
 def test_health_of_nobody_is_bad() -> None:
     """Exit code 1 and a reason."""
     with socket.socket() as taken:
