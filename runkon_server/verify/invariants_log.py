@@ -229,7 +229,7 @@ def s21_nothing_fires_early(evidence: Evidence, plans: Plans) -> Iterator[Violat
         due: dict[tuple[str, int], float] = {}
         deadlines: dict[str, float] = {}
         for event in run.events:
-            step = event.payload.get("step")
+            step = event.payload.get("step", event.payload.get("gate"))
             if step is None:
                 continue
             for at in _due_of(event, step, due, deadlines):
@@ -258,6 +258,8 @@ def _due_of(
             at = due.pop((str(step["at"]), int(str(step["retry_count"]))), None)
         case "step_timed_out":
             at = deadlines.get(str(step["id"]))
+        case "gate_resolved" if event.payload["gate"]["state"] == "timed_out":
+            at = deadlines.get(str(event.payload["gate"]["step_id"]))
         case _:
             at = None
     if at is not None:

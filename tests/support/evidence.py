@@ -95,10 +95,10 @@ def with_row(evidence: Evidence, **columns: Any) -> Evidence:
     return edited(evidence, row={**run.row, **columns})
 
 
-def with_event(evidence: Evidence, kind: str, nth: int = 0, **changes: Any) -> Evidence:
+def with_event(evidence: Evidence, of: str, nth: int = 0, **changes: Any) -> Evidence:
     """The evidence with another nth event of a kind."""
     ((_, run),) = evidence.runs.items()
-    found = [number for number, event in enumerate(run.events) if event.kind == kind][nth]
+    found = [number for number, event in enumerate(run.events) if event.kind == of][nth]
     events = list(run.events)
     events[found] = replace(events[found], **changes)
     return edited(evidence, events=events)
@@ -111,3 +111,67 @@ def with_more(evidence: Evidence, kind: str, payload: Mapping[str, Any], **more:
     event = replace(last, seq=last.seq + 1, kind=kind, payload=payload, **more)
     with_it = edited(evidence, events=[*run.events, event])
     return with_row(with_it, last_seq=event.seq)
+
+
+def only(evidence: Evidence) -> RunEvidence:
+    (run,) = evidence.runs.values()
+    return run
+
+
+def without(evidence: Evidence, *kinds: str, nth: int = 0) -> Evidence:
+    """The evidence without the first event of each kind, the others numbered densely.
+
+    Without a kind: without the nth step that started.
+    """
+    events = list(only(evidence).events)
+    for kind in kinds or ("step_started",):
+        found = [event for event in events if event.kind == kind]
+        events.remove(found[nth])
+    events = [replace(event, seq=seq) for seq, event in enumerate(events, 1)]
+    return with_row(edited(evidence, events=events), last_seq=len(events))
+
+
+def copy_of(evidence: Evidence, kind: str, nth: int = 0) -> dict[str, Any]:
+    """Kind and payload of an event."""
+    event = [event for event in only(evidence).events if event.kind == kind][nth]
+    return {"kind": kind, "payload": event.payload}
+
+
+def twice(evidence: Evidence) -> Evidence:
+    """Two runs of one name."""
+    run = only(with_row(evidence, labels={"name": "n"}))
+    return replace(evidence, runs={run.run_id: run, "01OTHER": replace(run, run_id="01OTHER")})
+
+
+def redefined(evidence: Evidence, setting: str) -> Evidence:
+    """The evidence with a definition in which a setting that was 1 is 0."""
+    ((content_hash, snapshot),) = evidence.definitions.items()
+    changed = snapshot.replace(f'"{setting}":1', f'"{setting}":0')
+    changed = changed.replace(f'"{setting}": 1', f'"{setting}": 0')
+    assert changed != snapshot
+    return replace(evidence, definitions={content_hash: changed})
+
+
+def same_child(evidence: Evidence) -> Evidence:
+    return edited(evidence, items=[{**each, "child_run_id": "c"} for each in only(evidence).items])
+
+
+def with_child(evidence: Evidence) -> Evidence:
+    run = only(evidence)
+    row = {**run.row, "parent_workflow_run_id": run.run_id, "root_run_id": run.run_id}
+    return replace(
+        evidence, runs={run.run_id: run, "01CHILD": replace(run, run_id="01CHILD", row=row)}
+    )
+
+
+def soon(evidence: Evidence, kind: str, nth: int, after_s: float) -> Evidence:
+    """The nth event of a kind, and what follows, comes so long after what is before it."""
+    events = list(only(evidence).events)
+    found = [number for number, event in enumerate(events) if event.kind == kind][nth]
+    before = max(
+        number
+        for number, event in enumerate(events[:found])
+        if event.kind in {"step_started", "step_retrying", "gate_waiting"}
+    )
+    events[found] = replace(events[found], at=events[before].at + after_s)
+    return edited(evidence, events=events)
