@@ -112,9 +112,19 @@ def fuzz(arguments: list[str]) -> int:
 
 
 def mutants(arguments: list[str]) -> int:
-    """Make faults in the named part, each of which the tests must notice; else list them."""
+    """Make faults in the named part, each of which the tests must notice; without a name, all."""
     os.environ["PYTHONPATH"] = str(ROOT / "tests")
-    return run_named("mutants", ROOT / "tests" / "mutants", arguments)
+    package = ROOT / "tests" / "mutants"
+    if arguments:
+        return run_named("mutants", package, arguments)
+    python = install("dev")
+    failed = [
+        name
+        for name in programs_in(package)
+        if subprocess.run([python, "-m", f"mutants.{name}"], cwd=ROOT, check=False).returncode != 0
+    ]
+    print(f"failed: {', '.join(failed)}" if failed else "all mutants killed")
+    return 1 if failed else 0
 
 
 def chaos(arguments: list[str]) -> int:
@@ -132,16 +142,21 @@ def failpoints(arguments: list[str]) -> int:
 
 def run_named(task: str, package: Path, arguments: list[str]) -> int:
     """Run the program of a package that the first argument names; without a name, list them."""
-    known = {
-        path.stem: summary_of(path)
-        for path in sorted(package.glob("*.py"))
-        if not path.stem.startswith("_")
-    }
+    known = programs_in(package)
     if arguments and arguments[0] in known:
         return become(install("dev"), ["-m", f"{package.name}.{arguments[0]}", *arguments[1:]])
     print(f"usage: python3 dev.py {task} NAME [arguments]\n", file=sys.stderr)
     print(listing(known), file=sys.stderr)
     return 2 if arguments else 0
+
+
+def programs_in(package: Path) -> dict[str, str]:
+    """The programs of a package, each with the first line of what it says of itself."""
+    return {
+        path.stem: summary_of(path)
+        for path in sorted(package.glob("*.py"))
+        if not path.stem.startswith("_")
+    }
 
 
 TASKS: dict[str, "Callable[[list[str]], int]"] = {

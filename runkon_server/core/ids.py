@@ -94,3 +94,8 @@ def grace_timer(run_id: str, phase: str, epoch: int) -> str:
 def run_of(identity: str) -> str:
     """The run that any of these ids belongs to; a run's own id gives itself."""
     return identity.partition("/")[0].partition(":")[0]
+
+
+def is_in_always(step: str) -> bool:
+    """Whether a step, or what belongs to one, is in the always section."""
+    return step.partition("/")[2].startswith(ALWAYS)

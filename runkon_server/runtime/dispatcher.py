@@ -78,7 +78,8 @@ class Dispatcher:
         self._ambient = ambient
         self._reads = reads
         self._stats = stats
-        self._sessions: set[WorkerSession] = set()
+        self._sessions: dict[WorkerSession, None] = {}
+        """In the order in which they came, which is the order of claims too."""
         self._named: defaultdict[Need, list[WorkerSession]] = defaultdict(list)
         self._fallbacks: defaultdict[str, list[WorkerSession]] = defaultdict(list)
         self._holders: dict[str, WorkerSession] = {}
@@ -101,7 +102,7 @@ class Dispatcher:
     def open(self, hello: WorkerHello, notify: Callable[[], None]) -> WorkerSession:
         """Add a worker; it gets nothing before it gives credit."""
         session = WorkerSession(self, hello, notify)
-        self._sessions.add(session)
+        self._sessions[session] = None
         for need in _needs_met(session):
             self._named[need].append(session)
         if session.is_fallback:
@@ -113,7 +114,7 @@ class Dispatcher:
         """Forget a worker that is gone."""
         if session not in self._sessions:
             return
-        self._sessions.discard(session)
+        del self._sessions[session]
         for need in _needs_met(session):
             _drop(self._named, need, session)
         if session.is_fallback:

@@ -89,7 +89,7 @@ class Listener:
         if batch.events:
             hint["e"] = list(batch.events)
         if batch.facts_for_others:
-            hint["f"] = list(batch.facts_for_others)
+            hint["f"] = sorted(batch.facts_for_others)
         if batch.ready_runs:
             hint["r"] = 1
         if batch.queued_tasks:

@@ -19,7 +19,7 @@ LAST_OPERATIONS: Final = 5
 
 def s3_answers_are_true(evidence: Evidence, _: Plans) -> Iterator[Violation]:
     """Every run that a client was told of exists; none does that was refused to everybody."""
-    told: set[str] = set()
+    told = set(_unanswered(evidence, "StartRun"))
     refused: dict[str, str] = {}
     for each in _outcomes(evidence, "StartRun"):
         name = str(each.args.get("name", each.op_id))
@@ -155,3 +155,11 @@ def l8_last_operations_succeed(evidence: Evidence, _: Plans) -> Iterator[Violati
 
 def _outcomes(evidence: Evidence, op: str) -> Iterator[Operation]:
     return (each for each in evidence.operations if each.op == op and each.kind != "invoke")
+
+
+def _unanswered(evidence: Evidence, op: str) -> Iterator[str]:
+    """The names of the runs that callers wanted who never heard an answer."""
+    answered = {each.op_id for each in _outcomes(evidence, op)}
+    for each in evidence.operations:
+        if each.op == op and each.op_id not in answered:
+            yield str(each.args.get("name", each.op_id))

@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from runkon_server.core.ids import ALWAYS
+from runkon_server.core.ids import ALWAYS, is_in_always
 from runkon_server.core.rows import ENDED
 from runkon_server.verify.violations import Violation
 
@@ -26,7 +26,10 @@ _CLOCK_GRAIN_S: Final = 1e-5
 
 
 def s1_one_owner_per_generation(evidence: Evidence, _: Plans) -> Iterator[Violation]:
-    """Each (run, generation) has one owner ever, and a change of hands raises it by one."""
+    """Each (run, generation) has one owner ever, and a change of hands raises it by one.
+
+    A run that was opened and parked in one transaction shows its generation only in its events.
+    """
     by_run: dict[str, list[Ownership]] = {}
     for each in evidence.ownership:
         by_run.setdefault(each.run_id, []).append(each)
@@ -35,7 +38,10 @@ def s1_one_owner_per_generation(evidence: Evidence, _: Plans) -> Iterator[Violat
             step = after.generation - before.generation
             if step == 0 and before.token == after.token:
                 continue
-            if step <= 0 or (step > 1 and evidence.is_ownership_complete):
+            unseen = set(range(before.generation + 1, after.generation))
+            if unseen and run_id in evidence.runs:
+                unseen -= {event.generation for event in evidence.runs[run_id].events}
+            if step <= 0 or (unseen and evidence.is_ownership_complete):
                 what = (
                     f"generation {before.generation} of {before.token} was followed by"
                     f" {after.generation} of {after.token}"
@@ -169,7 +175,7 @@ def _is_always(event: LoggedEvent) -> bool:
     if "step" in payload:
         return str(payload["step"]["at"]).startswith(ALWAYS)
     owner = payload["item"]["step_run_id"] if "item" in payload else payload["step_id"]
-    return str(owner).partition("/")[2].startswith(ALWAYS)
+    return is_in_always(str(owner))
 
 
 def s12_always_once_per_epoch(evidence: Evidence, plans: Plans) -> Iterator[Violation]:

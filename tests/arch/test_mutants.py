@@ -9,24 +9,37 @@ from typing import Final
 
 import pytest
 
-from mutants import core
+from mutants import core, reliability
 from mutants._copies import ROOT, Verdict, verdict_of
 from mutants._table import DoesNotApplyError, Mutant, load
 
 LINES_MAX: Final = 2
 MUTANTS: Final = load(core.TABLE)
+FAULTS: Final = load(reliability.TABLE)
+ALL: Final = [
+    *((core.PACKAGE, mutant) for mutant in MUTANTS),
+    *((reliability.PACKAGE, mutant) for mutant in FAULTS),
+]
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_mutant_still_applies(mutant: Mutant) -> None:
+@pytest.mark.parametrize(("package", "mutant"), ALL, ids=[mutant.name for _, mutant in ALL])
+def test_mutant_still_applies(package: str, mutant: Mutant) -> None:
     """It changes one line, at most two, and what comes of it is Python."""
-    sound = (ROOT / core.PACKAGE / f"{mutant.module}.py").read_text(encoding="utf-8")
+    sound = (ROOT / package / f"{mutant.module}.py").read_text(encoding="utf-8")
     faulty = mutant.applied(sound)
 
     lines = difflib.unified_diff(sound.splitlines(), faulty.splitlines(), n=0)
     changes = [line[0] for line in lines if line[0] in "+-" and line[:3] not in ("---", "+++")]
     assert 0 < max(changes.count("+"), changes.count("-")) <= LINES_MAX
     ast.parse(faulty)
+
+
+def test_every_named_killer_is_there() -> None:
+    """A mutant that names no tests is looked for by the simulation."""
+    named = {each.partition("::")[0] for mutant in FAULTS for each in mutant.tests}
+
+    assert len(FAULTS) >= 15
+    assert [each for each in named if not Path(ROOT, "tests", each).is_file()] == []
 
 
 def test_there_are_mutants_of_every_module_that_decides() -> None:

@@ -63,10 +63,11 @@ class Copy:
     ) -> None:
         self._folder = folder
         self._package = folder / package
+        self._tests = tests
         self._groups = [[f"{tests}/{name}" for name in group] for group in files]
         ignore = shutil.ignore_patterns("__pycache__")
         for name in (package.partition("/")[0], "tests/support", tests):
-            shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+            shutil.copytree(ROOT / name, folder / name, ignore=ignore, dirs_exist_ok=True)
         for name in ("pyproject.toml", "tests/conftest.py"):
             shutil.copy(ROOT / name, folder / name)
 
@@ -79,15 +80,15 @@ class Copy:
         except DoesNotApplyError as reason:
             return Finding(Verdict.BROKEN, str(reason), 0.0)
         try:
-            return self.run_tests()
+            return self.run_tests(mutant.tests)
         finally:
             _write(module, sound)
 
-    def run_tests(self) -> Finding:
-        """Up to the first that fails."""
+    def run_tests(self, tests: Sequence[str] = ()) -> Finding:
+        """Up to the first that fails; of these tests, or of those that look for every fault."""
         began_s = time.monotonic()
         verdict, reason = Verdict.SURVIVED, ""
-        for group in self._groups:
+        for group in [[f"{self._tests}/{each}" for each in tests]] if tests else self._groups:
             verdict, reason = self._run(group)
             if verdict is not Verdict.SURVIVED:
                 break

@@ -25,9 +25,12 @@ class Mutant:
     name: str
     """`kind.what-goes-wrong`."""
     module: str
-    """The module that is changed, by its last name."""
+    """The module that is changed: its path below the package, without `.py`."""
     old: str
     new: str
+    tests: tuple[str, ...] = ()
+    """Files below the folder of tests, or tests in them, that look for it; empty: those that look
+    for all."""
 
     def applied(self, text: str) -> str:
         """The text of the module with the fault.
@@ -47,7 +50,7 @@ def load(table: Path) -> tuple[Mutant, ...]:
     """The mutants of a table, in its order."""
     kinds = tomllib.loads(table.read_text(encoding="utf-8"))
     return tuple(
-        Mutant(f"{kind}.{name}", **change)
+        Mutant(f"{kind}.{name}", **{**change, "tests": tuple(change.get("tests", ()))})
         for kind, changes in kinds.items()
         for name, change in changes.items()
     )

@@ -5,34 +5,20 @@ The laws look first, then the named plays. Ends with 1 if a mutant survives or d
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import os
-import queue
-import resource
 import sys
-import tempfile
-import time
-from concurrent.futures import ThreadPoolExecutor
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from mutants._copies import ROOT, Copy, Verdict
-from mutants._table import load
+from mutants._copies import ROOT, Copy
+from mutants._running import main
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from mutants._copies import Finding
-    from mutants._table import Mutant
 
 TABLE: Final = Path(__file__).with_suffix(".toml")
 PACKAGE: Final = "runkon_server/core"
 TESTS: Final = "tests/unit/core"
 FIRST: Final = ("test_laws.py", "test_bisimulation.py")
-MEMORY_BYTES: Final = 4 << 30
-"""Of each process at most: a fault may make a list endless."""
 
 
 def files() -> list[Sequence[str]]:
@@ -41,56 +27,10 @@ def files() -> list[Sequence[str]]:
     return [FIRST, sorted(found.difference(FIRST))]
 
 
-def judge(copies: queue.SimpleQueue[Copy], mutant: Mutant | None) -> Finding:
-    """Let the tests look at a mutant, or at the package as it is, in any copy that is free."""
-    copy = copies.get()
-    try:
-        return copy.run_tests() if mutant is None else copy.judge(mutant)
-    finally:
-        copies.put(copy)
-
-
-def run(mutants: Sequence[Mutant], jobs: int) -> int:
-    """Judge them all, print each verdict as it comes; the exit code."""
-    began_s = time.monotonic()
-    alive: list[str] = []
-    copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
-    with (
-        tempfile.TemporaryDirectory(prefix="runkon-mutants-") as folder,
-        ThreadPoolExecutor(jobs) as pool,
-    ):
-        for number in range(jobs):
-            copies.put(Copy(Path(folder, str(number)), PACKAGE, TESTS, files()))
-        sound = judge(copies, None)
-        if sound.verdict is not Verdict.SURVIVED:
-            print(f"without any fault the tests do not pass: {sound.reason}")
-            return 1
-        findings = pool.map(lambda mutant: judge(copies, mutant), mutants)
-        for mutant, finding in zip(mutants, findings, strict=True):
-            reason = f" by {finding.reason}" if finding.reason else ""
-            print(f"{finding.took_s:5.1f} s  {mutant.name}: {finding.verdict}{reason}", flush=True)
-            if finding.verdict is not Verdict.KILLED:
-                alive.append(mutant.name)
-    killed, took_s = len(mutants) - len(alive), time.monotonic() - began_s
-    print(f"{killed} of {len(mutants)} mutants killed in {took_s:.0f} s")
-    for name in alive:
-        print(f"not killed: {name}")
-    return 1 if alive else 0
-
-
-def main() -> int:
-    """Run what the arguments say."""
-    parser = argparse.ArgumentParser(prog="dev.py mutants core", description=__doc__)
-    parser.add_argument("--only", metavar="NAME", help="this one, or those like `parallel.*`")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
-    arguments: Any = parser.parse_args()
-    mutants = [each for each in load(TABLE) if fnmatchcase(each.name, arguments.only or "*")]
-    if not mutants:
-        parser.error(f"no mutant in {TABLE.name} is called {arguments.only}")
-    with contextlib.suppress(ValueError):  # not every system knows this limit
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    return run(mutants, max(1, arguments.jobs))
+def make(folder: Path) -> Copy:
+    """A copy of the core and its tests."""
+    return Copy(folder, PACKAGE, TESTS, files())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(TABLE, __doc__, make))

@@ -1,0 +1,284 @@
+"""Replicas: the real engine on a loop of its own, wired to the model instead of PostgreSQL."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from runkon_server.runtime.ambient import encode_ulid
+from runkon_server.runtime.committer import Committer
+from runkon_server.runtime.dispatcher import Dispatcher
+from runkon_server.runtime.engine import Engine
+from runkon_server.runtime.lessor import GUARD_SHARE
+from runkon_server.runtime.listener import Listener
+from runkon_server.runtime.presence import Presence
+from runkon_server.runtime.progress import ProgressFilter
+from runkon_server.runtime.registry import Registry
+from runkon_server.runtime.resuming import ResumeEntry
+from runkon_server.runtime.scanner import Scanner
+from runkon_server.runtime.settings import EngineConfig
+from runkon_server.store import claims
+from support.sim_connections import Reads, Session
+from support.sim_loops import TurnedLoop
+from support.sim_reads import renew
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Coroutine
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from runkon_server.core.engine import ResumeMode
+    from runkon_server.runtime.commands import WorkerHello
+    from runkon_server.runtime.entries import Batch
+    from runkon_server.store.pipeline import Pipeline
+    from support.sim_connections import Faults
+    from support.sim_tables import Tables
+
+LEASE_TTL_S: Final = 3.0
+TASK_LEASE_S: Final = 4.0
+IDLE_IN_TX_S: Final = LEASE_TTL_S / 3
+NAMESPACE: Final = "default"
+CONFIG: Final = EngineConfig(
+    dsn="",
+    lease_ttl_s=LEASE_TTL_S,
+    lease_refresh_s=LEASE_TTL_S / 3,
+    task_lease_s=TASK_LEASE_S,
+    linger_s=0.4,
+    scan_s=0.2,
+    poll_s=0.5,
+    deliveries_max=4,
+)
+AnswerT = TypeVar("AnswerT")
+
+
+class Numbers:
+    """Ids and chance of a whole world, all of them from one counter."""
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def take(self) -> int:
+        """The next number."""
+        self._next += 1
+        return self._next
+
+
+class SimAmbient:
+    """The world as one replica sees it."""
+
+    def __init__(self, loop: TurnedLoop, numbers: Numbers) -> None:
+        self._loop = loop
+        self._numbers = numbers
+
+    def boottime_s(self) -> float:
+        """By the replica's clock, which may be far from the database's."""
+        return self._loop.time()
+
+    def ulid(self) -> str:
+        """The next one of this world."""
+        return encode_ulid(1_700_000_000_000, self._numbers.take())
+
+    def token(self) -> str:
+        """The next one of this world."""
+        return f"token-{self._numbers.take()}"
+
+    def jitter(self) -> float:
+        """Different each time, the same in each repetition."""
+        return (self._numbers.take() * 0.618034) % 1.0
+
+    async def sleep(self, seconds: float) -> None:
+        """By the replica's clock."""
+        future = self._loop.create_future()
+        if seconds <= 0:
+            self._loop.call_soon(_finish, future)
+        else:
+            self._loop.call_later(seconds, _finish, future)
+        await future
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class SimEngine(Engine):
+    """The engine with its parts wired to the model; leases are renewed by `renew_leases`."""
+
+    def __init__(self, tables: Tables, faults: Faults, loop: TurnedLoop, numbers: Numbers) -> None:
+        super().__init__(CONFIG, SimAmbient(loop, numbers))
+        self._tables = tables
+        self._faults = faults
+        self._loop_of_replica = loop
+        self.sessions: list[Session] = []
+        self._good_until_s = 0.0
+
+    async def start(self) -> None:
+        """Wire everything, and begin to take runs."""
+        config, ambient, token, stats = self.config, self.ambient, self.owner_token, self.stats
+        self.reads = cast("AsyncEngine", Reads(self._tables, self._faults))
+        stats.peers = 1
+        self._failed = self._loop_of_replica.create_future()
+        self._listener = Listener(
+            config, ambient, token, stats, heard=self._heard, entered=self._entered
+        )
+        self._committer = Committer(
+            config, ambient, token, stats, after_commit=self._after_commit,
+            notice=self._listener.notice, connect=self._connect,
+        )  # fmt: skip
+        self._dispatcher = Dispatcher(config, ambient, self.reads, stats)
+        self._registry = Registry(
+            config, ambient, self._committer, self._dispatcher, self.reads, stats
+        )
+        self._presence = Presence(config, ambient, token, self.replica_id)
+        self._scanner = Scanner(
+            config, ambient, token, self.reads, self._registry, self._dispatcher, stats
+        )
+        self._dispatcher.report = self._registry.report
+        self._dispatcher.progress = ProgressFilter(ambient, self._registry.submit).take
+        self._dispatcher.unreached = self._scanner.look_for_tasks
+        self._dispatcher.may_push = self._may_push
+        self._dispatcher.program = partial(self._registry.programs.load, self.reads)
+        self._lanes = [self._spawn(self._committer.run_lane()) for _ in range(config.lanes)]
+        self._tasks = [
+            self._spawn(work)
+            for work in (
+                self._renew_leases(),
+                self._scanner.run_runs(),
+                self._scanner.run_tasks(),
+                self._scanner.run_idle(),
+                self._scanner.run_facts(),
+                self._registry.notifier.run(),
+                self._dispatcher.run_claims(),
+                self._dispatcher.run_heartbeats(),
+            )
+        ]
+        self.is_started = True
+
+    async def hand_over(self) -> None:
+        """What SIGTERM does: commit what is queued, then give every run to the others."""
+        self.is_draining = self._scanner.is_draining = self._registry.is_draining = True
+        self._dispatcher.drain()
+        self._committer.close()
+        for lane in self._lanes:
+            await lane
+        self._registry.stop()
+        await self._dispatcher.give_back()
+        async with self.reads.connect() as conn:
+            await claims.hand_over(conn, token=self.owner_token)
+        self._faults.notify('{"s":"","r":1}')
+
+    async def resume(self, run_id: str, mode: ResumeMode, step_id: str | None) -> None:
+        """Take an ended run up again, if nothing comes in between."""
+        resumption = await self._registry.prepare_resume(run_id, mode, step_id, "ann")
+        command = _Resume(run_id)
+        entry = ResumeEntry(cast("Any", command), None, resumption, None)
+        self._committer.submit(entry)
+        await entry.future
+
+    async def _connect(self) -> Pipeline:
+        self._faults.require_database()
+        session = Session(self._tables, self._faults)
+        self.sessions.append(session)
+        return cast("Pipeline", session)
+
+    def _may_push(self) -> bool:
+        return self._loop_of_replica.time() < self._good_until_s
+
+    async def _renew_leases(self) -> None:
+        """What the lessor does in a thread of its own."""
+        while True:
+            before_s = self._loop_of_replica.time()
+            if not self._faults.is_away:
+                held = list(self._registry.actors)
+                kept = renew(self._tables, self.owner_token, self.config.lease_ttl_s, held)
+                self._good_until_s = before_s + self.config.lease_ttl_s * GUARD_SHARE
+                if lost := set(held) - kept:
+                    self._registry.lost(sorted(lost))
+            await self.ambient.sleep(self.config.lease_refresh_s)
+
+
+class _Resume:
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.namespace = NAMESPACE
+        self.request_id = None
+
+
+class Replica:
+    """One process: it turns, is frozen, crashes or is terminated.
+
+    Args:
+        skew_s: how far its clock is ahead of the database's.
+        rate: how fast it runs.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        tables: Tables,
+        faults: Faults,
+        numbers: Numbers,
+        *,
+        skew_s: float,
+        rate: float,
+    ) -> None:
+        self.name = f"r{number}"
+        self.is_frozen = False
+        self.is_gone = False
+        self._tables = tables
+        self.loop = TurnedLoop(lambda: tables.elapsed_s * rate + skew_s)
+        self.engine = SimEngine(tables, faults, self.loop, numbers)
+        self._work: set[asyncio.Task[Any]] = set()
+        self.call(self.engine.start())
+        self.turn(3)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it does anything."""
+        return not (self.is_frozen or self.is_gone)
+
+    def turn(self, times: int = 1) -> None:
+        """Let it go on for so many turns of its loop."""
+        if self.is_running:
+            self.loop.turn(times)
+
+    def call(
+        self,
+        work: Coroutine[Any, Any, AnswerT],
+        then: Callable[[asyncio.Task[AnswerT]], None] | None = None,
+    ) -> None:
+        """Have it do something; `then` is told of the end, unless the replica ends before."""
+        task = self.loop.create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+        if then is not None:
+            task.add_done_callback(then)
+
+    def hear(self, hint: dict[str, Any]) -> None:
+        """A notification arrives."""
+        if not self.is_gone:
+            self.loop.call_soon(self.engine._heard, hint)
+
+    def open_session(self, hello: WorkerHello, notify: Callable[[], None]) -> Any:
+        """Connect a worker."""
+        return self.engine._dispatcher.open(hello, notify)
+
+    def on_commit(self, listener: Callable[[Batch], None]) -> None:
+        """Tell of each durable batch, as the streams of this replica are told."""
+        after = self.engine._committer._after_commit
+
+        def both(batch: Batch) -> None:
+            after(batch)
+            listener(batch)
+
+        self.engine._committer._after_commit = both
+
+    def crash(self) -> None:
+        """End at once; the database notices that its sessions have gone."""
+        self.is_gone = True
+        for session in self.engine.sessions:
+            if session._tx is not None:
+                self._tables.roll_back(session._tx)
+                session._tx = None
+        self.loop.abandon()
