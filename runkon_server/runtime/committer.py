@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from runkon_server.runtime.settings import EngineConfig
     from runkon_server.runtime.stats import EngineStats
     from runkon_server.runtime.tenure import Tenure
+    from runkon_server.store.locking import Locked
 
 log = structlog.get_logger(__name__)
 
@@ -325,11 +326,7 @@ class Committer:
         witness = next(((e.run_id, e.seq) for each in batch.events.values() for e in each), None)
         for _ in range(OUTCOME_POLLS_MAX):
             try:
-                async with await database.connect_committer(
-                    self._config.session_dsn, self._config.lease_ttl_s
-                ) as conn:
-                    await failpoint_async("batch.resolving")
-                    fate = await fate_of(conn, locked, witness)
+                fate = await self._ask_fate(locked, witness)
             except psycopg.Error:
                 await self._ambient.sleep(0.1 + 0.2 * self._ambient.jitter())
                 continue
@@ -364,6 +361,12 @@ class Committer:
                     self.trouble = None
                 return conn
         return None
+
+    async def _ask_fate(self, locked: Locked, witness: tuple[str, int] | None) -> Fate:
+        config = self._config
+        async with await database.connect_committer(config.session_dsn, config.lease_ttl_s) as conn:
+            await failpoint_async("batch.resolving")
+            return await fate_of(conn, locked, witness)
 
     async def _open(self) -> Pipeline:
         config = self._config

@@ -30,7 +30,7 @@ from hypothesis.stateful import (
 from runkon_server.verify.invariants import check
 from runkon_server.verify.sometimes import Sometimes
 from support.sim_connections import Fate
-from support.sim_moves import NEMESES, REPORTS, SECONDS, move
+from support.sim_moves import NEMESES, REPORTS, SECONDS, decide, move
 from support.sim_world import ALL, SKEWS_S, SimWorld
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ STEPS: Final = 60
 FLOORS: Final = dict.fromkeys(
     (
         "crash", "freeze", "thaw", "terminate", "hint dropped", "ended idle in a transaction",
-        "taken: started", "taken: ready", "taken: stolen", "taken: with a fact", "taken: resumed",
+        "taken: started", "taken: free", "taken: stolen", "taken: orphaned",
+        "taken: with a fact", "taken: resumed",
         "zombie write rejected", "fact landed in between", "taken inside `always`",
         "commit lost before", "commit lost after", "commit late", "commit late abort",
         "commit forgotten", "commit conflict", "outcome unknown",
@@ -79,8 +80,8 @@ class Simulation(RuleBasedStateMachine):
         move(self.world, random.Random(seed))
 
     @rule(seed=st.integers(0, 2**32))
-    def something_more(self, seed: int) -> None:
-        move(self.world, random.Random(seed))
+    def people(self, seed: int) -> None:
+        decide(self.world, random.Random(seed))
 
     @rule(number=REPLICAS, turns=st.integers(1, 12))
     def turn_one(self, number: int, turns: int) -> None:

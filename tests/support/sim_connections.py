@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import psycopg
 import psycopg.errors
 
-from runkon_server.store import fates
+from runkon_server.store.fates import Fate as Found
 from support.sim_reads import LOCKS, READS, locks_of
-from support.sim_tables import TIMELINE
 from support.sim_writes import WRITES
 
 if TYPE_CHECKING:
@@ -80,6 +79,7 @@ class Session:
         self._tx: Transaction | None = None
         self._notices: list[str] = []
         self.is_lost = False
+        self.opening: tuple[Statement, ...] = (("BEGIN", ()),)
 
     async def close(self) -> None:
         """End the session; its transaction is rolled back, unless its fate is open."""
@@ -123,12 +123,6 @@ class Session:
     def _execute(self, sql: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         self._require()
         tx = self._tx
-        if sql == fates.STATUS:
-            return [(self._status_of(parameters[0]), TIMELINE)]
-        if sql == fates.WITNESS:
-            _, xid, run_id, seq = parameters
-            known = self._tables.written_by.get((run_id, seq))
-            return [] if known is None else [(known == xid,)]
         if sql == "ROLLBACK":
             if tx is not None:
                 self._tables.roll_back(tx)
@@ -169,15 +163,26 @@ class Session:
             self.is_lost = True
             raise psycopg.OperationalError("the session broke at COMMIT")
 
-    def _status_of(self, xid: str) -> str | None:
-        late = self._faults.late.get(xid)
-        if late is not None:
-            tx, questions, commits = late
-            if questions > 0:
-                self._faults.late[xid] = (tx, questions - 1, commits)
-            else:
-                decide_late(self._tables, self._faults, xid)
-        return self._tables.outcomes[xid]
+
+def fate_of(tables: Tables, faults: Faults, xid: str, witness: tuple[str, int] | None) -> Found:
+    """What the database has to say of a transaction, as `store.fates.fate_of` reads it."""
+    faults.require_database()
+    late = faults.late.get(xid)
+    if late is not None:
+        tx, questions, commits = late
+        if questions > 0:
+            faults.late[xid] = (tx, questions - 1, commits)
+        else:
+            decide_late(tables, faults, xid)
+    match tables.outcomes[xid]:
+        case "in progress":
+            return Found.OPEN
+        case "aborted":
+            return Found.ABORTED
+        case "committed" if witness is not None:
+            return Found.COMMITTED if tables.written_by.get(witness) == xid else Found.ABORTED
+        case _:
+            return Found.UNKNOWN
 
 
 def decide_late(tables: Tables, faults: Faults, xid: str) -> None:

@@ -70,3 +70,17 @@ def move(world: SimWorld, chance: Random) -> None:
             pick(world.followers).read()
         case _:
             pass
+
+
+def decide(world: SimWorld, chance: Random) -> None:
+    """Let people look after the gates that are open, or lose patience with their runs."""
+    for gate in world.pending_gates():
+        replica = chance.choice(world.replicas)
+        if chance.random() < 0.2:
+            world.cancel(replica, world.tables.gates[gate]["run_id"], force=False)
+        else:
+            who = chance.choice(["ann", "bob"])
+            world.vote(replica, gate, who, approve=chance.random() < 0.5)
+    if world.tables.runs and chance.random() < 0.2:
+        world.cancel(chance.choice(world.replicas), chance.choice(world.run_ids()), force=False)
+    world.turn_all(3)

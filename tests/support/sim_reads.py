@@ -146,29 +146,31 @@ LOCKS: Final[dict[str, Callable[..., Rows]]] = {
 
 def _acquire(tables: Tables, asked: Mapping[str, Any]) -> Rows:
     now, limit = tables.now, asked["limit"]
-    free, silent = [], []
+    free: list[Row] = []
+    held: list[tuple[Row, str]] = []
     for run in tables.runs.values():
         if not tables.is_free([("run", run["id"])]):
             continue  # SKIP LOCKED
         if run["owner_token"] is None:
             if run["ready_at"] is not None and run["ready_at"] <= now:
                 free.append(run)
+        elif run["owner_token"] in asked["gone"]:
+            held.append((run, "orphaned"))
         elif run["lease_until"] < now:
-            silent.append(run)
+            held.append((run, "stolen"))
     free.sort(key=lambda run: run["ready_at"])
     rows: Rows = []
-    for runs, stolen in ((free[:limit], False), (silent[:limit], True)):
-        for run in runs:
-            taken = {
-                **run,
-                "owner_token": asked["token"],
-                "generation": run["generation"] + 1,
-                "lease_until": now + timedelta(seconds=asked["ttl"]),
-                "infra_attempts": run["infra_attempts"] + stolen,
-            }
-            tables.put(tables.runs, run["id"], taken)
-            tables.took(taken, "stolen" if stolen else "ready")
-            rows.append((run["id"], stolen))
+    for run, how in [*((run, "free") for run in free[:limit]), *held[:limit]]:
+        taken = {
+            **run,
+            "owner_token": asked["token"],
+            "generation": run["generation"] + 1,
+            "lease_until": now + timedelta(seconds=asked["ttl"]),
+            "infra_attempts": run["infra_attempts"] + (how == "stolen"),
+        }
+        tables.put(tables.runs, run["id"], taken)
+        tables.took(taken, how)
+        rows.append((run["id"], how))
     return rows
 
 
@@ -187,6 +189,24 @@ def _hand_over(tables: Tables, asked: Mapping[str, Any]) -> Rows:
         freed = {**run, "owner_token": None, "lease_until": None, "ready_at": tables.now}
         tables.put(tables.runs, run["id"], freed, run["id"])
     return [()] * len(held)
+
+
+def _next_due(tables: Tables, _: Mapping[str, Any]) -> Rows:
+    due = [
+        (run["ready_at"] - tables.now).total_seconds()
+        for run in tables.runs.values()
+        if run["ready_at"] is not None and run["owner_token"] is None
+    ]
+    return [(min(due, default=None),)]
+
+
+def _set_aside(tables: Tables, asked: Mapping[str, Any]) -> Rows:
+    run = tables.runs[asked["run"]]
+    if run["owner_token"] == asked["token"]:
+        later = tables.now + timedelta(seconds=asked["pause"])
+        freed = {**run, "owner_token": None, "lease_until": None, "ready_at": later}
+        tables.put(tables.runs, run["id"], freed, run["id"])
+    return []
 
 
 def _behind(tables: Tables, asked: Mapping[str, Any]) -> Rows:
@@ -423,6 +443,8 @@ def _columns(rows: Iterable[Row], names: tuple[str, ...]) -> Rows:
 READS: Final[dict[Any, Callable[..., Any]]] = {
     claims._ACQUIRE: _acquire,
     claims._HAND_OVER: _hand_over,
+    claims._SET_ASIDE: _set_aside,
+    claims._NEXT_DUE: _next_due,
     claims._BEHIND: _behind,
     claims._EXTEND: _extend,
     claims._GIVE_BACK: _give_back,

@@ -17,20 +17,23 @@ from runkon_server.runtime.registry import Registry
 from runkon_server.runtime.resuming import ResumeEntry
 from runkon_server.runtime.scanner import Scanner
 from runkon_server.runtime.settings import EngineConfig
+from runkon_server.runtime.tenure import Tenure
 from runkon_server.store import claims
-from support.sim_connections import Reads, Session
+from support.sim_connections import Reads, Session, fate_of
 from support.sim_loops import TurnedLoop
 from support.sim_reads import renew
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from runkon_server.core.engine import ResumeMode
     from runkon_server.runtime.commands import WorkerHello
     from runkon_server.runtime.entries import Batch
+    from runkon_server.store.fates import Fate
+    from runkon_server.store.locking import Locked
     from runkon_server.store.pipeline import Pipeline
     from support.sim_connections import Faults
     from support.sim_tables import Tables
@@ -115,25 +118,29 @@ class SimEngine(Engine):
 
     async def start(self) -> None:
         """Wire everything, and begin to take runs."""
-        config, ambient, token, stats = self.config, self.ambient, self.owner_token, self.stats
+        config, ambient, stats = self.config, self.ambient, self.stats
         self.reads = cast("AsyncEngine", Reads(self._tables, self._faults))
         stats.peers = 1
         self._failed = self._loop_of_replica.create_future()
+        self.tenure = Tenure(ambient.ulid, ended=self._stand_down)
+        self.tenure.held(self.tenure.token)
         self._listener = Listener(
-            config, ambient, token, stats, heard=self._heard, entered=self._entered
-        )
-        self._committer = Committer(
-            config, ambient, token, stats, after_commit=self._after_commit,
-            notice=self._listener.notice, connect=self._connect,
+            config, ambient, self._start_id, self.tenure, stats,
+            heard=self._heard, entered=self._entered,
+        )  # fmt: skip
+        self._committer = SimCommitter(
+            self._connect, partial(fate_of, self._tables, self._faults), config, ambient,
+            self.tenure, stats, after_commit=self._after_commit, notice=self._listener.notice,
         )  # fmt: skip
         self._dispatcher = Dispatcher(config, ambient, self.reads, stats)
         self._registry = Registry(
-            config, ambient, self._committer, self._dispatcher, self.reads, stats
+            config, ambient, self._committer, self.tenure, self._dispatcher, self.reads, stats
         )
-        self._presence = Presence(config, ambient, token, self.replica_id)
+        self._presence = Presence(config, ambient, self._start_id, self.replica_id)
         self._scanner = Scanner(
-            config, ambient, token, self.reads, self._registry, self._dispatcher, stats
+            config, ambient, self.tenure, self.reads, self._registry, self._dispatcher, stats
         )
+        self._scanner.gone = lambda: self._tables.gone
         self._dispatcher.report = self._registry.report
         self._dispatcher.progress = ProgressFilter(ambient, self._registry.submit).take
         self._dispatcher.unreached = self._scanner.look_for_tasks
@@ -155,6 +162,11 @@ class SimEngine(Engine):
         ]
         self.is_started = True
 
+    def failure(self) -> BaseException | None:
+        """What ended one of its loops; None: they all run."""
+        assert self._failed is not None
+        return self._failed.exception() if self._failed.done() else None
+
     async def hand_over(self) -> None:
         """What SIGTERM does: commit what is queued, then give every run to the others."""
         self.is_draining = self._scanner.is_draining = self._registry.is_draining = True
@@ -165,7 +177,7 @@ class SimEngine(Engine):
         self._registry.stop()
         await self._dispatcher.give_back()
         async with self.reads.connect() as conn:
-            await claims.hand_over(conn, token=self.owner_token)
+            await claims.hand_over(conn, token=self.tenure.token)
         self._faults.notify('{"s":"","r":1}')
 
     async def resume(self, run_id: str, mode: ResumeMode, step_id: str | None) -> None:
@@ -190,11 +202,11 @@ class SimEngine(Engine):
         while True:
             before_s = self._loop_of_replica.time()
             if not self._faults.is_away:
-                held = list(self._registry.actors)
-                kept = renew(self._tables, self.owner_token, self.config.lease_ttl_s, held)
+                held = dict(self._registry.generations())
+                kept = renew(self._tables, self.tenure.token, self.config.lease_ttl_s, held)
                 self._good_until_s = before_s + self.config.lease_ttl_s * GUARD_SHARE
-                if lost := set(held) - kept:
-                    self._registry.lost(sorted(lost))
+                if lost := {run_id: held[run_id] for run_id in held if run_id not in kept}:
+                    self._registry.lost(lost)
             await self.ambient.sleep(self.config.lease_refresh_s)
 
 
@@ -203,6 +215,28 @@ class _Resume:
         self.run_id = run_id
         self.namespace = NAMESPACE
         self.request_id = None
+
+
+class SimCommitter(Committer):
+    """The committer with sessions of the model."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Pipeline]],
+        ask: Callable[[str, tuple[str, int] | None], Fate],
+        *rest: Any,
+        **more: Any,
+    ) -> None:
+        super().__init__(*rest, **more)
+        self._connect_to_model = connect
+        self._ask_model = ask
+
+    async def _open(self) -> Pipeline:
+        return await self._connect_to_model()
+
+    async def _ask_fate(self, locked: Locked, witness: tuple[str, int] | None) -> Fate:
+        await self._ambient.sleep(0)
+        return self._ask_model(locked.xid, witness)
 
 
 class Replica:
@@ -277,6 +311,7 @@ class Replica:
     def crash(self) -> None:
         """End at once; the database notices that its sessions have gone."""
         self.is_gone = True
+        self._tables.gone.add(self.engine.tenure.token)
         for session in self.engine.sessions:
             if session._tx is not None:
                 self._tables.roll_back(session._tx)

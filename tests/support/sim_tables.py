@@ -66,6 +66,8 @@ class Tables:
         self.ownership: list[Ownership] = []
         self.taken_inside_always = 0
         """How often a run changed hands in its always section."""
+        self.gone: set[str] = set()
+        """Owners whose sessions have ended."""
         self.outcomes: dict[str, str | None] = {}
         """xid → `committed`, `aborted` or `in progress`; None: no longer known."""
         self.changed: set[str] = set()

@@ -57,6 +57,7 @@ class SimWorld:
         sometimes: counts what has to occur over many histories.
         skews_s: how far each replica's clock is ahead.
         rates: how fast each replica's clock runs.
+        text: of the workflows; None: anything.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class SimWorld:
         sometimes: Sometimes,
         skews_s: tuple[float, ...] = (0.0, 0.0, 0.0),
         rates: tuple[float, ...] = (1.0, 1.0, 1.0),
+        text: str | None = None,
     ) -> None:
         self.chance = random.Random(seed)
         self.sometimes = sometimes
@@ -79,7 +81,7 @@ class SimWorld:
         self._rates = rates
         self._checked = 0
         self.definitions: dict[str, PinnedDefinition] = {}
-        self.programs = [self._program() for _ in range(3)]
+        self.programs = [self._program(text) for _ in range(3)]
         self._install_child()
         self.replicas = [self._replica(number) for number in range(REPLICAS)]
         self.workers = [
@@ -92,7 +94,9 @@ class SimWorld:
 
     # -- what there is ---------------------------------------------------------------------------
 
-    def _program(self) -> PinnedDefinition:
+    def _program(self, text: str | None) -> PinnedDefinition:
+        if text is not None:
+            return self._pinned(accepted(text))
         if self.chance.random() < 0.6:
             return self._pinned(accepted(self.chance.choice(TEXTS)))
         return self._pinned(Programs(self.chance, self.chance.randint(1, 2)).make())
@@ -139,7 +143,7 @@ class SimWorld:
             return
         hint = json.loads(payload)
         for replica in self.replicas:
-            if replica.engine.owner_token != hint.get("s"):
+            if replica.engine._start_id != hint.get("s"):
                 replica.hear(hint)
 
     def _fate_seen(self, fate: Fate) -> None:
@@ -331,15 +335,23 @@ class SimWorld:
 
     def failures(self) -> list[Violation]:
         """Errors inside of replicas that nobody handles."""
-        return [
-            Violation(invariant="no surprise", what=f"{replica.name}: {context}")
-            for replica in self.replicas
-            for context in replica.loop.failures
-        ] + [
-            Violation(invariant="no surprise", what=f"{replica.name} refused a commit")
-            for replica in self.replicas
-            if replica.engine.stats.commit_refusals
-        ]
+        return (
+            [
+                Violation(invariant="no surprise", what=f"{replica.name}: {context}")
+                for replica in self.replicas
+                for context in replica.loop.failures
+            ]
+            + [
+                Violation(invariant="no surprise", what=f"{replica.name} refused a commit")
+                for replica in self.replicas
+                if replica.engine.stats.commit_refusals
+            ]
+            + [
+                Violation(invariant="no surprise", what=f"{replica.name}: {error!r}")
+                for replica in self.replicas
+                if (error := replica.engine.failure()) is not None
+            ]
+        )
 
     def _note(self, evidence: Evidence) -> None:
         """Count what has just been seen."""
