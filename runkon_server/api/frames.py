@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -9,16 +10,16 @@ import orjson
 from google.protobuf import timestamp_pb2
 
 from runkon.v1 import runs_pb2, types_pb2
-from runkon_server.api.recent import PAGE_BYTES
+from runkon_server.api.recent import PAGE_BYTES, Entry, encoded
 from runkon_server.api.render.runs import run_status
 from runkon_server.api.wire import element, tag_of, varint
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from runkon_server.api.recent import Entry
+    from runkon_server.api.recent import StoredEvent
 
-__all__ = ["Ending", "Frame", "build_frame", "server_time"]
+__all__ = ["Ending", "Frame", "KeptFrames", "build_frame", "server_time"]
 
 RUN_FINISHED: Final = "run_finished"
 TERMINAL: Final = frozenset(
@@ -55,8 +56,8 @@ class Frame:
     """Set if the last event examined ended an epoch."""
 
 
-def build_frame(entries: Sequence[Entry], kinds: Collection[str]) -> Frame:
-    """A frame of the first entries, as many as fit.
+def build_frame(entries: Sequence[Entry | StoredEvent], kinds: Collection[str]) -> Frame:
+    """A frame of the first events, as many as fit.
 
     Args:
         entries: in order, without gaps, at least one.
@@ -67,10 +68,11 @@ def build_frame(entries: Sequence[Entry], kinds: Collection[str]) -> Frame:
     last = entries[0]
     for entry in entries:
         if not kinds or entry.kind in kinds:
-            weight += len(entry.data)
+            part = entry.data if isinstance(entry, Entry) else encoded(entry)
+            weight += len(part)
             if weight > PAGE_BYTES and parts:
                 break
-            parts.append(entry.data)
+            parts.append(part)
         last = entry
     ending = None
     if last.kind == RUN_FINISHED:
@@ -80,6 +82,42 @@ def build_frame(entries: Sequence[Entry], kinds: Collection[str]) -> Frame:
     if parts:
         data = element(_FRAME, b"".join((*parts, _EXAMINED, varint(last.seq))))
     return Frame(data, entries[0].seq, last.seq, ending)
+
+
+class KeptFrames:
+    """Frames of whole pages, by what they follow: for the next who replay the same run.
+
+    Of such a page only the frame is kept. To keep its events, each with what it was made from,
+    would cost more than to read and encode them.
+
+    Args:
+        budget: bytes that the frames may take.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._weight = 0
+        self._frames: OrderedDict[tuple[str, int], Frame] = OrderedDict()
+
+    def above(self, run_id: str, seq: int) -> Frame | None:
+        """The frame that begins directly above `seq`; None if it is not there."""
+        return self._frames.get((run_id, seq))
+
+    def add(self, run_id: str, frame: Frame) -> None:
+        """Keep a frame of all events that it examined."""
+        key = (run_id, frame.first_seq - 1)
+        if key in self._frames:
+            return
+        self._frames[key] = frame
+        self._weight += len(frame.data or b"")
+        while self._weight > self._budget:
+            _, dropped = self._frames.popitem(last=False)
+            self._weight -= len(dropped.data or b"")
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._frames.clear()
+        self._weight = 0
 
 
 def server_time() -> timestamp_pb2.Timestamp:

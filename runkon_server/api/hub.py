@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from runkon_server.api.frames import build_frame
-from runkon_server.api.recent import PAGE_EVENTS, RecentEvents
+from runkon_server.api.frames import KeptFrames, build_frame
+from runkon_server.api.recent import PAGE_EVENTS, Entry, RecentEvents
 from runkon_server.store.database import is_passing
 from runkon_server.store.reads.following import events_above, last_seqs
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from runkon_server.api.frames import Frame
-    from runkon_server.api.recent import Entry
+    from runkon_server.api.recent import StoredEvent
     from runkon_server.runtime.ambient import Ambient
     from runkon_server.runtime.commands import EventRecord
 
@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 EVERY_RUN: Final = "*"
 LOOK_S: Final = 1.0
 RECENT_BYTES: Final = 64 * 1024 * 1024
+REPLAYED_BYTES: Final = 32 * 1024 * 1024
 
 
 class EventSource(Protocol):
@@ -70,7 +71,7 @@ class _Watched:
         """There may be more than `head`."""
         self.frame: Frame | None = None
         """The frame that was built last, for streams in step with each other."""
-        self.reading: dict[int, asyncio.Task[list[Entry]]] = {}
+        self.reading: dict[int, asyncio.Task[Sequence[Entry | StoredEvent]]] = {}
         """Reads under way, by their cursor, so that streams at one place share one."""
 
     def advance(self, head: int) -> None:
@@ -103,7 +104,28 @@ class Watch:
         """The caller has read in the table how far the run is."""
         self._run.advance(head)
 
-    async def above(self, seq: int) -> Sequence[Entry]:
+    async def frame_above(self, seq: int) -> Frame | None:
+        """The frame of what is directly above `seq`; None if there is no more for now.
+
+        It is built once for all streams at the same place.
+        """
+        hub, run_id = self._hub, self._run.run_id
+        if not hub.recent.has(run_id, seq + 1):
+            kept = hub.replayed.above(run_id, seq)
+            if kept is not None:
+                return kept
+        found = await self.above(seq)
+        if not found:
+            return None
+        if isinstance(found[0], Entry):
+            return self.shared_frame(found)
+        kept = hub.replayed.above(run_id, seq)  # another stream may have shared the read
+        if kept is None:
+            kept = build_frame(found, ())
+            hub.replayed.add(run_id, kept)
+        return kept
+
+    async def above(self, seq: int) -> Sequence[Entry | StoredEvent]:
         """Events directly above `seq`, at most a page; none if there are no more for now."""
         run = self._run
         found = self._hub.recent.above(run.run_id, seq)
@@ -117,7 +139,7 @@ class Watch:
         # A stream that goes away must not end a read that others wait for.
         return await asyncio.shield(read)
 
-    def shared_frame(self, entries: Sequence[Entry]) -> Frame:
+    def shared_frame(self, entries: Sequence[Entry | StoredEvent]) -> Frame:
         """The frame of these entries, built once for all streams at the same place."""
         frame = self._run.frame
         if (
@@ -141,6 +163,7 @@ class Hub:
         self._engine = engine
         self._watched: dict[str, _Watched] = {}
         self.recent = RecentEvents(recent_bytes)
+        self.replayed = KeptFrames(REPLAYED_BYTES)
         self.is_draining = False
         self.watches_open = 0
         engine.on_events(self._on_events)
@@ -182,8 +205,11 @@ class Hub:
                 if run_id in self._watched:
                     self._watched[run_id].advance(head)
 
-    async def read_page(self, run: _Watched, seq: int) -> list[Entry]:
-        """Read events above `seq` from the table; for `Watch` only."""
+    async def read_page(self, run: _Watched, seq: int) -> Sequence[Entry | StoredEvent]:
+        """Read events above `seq` from the table; for `Watch` only.
+
+        A whole page is given as it was read: whoever replays needs its frame and nothing else.
+        """
         is_at_head = seq >= run.head
         if is_at_head:  # a page from further down may well end below what a notice was about
             run.stale = False  # a notice that comes from here on may be about later events
@@ -198,7 +224,7 @@ class Hub:
         if is_at_head and len(rows) == PAGE_EVENTS:
             run.stale = True  # the notice may have been about more than a page
         run.advance(rows[-1].seq)
-        return self.recent.add(rows)
+        return rows if len(rows) == PAGE_EVENTS else self.recent.add(rows)
 
     def _on_events(self, run_id: str, events: Sequence[EventRecord] | None) -> None:
         if run_id == EVERY_RUN:
@@ -219,6 +245,7 @@ class Hub:
     def _on_rewrite(self) -> None:
         """A standby has taken over, perhaps without the last events: everything is read again."""
         self.recent.clear()
+        self.replayed.clear()
         for run in self._watched.values():
             run.head, run.frame, run.stale = 0, None, True
             run.wake()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-__all__ = ["PAGE_BYTES", "PAGE_EVENTS", "Entry", "RecentEvents", "StoredEvent"]
+__all__ = ["PAGE_BYTES", "PAGE_EVENTS", "Entry", "RecentEvents", "StoredEvent", "encoded"]
 
 PAGE_EVENTS: Final = 256
 PAGE_BYTES: Final = 1024 * 1024
@@ -59,6 +59,11 @@ class StoredEvent(Protocol):
         """JSON text."""
 
 
+def encoded(event: StoredEvent) -> bytes:
+    """The event as an element of an `EventBatch`, with its tag and length."""
+    return element(_EVENTS, encode_event(event))
+
+
 class Entry:
     """One event, encoded when the first stream needs it and kept for the others."""
 
@@ -76,7 +81,7 @@ class Entry:
     def data(self) -> bytes:
         """The event as an element of an `EventBatch`, with its tag and length."""
         if self._data is None:
-            self._data = element(_EVENTS, encode_event(self._record))
+            self._data = encoded(self._record)
         return self._data
 
     @property
@@ -116,6 +121,10 @@ class RecentEvents:
         """Forget everything."""
         self._entries.clear()
         self._weight = 0
+
+    def has(self, run_id: str, seq: int) -> bool:
+        """Whether this very event is at hand."""
+        return (run_id, seq) in self._entries
 
     def above(self, run_id: str, seq: int) -> list[Entry]:
         """Entries directly above `seq`, without gaps, at most a page; [] if the next is missing."""

@@ -147,14 +147,14 @@ class _Stream:
 
     async def _send_events(self) -> bool:
         """Send one frame of what lies above the cursor; False if there is nothing."""
-        found = await self._watch.above(self._cursor)
-        if not found:
+        if self._wish.kinds:
+            found = await self._watch.above(self._cursor)
+            frame = build_frame(found, self._wish.kinds) if found else None
+        else:
+            frame = await self._watch.frame_above(self._cursor)
+        if frame is None:
             return False
         await failpoint_async("stream.read")
-        if self._wish.kinds:
-            frame = build_frame(found, self._wish.kinds)
-        else:
-            frame = self._watch.shared_frame(found)
         if frame.data is not None:
             await self._pace.write(frame.data)
         await failpoint_async("stream.written")

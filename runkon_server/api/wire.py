@@ -16,19 +16,27 @@ ELEMENT_BYTES: Final = 5
 """What an embedded message of less than 2 MiB weighs besides itself, at most."""
 _LENGTH_DELIMITED: Final = 2
 _SEVEN_BITS: Final = 0x7F
-_SHORT: Final = tuple(bytes([number]) for number in range(_SEVEN_BITS + 1))
+_MORE: Final = _SEVEN_BITS + 1
+"""Set in every byte but the last."""
+
+
+def _spelled(number: int) -> bytes:
+    out = bytearray()
+    while number > _SEVEN_BITS:
+        out.append(number & _SEVEN_BITS | _MORE)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+_SPELLED_MAX: Final = 2_048
+_SPELLED: Final = tuple(_spelled(number) for number in range(_SPELLED_MAX))
+"""Lengths of events and of their texts, and most sequences."""
 
 
 def varint(number: int) -> bytes:
     """A number that is not negative."""
-    if number <= _SEVEN_BITS:
-        return _SHORT[number]
-    out = bytearray()
-    while number > _SEVEN_BITS:
-        out.append(number & _SEVEN_BITS | _SEVEN_BITS + 1)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
+    return _SPELLED[number] if number < _SPELLED_MAX else _spelled(number)
 
 
 def tag_of(message: Any, field: str, wire_type: int = _LENGTH_DELIMITED) -> bytes:  # noqa: ANN401 - any class of messages
@@ -40,4 +48,4 @@ def tag_of(message: Any, field: str, wire_type: int = _LENGTH_DELIMITED) -> byte
 def element(tag: bytes, data: bytes) -> bytes:
     """A field that holds a message, a text or bytes."""
     size = len(data)
-    return tag + (_SHORT[size] if size <= _SEVEN_BITS else varint(size)) + data
+    return tag + (_SPELLED[size] if size < _SPELLED_MAX else _spelled(size)) + data

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import event, text
 
+from runkon_server.api.frames import Frame, KeptFrames
 from runkon_server.api.hub import Hub
-from runkon_server.api.recent import PAGE_EVENTS, RecentEvents
+from runkon_server.api.recent import PAGE_EVENTS, Entry, RecentEvents
 from runkon_server.runtime.commands import EventRecord
 from support.replicas import FakeReplica
 from support.rows import NOON, add_events, add_run, engine_of, ulid
@@ -90,8 +91,60 @@ async def test_an_event_is_rendered_once_and_a_frame_built_once(engine: AsyncEng
         entries, later = await one.above(20), await two.above(21)
 
     assert frame is same
-    assert entries[1].data is later[0].data
+    assert isinstance(entries[1], Entry)
+    assert entries[1] is later[0]
     assert frame.examined_seq == 22
+
+
+async def test_a_page_that_was_replayed_is_neither_read_nor_encoded_again(
+    engine: AsyncEngine,
+) -> None:
+    """Two at once cost one read, the next one none; all get the one frame."""
+    async with engine.connect() as conn:
+        await add_events(conn, RUN, *[PROGRESS] * 290, first_seq=21)
+    hub = Hub(FakeReplica(engine))
+    with hub.watch(RUN) as one, hub.watch(RUN) as two, statements(engine) as sent:
+        one.learn_head(310)
+        first, second = await asyncio.gather(one.frame_above(0), two.frame_above(0))
+        third = await one.frame_above(0)
+
+    assert len(sent) == 1
+    assert first is not None
+    assert (first.first_seq, first.examined_seq) == (1, PAGE_EVENTS)
+    assert first is second is third
+    assert hub.recent.above(RUN, 0) == []
+
+
+async def test_11_a_replayed_page_that_a_failover_took_back_is_read_again(
+    engine: AsyncEngine,
+) -> None:
+    """The standby's log may hold other events under the same sequences."""
+    async with engine.connect() as conn:
+        await add_events(conn, RUN, *[PROGRESS] * 290, first_seq=21)
+    replica = FakeReplica(engine)
+    hub = Hub(replica)
+    with hub.watch(RUN) as watch:
+        watch.learn_head(310)
+        before = await watch.frame_above(0)
+        async with engine.connect() as conn:
+            await conn.execute(text("DELETE FROM run_events WHERE seq > 20"))
+        replica.rewrite()
+        after = await watch.frame_above(0)
+
+    assert before is not None
+    assert after is not None
+    assert (before.examined_seq, after.examined_seq) == (PAGE_EVENTS, 20)
+
+
+def test_frames_stay_within_their_budget() -> None:
+    """The oldest go first; one that is there already weighs nothing."""
+    kept = KeptFrames(budget=350)
+    for first_seq in (1, 101, 201, 301, 301):
+        kept.add(RUN, Frame(b"x" * 100, first_seq, first_seq + 99, None))
+
+    assert [kept.above(RUN, seq) is not None for seq in (0, 100, 200, 300)] == [
+        False, True, True, True,
+    ]  # fmt: skip
 
 
 async def test_a_frame_is_not_shared_with_a_stream_that_knows_more(engine: AsyncEngine) -> None:

@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import bindparam, select
 from sqlalchemy.dialects.postgresql import ARRAY, TEXT
 
+from runkon_server.store.database import fetch
 from runkon_server.store.reads.events import EventRow
-from runkon_server.store.tables import run_events, runs
+from runkon_server.store.tables import runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-_EVENTS: Final = (
-    select(*(run_events.c[name] for name in EventRow._fields))
-    .where(run_events.c.run_id == bindparam("run_id"), run_events.c.seq > bindparam("after_seq"))
-    .order_by(run_events.c.seq)
-    .limit(bindparam("limit"))
-)
+_EVENTS: Final = f"""
+SELECT {", ".join(EventRow._fields)} FROM run_events
+WHERE run_id = %(run_id)s AND seq > %(after_seq)s ORDER BY seq LIMIT %(limit)s"""
 _HEADS: Final = select(runs.c.id, runs.c.last_seq).where(
     runs.c.id == bindparam("ids", type_=ARRAY(TEXT)).any_()
 )
@@ -35,8 +33,8 @@ async def events_above(
         run_id: of a run that the caller has found in its namespace.
         limit: most events. An event is at most 64 KiB, so this bounds the bytes as well.
     """
-    found = await conn.execute(_EVENTS, {"run_id": run_id, "after_seq": after_seq, "limit": limit})
-    return [EventRow(*row) for row in found]
+    parameters = {"run_id": run_id, "after_seq": after_seq, "limit": limit}
+    return [EventRow(*row) for row in await fetch(conn, _EVENTS, parameters)]
 
 
 async def last_seqs(conn: AsyncConnection, run_ids: Sequence[str]) -> dict[str, int]:
