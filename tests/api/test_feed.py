@@ -246,13 +246,13 @@ async def test_a_drain_ends_feeds_with_advice(bench: Bench) -> None:
 
 
 async def test_a_reader_that_does_not_read_learns_its_place(database: str) -> None:
-    """More than the connection's windows hold; the cursor in the error goes on without a gap."""
+    """40 MiB are more than the connection holds; the cursor in the error goes on without a gap."""
     text_ = "x" * 60_000
     large = ("step_progress", {"step_id": "s", "progress": text_})
     async with engine_of(database) as engine, bench_on(engine, write_s=0.3) as bench:
         async with engine.connect() as conn:
             await add_run(conn, ONE)
-            await add_events(conn, ONE, *[large] * 300)
+            await add_events(conn, ONE, *[large] * 700)
         call = bench.open()
         await frame_of(call, "header")
         await until(lambda: not bench.hub.watches_open, "the end of the stream")
