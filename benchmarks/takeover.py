@@ -39,7 +39,7 @@ REPLICAS: Final = 3
 RUNS: Final = 5
 """Of each replica that is killed or stopped."""
 STEPS: Final = 300
-TICK_S: Final = 0.5
+TICK_S: Final = 0.1
 SETTLE_S: Final = 6.0
 """Before the first harm: a replica that is new does not judge others for 5 s."""
 LOOK_S: Final = 0.01

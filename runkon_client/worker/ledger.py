@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CREDIT_MAX: Final = 1000  # open credit, by the contract
+_IN_HAND_MAX: Final = 10_000  # by the contract
 _FRAME_BYTES: Final = 1 << 20
 _FRAME_HEARTBEATS: Final = 250  # with 4 KiB of progress each about 1 MiB
 
@@ -157,6 +158,7 @@ class Ledger:
         )
         if self._is_hello_due:
             frame.hello.CopyFrom(self._hello)
+            self._tell_in_hand(frame.hello)
             self._is_hello_due = False
         if self._is_drain_due:
             frame.drain.SetInParent()
@@ -166,6 +168,13 @@ class Ledger:
             self._granted += credit
             frame.credit = credit
         return frame if frame.ByteSize() else None
+
+    def _tell_in_hand(self, hello: workers_pb2.WorkerHello) -> None:
+        """What else is leased to this worker never arrived, so the server need not wait for it."""
+        tokens = [*self._open, *self._unacked]
+        if len(tokens) <= _IN_HAND_MAX:
+            hello.tells_in_hand = True
+            hello.tokens_in_hand.extend(tokens)
 
     def _next_reports(self, now: float) -> Sequence[workers_pb2.TaskReport]:
         reports: list[workers_pb2.TaskReport] = []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from runkon_server.core.facts import Outcome, Reported
 from runkon_server.runtime.commands import TaskHeartbeat, TaskReport, WorkerHello
+from runkon_server.store.sessions import worker_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -24,16 +25,21 @@ if TYPE_CHECKING:
 
 CREDIT: Final = 1_000
 SLEEP_S_MAX: Final = 3_600.0
-WORKER_ID: Final = "server"
 
 
 class BuiltinWorker:
-    """Serves built-in actions of one namespace from inside the process."""
+    """Serves built-in actions of one namespace from inside the process.
+
+    Args:
+        token: under which the replica owns runs; what is leased to this worker is taken back when
+            that token is gone.
+    """
 
     def __init__(
         self,
         dispatcher: Dispatcher,
         ambient: Ambient,
+        token: str,
         namespace: str,
         actions: Mapping[str, Action],
         *,
@@ -47,12 +53,18 @@ class BuiltinWorker:
         self._beat: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._is_scheduled = False
-        hello = WorkerHello(namespace=namespace, worker_id=WORKER_ID, actions=frozenset(actions))
+        hello = WorkerHello(
+            namespace=namespace, worker_id=worker_of(token), actions=frozenset(actions)
+        )
         self._session = dispatcher.open(hello, self._notified)
 
     def start(self) -> None:
         """Begin to take tasks."""
         self._session.add_credit(CREDIT)
+
+    def rename(self, token: str) -> None:
+        """The replica goes on under another token."""
+        self._session.worker_id = worker_of(token)
 
     def _heartbeat(self) -> None:
         self._session.heartbeat(

@@ -348,6 +348,8 @@ class WorkerHello:
     concurrency: int = 0
     """0: not told, as by one that polls."""
     client: str = ""
+    in_hand: frozenset[str] | None = None
+    """Tokens of the tasks that it has; None: it does not tell."""
 
 
 @dataclass(slots=True)  # as `TaskLease`

@@ -102,6 +102,8 @@ class Dispatcher:
     def open(self, hello: WorkerHello, notify: Callable[[], None]) -> WorkerSession:
         """Add a worker; it gets nothing before it gives credit."""
         session = WorkerSession(self, hello, notify)
+        if hello.in_hand is not None:
+            self._supersede(hello)
         self._sessions[session] = None
         for need in _needs_met(session):
             self._named[need].append(session)
@@ -109,6 +111,20 @@ class Dispatcher:
             self._fallbacks[session.namespace].append(session)
         self._stats.workers_connected = len(self._sessions)
         return session
+
+    def _supersede(self, hello: WorkerHello) -> None:
+        """End older streams of a worker: it has left them, though the network may not say so.
+
+        Else they would be given what was taken back from them.
+        """
+        for older in list(self._sessions):
+            if (
+                older.worker_id == hello.worker_id
+                and older.namespace == hello.namespace
+                and older.hello.in_hand is not None
+            ):
+                log.info("worker.superseded", worker_id=hello.worker_id)
+                older.close()
 
     def remove(self, session: WorkerSession) -> None:
         """Forget a worker that is gone."""

@@ -17,6 +17,7 @@ import structlog
 from runkon_server import errors
 from runkon_server.failpoints import failpoint, failpoint_async
 from runkon_server.runtime.ambient import SystemAmbient
+from runkon_server.runtime.arrivals import Arrivals
 from runkon_server.runtime.builtin import BuiltinWorker, echo, sleeper
 from runkon_server.runtime.cancels import CancelEntry
 from runkon_server.runtime.commands import (
@@ -155,6 +156,7 @@ class Engine:
         )
         self._scanner.gone = lambda: self._listener.gone
         self._scanner.publish = self._presence.publish
+        self._arrivals = Arrivals(config, ambient, self.reads, self._dispatcher, stats)
         self._dispatcher.removed = self._presence.closed
         self._lessor = Lessor(
             config, ambient, self.tenure,
@@ -178,6 +180,7 @@ class Engine:
                 self._scanner.run_partitions(),
                 self._registry.notifier.run(),
                 Sweeper(config, ambient, self.reads, stats).run(),
+                self._arrivals.run(),
                 self._dispatcher.run_claims(),
                 self._dispatcher.run_heartbeats(),
             )
@@ -189,6 +192,10 @@ class Engine:
 
     def _stand_down(self) -> None:
         self._registry.lose_all()
+        # The others take tasks back from the server's own workers of a token that is gone.
+        for worker in self._builtin:
+            worker.rename(self.tenure.token)
+        self._providers.rename(self.tenure.token)
 
     async def _require_database(self) -> None:
         try:
@@ -214,13 +221,14 @@ class Engine:
             worker = BuiltinWorker(
                 self._dispatcher,
                 self.ambient,
+                self.tenure.token,
                 namespace,
                 actions,
                 beat_s=self.config.task_lease_s / 3,
             )
             self._builtin.append(worker)
             worker.start()
-        self._providers = ItemProviders(self._dispatcher, self.reads)
+        self._providers = ItemProviders(self._dispatcher, self.tenure.token, self.reads)
         self._providers.start()
 
     async def stop(self, grace_s: float = 1.0) -> None:
@@ -341,6 +349,8 @@ class Engine:
             self._registry.wake(run_id)
         if "r" in hint:
             self._scanner.look_for_runs()
+        if "l" in hint:
+            self._scanner.look_for_tasks()
         if "t" in hint:
             self._dispatcher.look()
         if "q" in hint:
@@ -512,6 +522,8 @@ class Engine:
             raise errors.DrainingError
         session = self._dispatcher.open(hello, notify)
         self._presence.opened(session)
+        if hello.in_hand is not None:
+            self._arrivals.add(session)
         return session
 
     async def poll_tasks(

@@ -173,7 +173,7 @@ class Listener:
         news, self.gone = gone - self.gone, gone
         if news:
             log.warning("peer.gone", owners=sorted(news))
-            self._heard({"r": 1})
+            self._heard({"r": 1, "l": 1})
 
     def _hear(self, payload: str) -> None:
         try:

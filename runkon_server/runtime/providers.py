@@ -22,6 +22,7 @@ from runkon_server.runtime.commands import TaskReport, WorkerHello
 from runkon_server.runtime.sessions import EVERYWHERE
 from runkon_server.store.database import is_passing
 from runkon_server.store.reads.providing import RunFilter, find_runs
+from runkon_server.store.sessions import worker_of
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -37,7 +38,6 @@ WORKFLOW_RUNS: Final = "workflow_runs"
 PROVIDED: Final = frozenset({LIST, WORKFLOW_RUNS})
 CREDIT: Final = 16
 """Lists that are made at the same time."""
-WORKER_ID: Final = "server"
 _STATUSES: Final = frozenset(
     {"pending", "running", "waiting", "cancelling", "completed", "failed", "cancelled"}
 )
@@ -53,14 +53,14 @@ class ProviderError(ValueError):
 class ItemProviders:
     """The server's own item providers, as a worker that is no stream."""
 
-    def __init__(self, dispatcher: Dispatcher, reads: AsyncEngine) -> None:
+    def __init__(self, dispatcher: Dispatcher, token: str, reads: AsyncEngine) -> None:
         self._dispatcher = dispatcher
         self._reads = reads
         self._loop = asyncio.get_running_loop()
         self._running: set[asyncio.Task[None]] = set()
         hello = WorkerHello(
             namespace=EVERYWHERE,
-            worker_id=WORKER_ID,
+            worker_id=worker_of(token),
             actions=frozenset(),
             item_providers=PROVIDED,
         )
@@ -69,6 +69,10 @@ class ItemProviders:
     def start(self) -> None:
         """Begin to take tasks."""
         self._session.add_credit(CREDIT)
+
+    def rename(self, token: str) -> None:
+        """The replica goes on under another token."""
+        self._session.worker_id = worker_of(token)
 
     def stop(self) -> None:
         """Stop; tasks under way are handed out again when their lease runs out."""

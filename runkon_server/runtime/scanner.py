@@ -14,6 +14,7 @@ from runkon_server.core.facts import Outcome, Reported
 from runkon_server.failpoints import failpoint_async
 from runkon_server.runtime.commands import TaskReport
 from runkon_server.store import claims
+from runkon_server.store.arrivals import take_back_from
 from runkon_server.store.database import is_passing
 from runkon_server.store.partitions import ensure_partitions
 
@@ -176,6 +177,8 @@ class Scanner:
         limit = self._config.deliveries_max
         async with self._reads.connect() as conn:
             requeued = await claims.requeue_lost(conn, deliveries_max=limit)
+            if gone := self.gone():
+                requeued += await take_back_from(conn, gone, deliveries_max=limit)
             lost = await claims.find_lost(conn, deliveries_max=limit)
             await self.publish(conn)
         if lost:

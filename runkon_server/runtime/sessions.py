@@ -54,6 +54,8 @@ class WorkerSession:
         }
         """Names by kind of task."""
         self.credit = 0
+        self._held_back: int | None = None if hello.in_hand is None else 0
+        """Credit that counts once `begin` was called; None: all counts at once."""
         self.is_open = True
         self.is_closed = False
         self.may_find_more = True
@@ -63,9 +65,17 @@ class WorkerSession:
 
     def add_credit(self, n: int) -> None:
         """Allow `n` more tasks."""
-        if self.is_open:
+        if self._held_back is not None:
+            self._held_back += n
+        elif self.is_open:
             self.credit += n
             self._dispatcher.credit_added(self)
+
+    def begin(self) -> None:
+        """What the worker lacks was taken back: from now on it may be given tasks."""
+        credit, self._held_back = self._held_back, None
+        if credit:
+            self.add_credit(credit)
 
     def report(self, reports: Sequence[TaskReport]) -> None:
         """Take reports; each is acknowledged in the outbox after its commit."""

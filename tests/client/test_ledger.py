@@ -58,6 +58,10 @@ class Books(RuleBasedStateMachine):
         self.now += 1
         while (frame := self.ledger.next_frame(now=self.now)) is not None:
             assert frame.HasField("hello") == self.is_first_frame
+            if frame.HasField("hello"):
+                assert frame.hello.tells_in_hand
+                in_hand = self.running | (self.finished - self.settled)
+                assert sorted(frame.hello.tokens_in_hand) == sorted(in_hand)
             self.is_first_frame = False
             self.credit += frame.credit
             for report in frame.reports:
@@ -179,3 +183,19 @@ def test_a_drain_gives_no_credit_and_is_said_on_every_stream() -> None:
 
     assert second is not None
     assert (second.HasField("drain"), second.credit) == (True, 0)
+
+
+def test_a_worker_that_has_too_much_in_hand_does_not_tell() -> None:
+    """Ten thousand reports without an ack are told, one more would be refused."""
+    books = ledger()
+    for number in range(10_000):
+        books.end(f"t{number}", report_result("t", f"t{number}", None))
+    hellos = []
+    for _ in range(2):
+        books.open_stream()
+        frame = books.next_frame(now=0)
+        assert frame is not None
+        hellos.append((frame.hello.tells_in_hand, len(frame.hello.tokens_in_hand)))
+        books.take(lease("more"))
+
+    assert hellos == [(True, 10_000), (False, 0)]

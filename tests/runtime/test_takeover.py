@@ -136,6 +136,8 @@ async def test_a_replica_that_cannot_lock_again_stops_and_takes_a_new_token(
         assert await rogue.ended(run_id) == "completed"
         assert (await rogue.run(run_id))["generation"] == 2
         assert engine.tenure.former == set()
+        echo = await rogue.row("SELECT worker_id FROM tasks WHERE action = 'echo'")
+        assert echo["worker_id"] == sessions.worker_of(engine.tenure.token)
         await rogue.assert_sound()
 
 

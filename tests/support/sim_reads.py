@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from runkon_server.core.records import ItemRecord, StepRecord
-from runkon_server.store import claims, loading, locking, notices
+from runkon_server.store import arrivals, claims, loading, locking, notices
 from runkon_server.store.reads import workflows
 from support.sim_tables import TIMELINE
 
@@ -302,6 +302,36 @@ def _requeue(tables: Tables, asked: Mapping[str, Any]) -> Rows:
     return [(task["id"],) for task in lost]
 
 
+def _take_back(tables: Tables, asked: Mapping[str, Any]) -> Rows:
+    """From workers that arrived, by namespace and name; from replicas that are gone, by name."""
+    if isinstance(asked["workers"], str):
+        named = {(each["namespace"], each["worker_id"]) for each in json.loads(asked["workers"])}
+        found = [task for task in _all_leased(tables) if _holder(task) in named]
+    else:
+        found = [task for task in _all_leased(tables) if task["worker_id"] in asked["workers"]]
+    in_hand = set(json.loads(asked["in_hand"]))
+    fates: Rows = []
+    for task in found:
+        if task["token"] in in_hand:
+            fate = "kept"
+            change = {"lease_until": tables.now + timedelta(seconds=asked["ttl"])}
+        elif task["cancel_requested_at"] is not None or task["delivery"] + 1 >= asked["deliveries"]:
+            fate, change = "over", {"lease_until": tables.now}
+        else:
+            fate, change = "again", {**_QUEUED, "delivery": task["delivery"] + 1}
+        tables.put(tables.tasks, task["id"], {**task, **change}, task["run_id"])
+        fates.append((fate,))
+    return fates
+
+
+def _all_leased(tables: Tables) -> list[Row]:
+    return [task for task in tables.tasks.values() if task["state"] == "leased"]
+
+
+def _holder(task: Row) -> tuple[str, str]:
+    return task["namespace"], task["worker_id"]
+
+
 def _silent(tables: Tables) -> list[Row]:
     return [
         task
@@ -450,6 +480,8 @@ READS: Final[dict[Any, Callable[..., Any]]] = {
     claims._GIVE_BACK: _give_back,
     claims._REQUEUE: _requeue,
     claims._LOST: _lost,
+    arrivals._FROM_ARRIVED: _take_back,
+    arrivals._FROM_GONE: _take_back,
     loading._RUNS: _load_runs,
     loading._STEPS: _load_steps,
     loading._ITEMS: _load_items,

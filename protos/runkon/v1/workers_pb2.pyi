@@ -1137,16 +1137,28 @@ class WorkerHello(_message.Message):
     ITEM_PROVIDERS_FIELD_NUMBER: _builtins.int
     GATE_TYPES_FIELD_NUMBER: _builtins.int
     SCRIPTS_FIELD_NUMBER: _builtins.int
+    TELLS_IN_HAND_FIELD_NUMBER: _builtins.int
+    TOKENS_IN_HAND_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Empty means `default`."""
     worker_id: _builtins.str
-    """Name of the worker, unique among those alive; required. 1–128 bytes."""
+    """Name of the worker, unique among those alive; required. 1–128 bytes. Names that begin with
+    `server:` are the server's own.
+    """
     concurrency: _builtins.int
     """Most tasks that it works on at a time, for display and explanation; at least 1."""
     client: _builtins.str
     """Software of the worker with its version, for diagnosis. At most 256 bytes."""
     scripts: _builtins.bool
     """True: it executes scripts. Default false."""
+    tells_in_hand: _builtins.bool
+    """True: `tokens_in_hand` is meant, also when it is empty. Then the server takes back, before it
+    gives any other task, what is leased to this worker_id in this namespace and not in the list:
+    it never arrived, or was lost. Such tasks are delivered again at once, as after the end of their
+    leases; reports under their old tokens are STALE. An older stream of the same worker_id to the
+    same replica ends with UNAVAILABLE. False, the default: nothing is taken back before its lease
+    ends.
+    """
     @_builtins.property
     def actions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Actions that it executes. `*` takes every action that no connected worker names. At most 1,000.
@@ -1161,6 +1173,13 @@ class WorkerHello(_message.Message):
     def gate_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Types of gates that it looks after. At most 1,000."""
 
+    @_builtins.property
+    def tokens_in_hand(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tokens of the tasks that the worker has: those it works on, and those whose report has no ack
+        yet, however they came. The hello is a heartbeat for them. Ignored unless `tells_in_hand`. At
+        most 10,000; a worker that has more does not tell. Each at most 256 bytes.
+        """
+
     def __init__(
         self,
         *,
@@ -1172,10 +1191,12 @@ class WorkerHello(_message.Message):
         item_providers: _abc.Iterable[_builtins.str] | None = ...,
         gate_types: _abc.Iterable[_builtins.str] | None = ...,
         scripts: _builtins.bool = ...,
+        tells_in_hand: _builtins.bool = ...,
+        tokens_in_hand: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "client", b"client", "concurrency", b"concurrency", "gate_types", b"gate_types", "item_providers", b"item_providers", "namespace", b"namespace", "scripts", b"scripts", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "client", b"client", "concurrency", b"concurrency", "gate_types", b"gate_types", "item_providers", b"item_providers", "namespace", b"namespace", "scripts", b"scripts", "tells_in_hand", b"tells_in_hand", "tokens_in_hand", b"tokens_in_hand", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1285,7 +1306,7 @@ class PollTasksRequest(_message.Message):
     namespace: _builtins.str
     """Empty means `default`."""
     worker_id: _builtins.str
-    """Name of the worker, unique among those alive; required. 1–128 bytes."""
+    """Name of the worker, as in WorkerHello; required. 1–128 bytes."""
     max_tasks: _builtins.int
     """Most tasks in the answer; 0 means 1, more than 100 means 100."""
     scripts: _builtins.bool

@@ -38,7 +38,7 @@ class WorkerServiceStub:
 
     ListWorkers tells who is there. No RPC takes a request_id: the task's token makes every report and
     heartbeat safe to repeat, and a task whose delivery was lost is delivered again when its lease
-    ends. Errors of every RPC:
+    ends, or when its worker opens a stream and tells what it has in hand. Errors of every RPC:
     INVALID_ARGUMENT for a bad field (BadRequest names it), PERMISSION_DENIED, RESOURCE_EXHAUSTED for
     a quota or a message over 4 MiB, UNAVAILABLE while the database or the replica is away
     (RetryInfo).
@@ -89,7 +89,7 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
 
     ListWorkers tells who is there. No RPC takes a request_id: the task's token makes every report and
     heartbeat safe to repeat, and a task whose delivery was lost is delivered again when its lease
-    ends. Errors of every RPC:
+    ends, or when its worker opens a stream and tells what it has in hand. Errors of every RPC:
     INVALID_ARGUMENT for a bad field (BadRequest names it), PERMISSION_DENIED, RESOURCE_EXHAUSTED for
     a quota or a message over 4 MiB, UNAVAILABLE while the database or the replica is away
     (RetryInfo).
@@ -136,7 +136,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
 
     ListWorkers tells who is there. No RPC takes a request_id: the task's token makes every report and
     heartbeat safe to repeat, and a task whose delivery was lost is delivered again when its lease
-    ends. Errors of every RPC:
+    ends, or when its worker opens a stream and tells what it has in hand. Errors of every RPC:
     INVALID_ARGUMENT for a bad field (BadRequest names it), PERMISSION_DENIED, RESOURCE_EXHAUSTED for
     a quota or a message over 4 MiB, UNAVAILABLE while the database or the replica is away
     (RetryInfo).

@@ -14,6 +14,7 @@ from runkon_server.api.parsing.checks import (
     SHORT_TEXT_BYTES,
     Check,
 )
+from runkon_server.store.sessions import SERVERS_OWN
 
 if TYPE_CHECKING:
     from runkon.v1 import workers_pb2
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 OFFERS_MAX: Final = 1_000
 """Of each kind: actions, item providers, types of gates."""
 CREDIT_MAX: Final = 1_000
+IN_HAND_MAX: Final = 10_000
 TASK: Final = "the id of a task"
 
 
@@ -32,6 +34,10 @@ def check_hello(hello: workers_pb2.WorkerHello) -> None:
     if hello.concurrency < 1:
         check.wrong("hello.concurrency", "must be at least 1")
     check.text("hello.client", hello.client, SHORT_TEXT_BYTES)
+    number = len(hello.tokens_in_hand)
+    check.between("hello.tokens_in_hand (their number)", number, 0, IN_HAND_MAX)
+    for index, token in enumerate(hello.tokens_in_hand[:IN_HAND_MAX]):
+        check.label(f"hello.tokens_in_hand[{index}]", token, SHORT_TEXT_BYTES, required=True)
     check.done()
 
 
@@ -39,6 +45,8 @@ def _check_worker(
     check: Check, prefix: str, worker: workers_pb2.WorkerHello | workers_pb2.PollTasksRequest
 ) -> None:
     check.label(f"{prefix}worker_id", worker.worker_id, NAME_BYTES, required=True)
+    if worker.worker_id.startswith(SERVERS_OWN):
+        check.wrong(f"{prefix}worker_id", f"begins with `{SERVERS_OWN}`, as the server's own do")
     offers = {
         "actions": worker.actions,
         "item_providers": worker.item_providers,
