@@ -303,7 +303,10 @@ def _requeue(tables: Tables, asked: Mapping[str, Any]) -> Rows:
 
 
 def _take_back(tables: Tables, asked: Mapping[str, Any]) -> Rows:
-    """From workers that arrived, by namespace and name; from replicas that are gone, by name."""
+    """From workers that arrived, by namespace and name; from replicas that are gone, by name.
+
+    What is locked is left alone: the statement waits for it, but not for long.
+    """
     if isinstance(asked["workers"], str):
         named = {(each["namespace"], each["worker_id"]) for each in json.loads(asked["workers"])}
         found = [task for task in _all_leased(tables) if _holder(task) in named]
@@ -312,6 +315,8 @@ def _take_back(tables: Tables, asked: Mapping[str, Any]) -> Rows:
     in_hand = set(json.loads(asked["in_hand"]))
     fates: Rows = []
     for task in found:
+        if not tables.is_free([("task", task["id"])]):
+            continue
         if task["token"] in in_hand:
             fate = "kept"
             change = {"lease_until": tables.now + timedelta(seconds=asked["ttl"])}
