@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 UNSURE = (errors.OutcomeUnknownError, errors.UnavailableError, errors.DatabaseUnavailableError)
 GATE_TYPES = frozenset({"custom"})
+SILENT_EVERY = 3
+"""One hello in about so many does not tell what is in hand."""
 
 
 class History:
@@ -118,7 +120,10 @@ class SimWorker:
         return replica is not None and not replica.is_gone and bool(self._session.is_open)
 
     def connect(self, replica: Replica) -> None:
-        """Leave the replica that it was connected to, and go to another one."""
+        """Leave the replica that it was connected to, and go to another one.
+
+        It tells what it has not reported, or nothing: as older workers.
+        """
         if self.is_connected:
             self._session.close()
         hello = WorkerHello(
@@ -128,10 +133,16 @@ class SimWorker:
             item_providers=frozenset({"things"}),
             gate_types=GATE_TYPES,
             scripts=True,
+            in_hand=self._in_hand(),
         )
         self.replica = replica
         self._session = replica.open_session(hello, self._take)
         self._session.add_credit(4)
+
+    def _in_hand(self) -> frozenset[str] | None:
+        if len(self.tasks) % SILENT_EVERY == SILENT_EVERY - 1:
+            return None
+        return frozenset(given.lease.token for given in self.open)
 
     def _take(self) -> None:
         leases, cancels, _ = self._session.take()

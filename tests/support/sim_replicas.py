@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from runkon_server.runtime.ambient import encode_ulid
+from runkon_server.runtime.arrivals import Arrivals
 from runkon_server.runtime.committer import Committer
 from runkon_server.runtime.dispatcher import Dispatcher
 from runkon_server.runtime.engine import Engine
@@ -141,6 +142,7 @@ class SimEngine(Engine):
             config, ambient, self.tenure, self.reads, self._registry, self._dispatcher, stats
         )
         self._scanner.gone = lambda: self._tables.gone
+        self._arrivals = Arrivals(config, ambient, self.reads, self._dispatcher, stats)
         self._dispatcher.report = self._registry.report
         self._dispatcher.progress = ProgressFilter(ambient, self._registry.submit).take
         self._dispatcher.unreached = self._scanner.look_for_tasks
@@ -156,6 +158,7 @@ class SimEngine(Engine):
                 self._scanner.run_idle(),
                 self._scanner.run_facts(),
                 self._registry.notifier.run(),
+                self._arrivals.run(),
                 self._dispatcher.run_claims(),
                 self._dispatcher.run_heartbeats(),
             )
@@ -296,7 +299,10 @@ class Replica:
 
     def open_session(self, hello: WorkerHello, notify: Callable[[], None]) -> Any:
         """Connect a worker."""
-        return self.engine._dispatcher.open(hello, notify)
+        session = self.engine._dispatcher.open(hello, notify)
+        if hello.in_hand is not None:
+            self.engine._arrivals.add(session)
+        return session
 
     def on_commit(self, listener: Callable[[Batch], None]) -> None:
         """Tell of each durable batch, as the streams of this replica are told."""
