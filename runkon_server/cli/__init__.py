@@ -41,6 +41,12 @@ def _migrate() -> click.Command:
     return migrate
 
 
+def _limits() -> click.Command:
+    from runkon_server.cli.limits import limits
+
+    return limits
+
+
 def _retention() -> click.Command:
     from runkon_server.cli.retention import retention
 
@@ -75,6 +81,7 @@ COMMANDS: Final[dict[str, tuple[Callable[[], click.Command], str]]] = {
     "serve": (_serve, "Run a replica on a PostgreSQL database."),
     "dev": (_dev, "Run a server with a PostgreSQL of its own, for development."),
     "migrate": (_migrate, "Bring the database's schema up to date."),
+    "limits": (_limits, "Limit actions: tasks at once, tasks per second."),
     "retention": (_retention, "Say how long runs are kept after their end."),
     "purge": (_purge, "Remove runs that are kept no longer, now."),
     "health": (_health, "Ask a server whether it is ready."),

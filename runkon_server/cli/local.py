@@ -25,6 +25,7 @@ from runkon_server.api.health import Health
 from runkon_server.api.identity import LocalIdentity
 from runkon_server.api.open_streams import OpenStreams, StreamLimits
 from runkon_server.api.server import SERVICES, Parts, bind, build_server
+from runkon_server.api.start_inbox import StartInbox
 from runkon_server.api.streaming import Streaming
 from runkon_server.api.workers import WorkerService
 from runkon_server.runtime.ambient import SystemAmbient
@@ -195,7 +196,10 @@ async def _serving(config: EngineConfig) -> AsyncIterator[str]:
     server = build_server(engine, parts)
     port = bind(server, "127.0.0.1:0", insecure=True)
     await engine.start()
-    loops = [asyncio.create_task(streams.follow(ambient))]
+    loops = [
+        asyncio.create_task(streams.follow(ambient)),
+        asyncio.create_task(StartInbox(engine).follow()),
+    ]
     try:
         await server.start()
         health.begin()

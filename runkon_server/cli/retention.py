@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from runkon_server.cli.asking import ask_database
 from runkon_server.cli.options import database_option
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-_Result = TypeVar("_Result")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _FOREVER: Final = "forever"
-_CONNECTIONS: Final = 2
-_LEASE_TTL_S: Final = 30.0
 EVERYONE: Final = "(default)"
 
 
@@ -83,7 +78,7 @@ def retention() -> None:
 @database_option
 def show_retention(database_url: str) -> None:
     """Show what holds: the default, and namespaces with a time of their own."""
-    found = _ask(database_url, _read)
+    found = ask_database(database_url, _read)
     click.echo(f"{EVERYONE}  {_told(found.of(''))}")
     for namespace, keep_for in found.policies.items():
         if namespace:
@@ -101,7 +96,7 @@ def show_retention(database_url: str) -> None:
 )
 def set_retention(database_url: str, keep_for: timedelta | None, namespace: str) -> None:
     """Keep runs for SPAN after their end, such as 30d, or `forever`."""
-    _ask(database_url, partial(_set, namespace=namespace, keep_for=keep_for))
+    ask_database(database_url, partial(_set, namespace=namespace, keep_for=keep_for))
     click.echo(f"{namespace or EVERYONE}  {_told(keep_for)}")
 
 
@@ -115,8 +110,8 @@ def set_retention(database_url: str, keep_for: timedelta | None, namespace: str)
 )
 def unset_retention(database_url: str, namespace: str) -> None:
     """Forget what was set: the default holds for the namespace, or 30 days for all."""
-    _ask(database_url, partial(_unset, namespace=namespace))
-    click.echo(f"{namespace or EVERYONE}  {_told(_ask(database_url, _read).of(namespace))}")
+    ask_database(database_url, partial(_unset, namespace=namespace))
+    click.echo(f"{namespace or EVERYONE}  {_told(ask_database(database_url, _read).of(namespace))}")
 
 
 @click.command()
@@ -140,25 +135,8 @@ def purge(
 
     configure_logging(LogFormat.CONSOLE, "warning")
     work = _count if dry_run else _purge
-    number = _ask(database_url, partial(work, namespace=namespace, older_than=older_than))
+    number = ask_database(database_url, partial(work, namespace=namespace, older_than=older_than))
     click.echo(f"{number} root runs would be removed" if dry_run else f"{number} runs removed")
-
-
-def _ask(dsn: str, work: Callable[[AsyncEngine], Awaitable[_Result]]) -> _Result:
-    """What `work` gives on a database of the right schema."""
-    from runkon_server.cli.schema import check_schema
-    from runkon_server.store.database import close_reads, create_reads
-
-    check_schema(dsn, migrate=False)
-
-    async def run() -> _Result:
-        engine = create_reads(dsn, _LEASE_TTL_S, _CONNECTIONS)
-        try:
-            return await work(engine)
-        finally:
-            await close_reads(engine)
-
-    return asyncio.run(run())
 
 
 def _told(keep_for: timedelta | None) -> str:

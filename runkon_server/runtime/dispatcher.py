@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 
 import structlog
@@ -18,6 +19,7 @@ import structlog
 from runkon_server import errors
 from runkon_server.failpoints import failpoint, failpoint_async
 from runkon_server.runtime.leases import claimed_lease, content_hash_of, ordered_lease
+from runkon_server.runtime.limits import ActionLimits
 from runkon_server.runtime.providers import PROVIDED
 from runkon_server.runtime.sessions import ANY_SCRIPT, EVERYWHERE, WorkerSession
 from runkon_server.store import claims
@@ -90,8 +92,9 @@ class Dispatcher:
         self._claim_wanted = asyncio.Event()
         self._beat_wanted = asyncio.Event()
         self._lease = timedelta(seconds=config.task_lease_s)
+        self.limits = ActionLimits(ambient, reads, config.task_lease_s, self._claim_wanted.set)
         self.report: Callable[[str, TaskReport, Acknowledge | None], None] = _not_wired
-        self.progress: Callable[[str, TaskHeartbeat], None] = _not_wired
+        self.progress: Callable[[TaskHeartbeat, str, int], None] = _not_wired
         self.unreached: Callable[[], None] = _not_wired
         self.removed: Callable[[WorkerSession], None] = lambda _: None
         self.may_push: Callable[[], bool] = lambda: True
@@ -145,6 +148,7 @@ class Dispatcher:
 
     def drain(self) -> None:
         """Hand out nothing more from this replica."""
+        self.limits.stop()
         for session in self._sessions:
             session.drain()
 
@@ -157,6 +161,8 @@ class Dispatcher:
     def forget(self, task_id: str) -> None:
         """A task was reported."""
         self._holders.pop(task_id, None)
+        if self.limits.known:
+            self.limits.freed()
 
     # -- the fast path ---------------------------------------------------------------------------
 
@@ -166,7 +172,7 @@ class Dispatcher:
         Named workers go before fallbacks, which take actions only; among equals they take turns.
         """
         need = _need(namespace, kind, name)
-        if need in self._backlog:
+        if need in self._backlog or (kind == "action" and (namespace, name) in self.limits.known):
             return None
         named = self._named.get(need)
         session = _next_with_credit(named) if named else None
@@ -274,6 +280,7 @@ class Dispatcher:
             self._claim_wanted.clear()
             try:
                 await self.give_back()
+                await self.limits.refresh()
                 for session in [s for s in self._sessions if s.credit > 0 and s.is_open]:
                     await self._claim(session)
             except Exception as error:
@@ -285,28 +292,37 @@ class Dispatcher:
     async def _claim(self, session: WorkerSession) -> None:
         kinds = [kind for kind in session.offers if session.serves(kind)]
         session.may_find_more = False
+        for action in self.limits.open_to(session, self._named_in(session.namespace, "action")):
+            await self._claim_some(session, partial(self.limits.claim, session, action))
         for kind in kinds:
             await self._claim_kind(session, kind)
 
     async def _claim_kind(self, session: WorkerSession, kind: TaskKind) -> None:
+        if not await self._claim_some(session, partial(self._take, session, kind)):
+            self._served(session, kind)
+
+    async def _claim_some(
+        self, session: WorkerSession, take: Callable[[int], Awaitable[list[ClaimedTask]]]
+    ) -> bool:
+        """Hand out what `take` gives for a number of tasks; False when that was all there is."""
         limit = min(session.credit, CLAIM_MAX)
         if limit <= 0:  # it was given something, or closed, while others were looked after
             session.may_find_more = True
-            return
+            return True
         session.credit -= limit
         claimed: list[ClaimedTask] = []
         try:
-            claimed = await self._take(session, kind, limit)
+            claimed = await take(limit)
         finally:
             if session.is_open:
                 session.credit += limit - len(claimed)
         await self._hand_out(session, claimed)
         if len(claimed) < limit:
-            self._served(session, kind)
-        else:
-            session.may_find_more = True
-            if session.credit > 0:
-                self._claim_wanted.set()
+            return False
+        session.may_find_more = True
+        if session.credit > 0:
+            self._claim_wanted.set()
+        return True
 
     async def _take(self, session: WorkerSession, kind: TaskKind, limit: int) -> list[ClaimedTask]:
         names, ttl_s = sorted(session.offers[kind]), self._config.task_lease_s
@@ -323,17 +339,22 @@ class Dispatcher:
                     worker_id=session.worker_id,
                     names=names,
                     fallback=session.is_fallback,
-                    named=[
-                        name
-                        for namespace, named_kind, name in self._named
-                        if namespace == session.namespace and named_kind == kind
-                    ],
+                    named=self._named_in(session.namespace, kind),
                     limit=limit,
                     ttl_s=ttl_s,
+                    limited=self.limits.limited(session.namespace) if kind == "action" else (),
                 )
             if claimed:
                 await failpoint_async("tasks.claimed")
         return claimed
+
+    def _named_in(self, namespace: str, kind: TaskKind) -> list[str]:
+        """What workers of a namespace serve by name."""
+        return [
+            name
+            for in_namespace, of_kind, name in self._named
+            if in_namespace == namespace and of_kind == kind
+        ]
 
     async def _hand_out(self, session: WorkerSession, claimed: Sequence[ClaimedTask]) -> None:
         for number, task in enumerate(claimed):
@@ -403,15 +424,19 @@ class Dispatcher:
         self, beats: Sequence[tuple[WorkerSession | BeatFuture, TaskHeartbeat, str]]
     ) -> None:
         rows = {(run_of(b.task_id), b.task_id, b.token) for _, b, _ in beats}
+        told = {beat.task_id for _, beat, _ in beats if beat.progress}
         async with self._reads.connect() as conn:
-            known = await claims.extend_tasks(conn, tasks=rows, ttl_s=self._config.task_lease_s)
+            known = await claims.extend_tasks(
+                conn, tasks=rows, told=told, ttl_s=self._config.task_lease_s
+            )
         await failpoint_async("beats.extended")
         for sender, beat, namespace in beats:
             found = known.get((beat.task_id, beat.token))
-            counts = found is not None and found[0] == namespace
-            reason = found[1] if found is not None and counts else None
-            if counts and beat.progress:
-                self.progress(namespace, beat)
+            if found is not None and found.namespace != namespace:
+                found = None
+            counts, reason = found is not None, found.cancel_reason if found else None
+            if found is not None and beat.progress:
+                self.progress(beat, found.step_name, found.iteration)
             if isinstance(sender, asyncio.Future):
                 if not sender.done():
                     sender.set_result((counts, reason))

@@ -25,12 +25,19 @@ class ProgressEntry(Entry):
 
     __slots__ = ("_payload", "_task_id", "_token")
 
-    def __init__(self, beat: TaskHeartbeat) -> None:
+    def __init__(self, beat: TaskHeartbeat, step_name: str, iteration: int) -> None:
         super().__init__(run_of(beat.task_id))
         self._task_id = beat.task_id
         self._token = beat.token
         step_id = beat.task_id.rpartition("#")[0]
-        self._payload = to_json({"step_id": step_id, "progress": beat.progress})
+        self._payload = to_json(
+            {
+                "step_id": step_id,
+                "step_name": step_name,
+                "iteration": iteration,
+                "progress": beat.progress,
+            }
+        )
 
     def want(self, wants: Wants) -> None:
         wants.runs.add(self.run_id)
@@ -53,13 +60,12 @@ class ProgressFilter:
         self._submit = submit
         self._last_s: dict[str, float] = {}
 
-    def take(self, namespace: str, beat: TaskHeartbeat) -> None:
-        """Pass a heartbeat's progress on, or not."""
-        del namespace  # the heartbeat was matched with its task in this namespace before
+    def take(self, beat: TaskHeartbeat, step_name: str, iteration: int) -> None:
+        """Pass a heartbeat's progress on, or not; it was matched with its task before."""
         now_s = self._ambient.boottime_s()
         if now_s - self._last_s.get(beat.task_id, -INTERVAL_S) < INTERVAL_S:
             return
         if len(self._last_s) >= REMEMBERED_MAX:
             self._last_s.clear()
         self._last_s[beat.task_id] = now_s
-        self._submit(ProgressEntry(beat))
+        self._submit(ProgressEntry(beat, step_name, iteration))

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+# The worker for them may be connected elsewhere.
+_TELL_OF_TASKS = """SELECT pg_notify('runkon', '{"s":"scan","t":1}')"""
+
 PARTITIONS_S = 6 * 3_600.0
 DUE_PAUSE_S = 0.04
 """How long after the next timer is due it is looked for, ±50 %; many are taken in one look."""
@@ -87,7 +90,8 @@ class Scanner:
         """Hand out again, or settle, tasks whose worker is gone; tell which workers are there."""
         while True:
             await self._guarded(self._settle_lost)
-            pause = self._config.poll_s * (0.5 + self._ambient.jitter())
+            # Often enough that a task is out again within a second of its deadline.
+            pause = self._config.scan_s * (0.5 + self._ambient.jitter())
             await self._wait(self._lost, pause)
 
     async def run_idle(self) -> None:
@@ -179,6 +183,8 @@ class Scanner:
             requeued = await claims.requeue_lost(conn, deliveries_max=limit)
             if gone := self.gone():
                 requeued += await take_back_from(conn, gone, deliveries_max=limit)
+            if requeued and self._stats.peers:
+                await conn.exec_driver_sql(_TELL_OF_TASKS)
             lost = await claims.find_lost(conn, deliveries_max=limit)
             await self.publish(conn)
         if lost:

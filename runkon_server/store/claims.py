@@ -106,7 +106,7 @@ _IN_NAMESPACE = "q.namespace = %(namespace)s"
 _CLAIMS: Final = {
     "action": _claim_of(
         "action",
-        f"{_IN_NAMESPACE} AND (q.action = ANY(%(names)s)"
+        f"{_IN_NAMESPACE} AND q.action <> ALL(%(limited)s) AND (q.action = ANY(%(names)s)"
         " OR (%(fallback)s AND q.action <> ALL(%(named)s)))",
     ),
     "script": _claim_of("script", _IN_NAMESPACE),
@@ -122,7 +122,10 @@ FROM (SELECT k.run_id, k.id FROM json_to_recordset(%(rows)s::json)
           AS u(run_id text, id text, token text)
       JOIN tasks k ON k.run_id = u.run_id AND k.id = u.id AND k.token = u.token
       WHERE k.state = 'leased' ORDER BY k.run_id, k.id FOR NO KEY UPDATE OF k) c
-WHERE t.run_id = c.run_id AND t.id = c.id RETURNING t.id, t.token, t.namespace, t.cancel_reason"""
+WHERE t.run_id = c.run_id AND t.id = c.id
+RETURNING t.id, t.token, t.namespace, t.cancel_reason,
+    CASE WHEN t.id = ANY(%(told)s) THEN t.payload::json ->> 'step_name' END,
+    CASE WHEN t.id = ANY(%(told)s) THEN (t.payload::json ->> 'iteration')::int END"""
 
 # Nobody has seen such a lease, so it counts as no delivery.
 _GIVE_BACK = """
@@ -291,6 +294,7 @@ async def claim_tasks(
     named: Sequence[str],
     limit: int,
     ttl_s: float,
+    limited: Sequence[str] = (),
 ) -> list[ClaimedTask]:
     """Lease queued tasks of one kind to a worker, highest priority and oldest first.
 
@@ -298,6 +302,7 @@ async def claim_tasks(
         names: of actions, item providers or types of gates that it serves.
         fallback: also take actions that are not among `named`.
         named: actions that some worker serves by name.
+        limited: actions to leave alone, which are handed out under their limits.
     """
     parameters = {
         "namespace": namespace,
@@ -305,6 +310,7 @@ async def claim_tasks(
         "names": list(names),
         "fallback": fallback,
         "named": list(named),
+        "limited": list(limited),
         "limit": limit,
         "ttl": ttl_s,
     }
@@ -319,17 +325,40 @@ async def claim_items(
     return [ClaimedTask(*row) for row in await fetch(conn, _CLAIM_ITEMS_EVERYWHERE, parameters)]
 
 
+@dataclass(frozen=True, slots=True)
+class ExtendedTask:
+    """A task whose worker has given a sign of life."""
+
+    namespace: str
+    cancel_reason: str | None
+    """Why it should stop; None: it should not."""
+    step_name: str
+    """Empty unless it was asked for, as `iteration` is 0 then."""
+    iteration: int
+
+
 async def extend_tasks(
-    conn: AsyncConnection, *, tasks: Collection[tuple[str, str, str]], ttl_s: float
-) -> dict[tuple[str, str], tuple[str, str | None]]:
+    conn: AsyncConnection,
+    *,
+    tasks: Collection[tuple[str, str, str]],
+    told: Collection[str],
+    ttl_s: float,
+) -> dict[tuple[str, str], ExtendedTask]:
     """Extend the leases of tasks given as (run id, task id, token).
 
+    Args:
+        told: the tasks of which the names of their steps are wanted.
+
     Returns:
-        (Task id, token) → (namespace, why it should stop or None); those that no longer count are
-        missing.
+        By task id and token; those that no longer count are missing.
     """
-    result = await fetch(conn, _EXTEND, {"rows": _as_rows(tasks), "ttl": ttl_s})
-    return {(task_id, token): (namespace, reason) for task_id, token, namespace, reason in result}
+    parameters = {"rows": _as_rows(tasks), "told": list(told), "ttl": ttl_s}
+    return {
+        (task_id, token): ExtendedTask(namespace, reason, name or "", iteration or 0)
+        for task_id, token, namespace, reason, name, iteration in await fetch(
+            conn, _EXTEND, parameters
+        )
+    }
 
 
 async def give_back(conn: AsyncConnection, *, tasks: Collection[tuple[str, str, str]]) -> None:

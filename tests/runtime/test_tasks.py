@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -300,3 +301,7 @@ async def test_progress_becomes_an_event(engine: Engine, rogue: Rogue) -> None:
         return (await rogue.kinds(run_id)).count("step_progress") == 1
 
     await eventually(told, "the progress is told")
+    said = await rogue.row("SELECT payload FROM run_events WHERE kind = 'step_progress'")
+    progress = json.loads(said["payload"])
+    assert (progress["step_name"], progress["iteration"]) == ("build", 0)
+    assert progress["progress"] == "half"

@@ -733,9 +733,9 @@ class StepProgress(_message.Message):
     step_id: _builtins.str
     """The step."""
     step_name: _builtins.str
-    """Readable name of the step; may be empty, since progress is recorded without a look at the row."""
+    """Readable name of the step; empty in events of older servers."""
     iteration: _builtins.int
-    """Pass of the innermost enclosing loop, from 0; 0 where `step_name` is empty."""
+    """Pass of the innermost enclosing loop, from 0."""
     progress: _builtins.str
     """What the worker said, text or JSON of its own. At most 4 KiB."""
     def __init__(

@@ -1,0 +1,98 @@
+"""`runkon-server limits`: how many tasks of an action may be out, and how fast they go out."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runkon_server.cli.asking import ask_database
+from runkon_server.cli.options import database_option
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+_namespace_option = click.option("--namespace", default="default", show_default=True)
+
+
+@click.group()
+def limits() -> None:
+    """Limit actions, while everything runs.
+
+    All replicas keep a limit together, within a second or two of its change. Tasks beyond it wait
+    in the queue, where they use up no attempt.
+    """
+
+
+@limits.command("show")
+@database_option
+def show_limits(database_url: str) -> None:
+    """Show what is set."""
+    for (namespace, action), limit in ask_database(database_url, _read).items():
+        click.echo(f"{namespace}  {action}  {_told(limit)}")
+
+
+@limits.command("set")
+@database_option
+@click.argument("action")
+@click.option(
+    "--concurrency", type=click.IntRange(min=0), help="Tasks with workers at once; 0 stops it."
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Tasks handed out per second; a burst is at most one second's worth.",
+)
+@_namespace_option
+def set_limit(
+    database_url: str, action: str, concurrency: int | None, rate: float | None, namespace: str
+) -> None:
+    """Limit ACTION, instead of what was set for it."""
+    from runkon_server.store.action_limits import ActionLimit
+
+    if concurrency is None and rate is None:
+        raise click.UsageError("say --concurrency, --rate, or both")
+    limit = ActionLimit(concurrency, rate)
+    ask_database(database_url, partial(_set, namespace=namespace, action=action, limit=limit))
+    click.echo(f"{namespace}  {action}  {_told(limit)}")
+
+
+@limits.command("unset")
+@database_option
+@click.argument("action")
+@_namespace_option
+def unset_limit(database_url: str, action: str, namespace: str) -> None:
+    """Let ACTION run without limits."""
+    ask_database(database_url, partial(_unset, namespace=namespace, action=action))
+    click.echo(f"{namespace}  {action}  no limit")
+
+
+def _told(limit: Any) -> str:  # noqa: ANN401 - imported where it is needed
+    words = []
+    if limit.concurrency is not None:
+        words.append(f"{limit.concurrency} at once")
+    if limit.per_s is not None:
+        words.append(f"{limit.per_s:g} per second")
+    return ", ".join(words)
+
+
+async def _read(engine: AsyncEngine) -> Any:  # noqa: ANN401 - as above
+    from runkon_server.store.action_limits import read_limits
+
+    async with engine.connect() as conn:
+        return await read_limits(conn)
+
+
+async def _set(engine: AsyncEngine, *, namespace: str, action: str, limit: Any) -> None:  # noqa: ANN401 - as above
+    from runkon_server.store.action_limits import set_limit as write_limit
+
+    async with engine.connect() as conn:
+        await write_limit(conn, namespace, action, limit)
+
+
+async def _unset(engine: AsyncEngine, *, namespace: str, action: str) -> None:
+    from runkon_server.store.action_limits import unset_limit as remove_limit
+
+    async with engine.connect() as conn:
+        await remove_limit(conn, namespace, action)

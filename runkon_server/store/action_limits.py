@@ -1,0 +1,113 @@
+"""Limits of actions: set by operators, kept by all replicas through one row per action.
+
+Whoever hands out tasks of a limited action holds its row meanwhile, so limits are exact across
+replicas, but for tasks on their way when a limit was set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from runkon_server.store.database import fetch
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+_READ: Final = """
+SELECT namespace, action, concurrency, per_s FROM action_limits ORDER BY namespace, action"""
+
+_SET: Final = """
+INSERT INTO action_limits (namespace, action, concurrency, per_s)
+VALUES (%(namespace)s, %(action)s, %(concurrency)s, %(per_s)s)
+ON CONFLICT (namespace, action) DO UPDATE
+SET concurrency = excluded.concurrency, per_s = excluded.per_s"""
+
+_UNSET: Final = """
+DELETE FROM action_limits WHERE namespace = %(namespace)s AND action = %(action)s"""
+
+# A bucket holds what a second allows, and one at least.
+_LOCK: Final = """
+SELECT concurrency, per_s, least(greatest(per_s, 1),
+    tokens + per_s * greatest(0, extract(epoch FROM clock_timestamp() - counted_at)))
+FROM action_limits WHERE namespace = %(namespace)s AND action = %(action)s
+FOR NO KEY UPDATE SKIP LOCKED"""
+
+# By the index of leases: as many rows as there are tasks out.
+_OUT: Final = """
+SELECT count(*) FROM tasks
+WHERE state = 'leased' AND kind = 'action' AND namespace = %(namespace)s AND action = %(action)s"""
+
+_SPEND: Final = """
+UPDATE action_limits SET tokens = %(tokens)s, counted_at = clock_timestamp()
+WHERE namespace = %(namespace)s AND action = %(action)s"""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionLimit:
+    """What was set for an action."""
+
+    concurrency: int | None
+    """Tasks that may be with workers at once; 0 stops the action, None is no limit."""
+    per_s: float | None
+    """Tasks that may be handed out in a second, on average and in a burst; None is no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a limited action may take now, as long as its row is held."""
+
+    tasks: int
+    """Of those that were wished for."""
+    tokens: float | None
+    """What is in the bucket; None without a rate."""
+
+
+async def read_limits(conn: AsyncConnection) -> dict[tuple[str, str], ActionLimit]:
+    """What is set, by namespace and action."""
+    rows = await fetch(conn, _READ, {})
+    return {(row[0], row[1]): ActionLimit(row[2], row[3]) for row in rows}
+
+
+async def set_limit(conn: AsyncConnection, namespace: str, action: str, limit: ActionLimit) -> None:
+    """Limit an action, instead of what was set for it."""
+    parameters = {
+        "namespace": namespace,
+        "action": action,
+        "concurrency": limit.concurrency,
+        "per_s": limit.per_s,
+    }
+    await conn.exec_driver_sql(_SET, parameters)
+
+
+async def unset_limit(conn: AsyncConnection, namespace: str, action: str) -> None:
+    """Let an action run without limits."""
+    await conn.exec_driver_sql(_UNSET, {"namespace": namespace, "action": action})
+
+
+async def lock_allowance(
+    conn: AsyncConnection, namespace: str, action: str, wished: int
+) -> Allowance | None:
+    """Hold an action's row and say what it may take; None: somebody else holds it, or it is gone.
+
+    Args:
+        conn: in a transaction, READ COMMITTED: each statement sees what was committed before it.
+    """
+    names = {"namespace": namespace, "action": action}
+    found = await fetch(conn, _LOCK, names)
+    if not found:
+        return None
+    concurrency, per_s, tokens = found[0]
+    allowed = wished
+    if concurrency is not None:
+        out = (await fetch(conn, _OUT, names))[0][0]
+        allowed = min(allowed, max(0, concurrency - out))
+    if per_s is None:
+        return Allowance(allowed, None)
+    return Allowance(min(allowed, int(tokens)), float(tokens))
+
+
+async def spend(conn: AsyncConnection, namespace: str, action: str, tokens: float) -> None:
+    """Write down what is left in an action's bucket."""
+    parameters = {"namespace": namespace, "action": action, "tokens": tokens}
+    await conn.exec_driver_sql(_SPEND, parameters)

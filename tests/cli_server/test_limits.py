@@ -1,0 +1,33 @@
+"""`runkon-server limits` on a database of its own."""
+
+from __future__ import annotations
+
+from click.testing import CliRunner
+
+from runkon_server.cli.limits import limits
+
+
+def said(database: str, *words: str, fails: bool = False) -> str:
+    """What the command prints."""
+    answer = CliRunner().invoke(limits, [*words, "--database-url", database])
+    assert (answer.exit_code != 0) == fails, answer.output
+    return answer.output
+
+
+def test_limits_are_set_shown_and_removed(database: str) -> None:
+    assert said(database, "show") == ""
+    said(database, "set", "deploy", "--concurrency", "2")
+    said(database, "set", "mail", "--rate", "0.5", "--namespace", "shop")
+    said(database, "set", "deploy", "--concurrency", "1", "--rate", "10")
+
+    assert said(database, "show").splitlines() == [
+        "default  deploy  1 at once, 10 per second",
+        "shop  mail  0.5 per second",
+    ]
+    said(database, "unset", "deploy")
+    assert said(database, "show") == "shop  mail  0.5 per second\n"
+
+
+def test_a_limit_that_limits_nothing_is_refused(database: str) -> None:
+    assert "--concurrency" in said(database, "set", "deploy", fails=True)
+    assert "0" in said(database, "set", "deploy", "--rate", "0", fails=True)
