@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from shlex import quote
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -154,7 +155,9 @@ def find_blockers(run: Standing) -> list[Blocker]:
 def headline(run: Standing, blockers: Sequence[Blocker]) -> str:
     """All of it in one sentence."""
     if run.status in ENDED:
-        hint = "; `runkon resume` would repeat what failed it" if run.status == "failed" else ""
+        hint = (
+            "; `runkon runs resume` would repeat what failed it" if run.status == "failed" else ""
+        )
         return f"the run has ended, {run.status}{hint}"
     if not blockers:
         return "the run is being worked on"
@@ -174,7 +177,7 @@ def _of_definition(run: Standing) -> Iterator[Blocker]:
         yield Blocker(
             kind=BlockerKind.NEEDS_RESUME,
             text="the run was set aside and goes on only when somebody resumes it",
-            remedy=f"runkon resume {run.run_id}",
+            remedy=f"runkon runs resume {run.run_id}",
             needs_action=True,
         )
 
@@ -230,7 +233,7 @@ def _of_gates(run: Standing) -> Iterator[Blocker]:
         yield Blocker(
             kind=BlockerKind.GATE,
             text=f"gate `{gate.name}` waits for {awaited}{so_far}",
-            remedy=f"{who} may decide: runkon gates approve {run.run_id} --gate {gate.name}",
+            remedy=f"{who} may decide: runkon gates approve {run.run_id} {quote(gate.name)}",
             needs_action=True,
             step_id=gate.step_id,
             since=gate.opened_at,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import click
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 from sqlalchemy import delete, text
@@ -12,6 +14,7 @@ from sqlalchemy import delete, text
 from runkon.v1 import gates_pb2, runs_pb2, workers_pb2
 from runkon.v1.explanations_pb2 import BlockerKind
 from runkon.v1.gates_pb2 import GATE_DECISION_APPROVE
+from runkon_client.cli import main
 from runkon_server.store import tables
 from support.live_api import live_api, refusal, worker_stream
 from support.live_work import Hand, put
@@ -25,6 +28,22 @@ if TYPE_CHECKING:
     from support.live_api import LiveApi
 
 QUICK: dict[str, Any] = {"poll_s": 0.1, "linger_s": 0.2}
+
+
+def parsed(remedy: str) -> dict[str, str]:
+    """The arguments of the command line that a remedy ends with, as `runkon` itself reads it.
+
+    Fails if there is no such command, or it does not take these words.
+    """
+    words = shlex.split(remedy[remedy.index("runkon ") :])[1:]
+    command: click.Command | None = main
+    context = click.Context(main)
+    while isinstance(command, click.Group):
+        command = command.get_command(context, words.pop(0))
+    assert command is not None
+    given = command.make_context("runkon", words).params
+    arguments = [str(each.name) for each in command.params if isinstance(each, click.Argument)]
+    return {name: given[name] for name in arguments}
 
 
 @asynccontextmanager
@@ -74,6 +93,7 @@ async def test_a_gate_says_who_may_decide_until_when_and_who_has(database: str) 
 
     assert blocker.needs_action
     assert blocker.remedy.startswith("anybody but whoever started the run may decide")
+    assert parsed(blocker.remedy) == {"gate": run_id, "name": "check"}
     assert blocker.gate.votes[0].principal == "zoe"
     assert blocker.until_time.ToDatetime() > blocker.since_time.ToDatetime()
     assert explanation.headline == blocker.text
@@ -215,7 +235,8 @@ async def test_a_run_that_needs_a_resume_says_how(database: str) -> None:
         explanation = await explained(api, ulid(1))
 
     remedies = [each.remedy for each in explanation.blockers if each.needs_action]
-    assert f"runkon resume {ulid(1)}" in remedies
+    assert f"runkon runs resume {ulid(1)}" in remedies
+    assert parsed(f"runkon runs resume {ulid(1)}") == {"run": ulid(1)}
 
 
 async def test_a_run_that_has_ended_waits_for_nothing(database: str) -> None:
@@ -227,7 +248,7 @@ async def test_a_run_that_has_ended_waits_for_nothing(database: str) -> None:
         explanation = await explained(api, run_id)
 
     assert not explanation.blockers
-    assert explanation.headline.startswith("the run has ended, failed; `runkon resume`")
+    assert explanation.headline.startswith("the run has ended, failed; `runkon runs resume`")
 
 
 async def test_runs_of_other_namespaces_are_not_explained(database: str) -> None:
