@@ -44,8 +44,9 @@ if TYPE_CHECKING:
 _MINUTE_S: Final = 60
 _HOUR_S: Final = 3600
 _WITH_TENTHS_S: Final = 10
-# Escape sequences in what workers and people wrote could take over the reader's terminal.
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Escape sequences in what workers and people wrote could take over the reader's terminal, and marks
+# that turn the direction of a text could show another one than was written.
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from runkon_client.cli.documents import document, json_line
 from runkon_client.cli.session import columns
-from runkon_client.cli.telling import span, tell
+from runkon_client.cli.telling import printable, span, tell
 from runkon_client.values import (
     AlwaysStarted,
     GateDecision,
@@ -123,6 +123,7 @@ def test_no_escape_sequence_reaches_the_terminal(story: Story) -> None:
 
     assert told == "a completed after 1.0 s: �[2Jgone �31m�"
     assert columns([["\x1b[2J"], ["b"]]) == ["�[2J", "b"]
+    assert printable("pay \u202e001\u202c, \u2066 not") == "pay �001�, � not"
 
 
 def test_an_event_is_one_line_of_json(story: Story) -> None:
