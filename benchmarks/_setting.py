@@ -14,12 +14,13 @@ import urllib.request
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
+import psycopg
+import psycopg.sql
+
 from runkon_server.store.embedded import EmbeddedPostgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    import psycopg
 
 START_S: Final = 30.0
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
@@ -63,10 +64,10 @@ class Server:
 
 
 @contextlib.contextmanager
-def database(url: str | None) -> Iterator[str]:
+def database(url: str | None, **changes: str) -> Iterator[str]:
     """The URL of a database: the given one, or that of a server of our own.
 
-    Ours is durable, with PostgreSQL's default settings, in a temporary folder.
+    Ours is durable, with PostgreSQL's default settings but for `changes`, in a temporary folder.
     """
     if url is not None:
         yield url
@@ -74,6 +75,11 @@ def database(url: str | None) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="runkon-bench-") as folder:
         root = Path(folder) / "postgres"
         root.parent.chmod(0o711)  # root's server runs as another user
+        if changes:  # some take effect with the next start only
+            with EmbeddedPostgres(root) as dsn, psycopg.connect(dsn, autocommit=True) as conn:
+                for name, value in changes.items():
+                    change = psycopg.sql.SQL("ALTER SYSTEM SET {} = {}")
+                    conn.execute(change.format(psycopg.sql.Identifier(name), value))
         with EmbeddedPostgres(root) as dsn:
             yield dsn
 

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import grpc
 import psycopg
 
 from benchmarks import _setting
-from runkon.v1 import runs_pb2, runs_pb2_grpc
 from runkon_client import Client, RunSpec
 
 if TYPE_CHECKING:
@@ -33,6 +30,9 @@ PARTS: Final = ("1", "2", "4", "5", "replay")
 COUNT: Final = """
 SELECT count(*) FROM run_events e JOIN workflow_runs r ON r.id = e.run_id
 WHERE r.workflow_name = 'steps' AND e.at >= %s"""
+COMMITS: Final = """
+SELECT run_id, seq, extract(epoch FROM pg_xact_commit_timestamp(xid::xid))::float8
+FROM run_events WHERE run_id = ANY (%s)"""
 # New sessions find a function of the same name first, which tells nobody.
 DROP_NOTIFY: Final = """
 CREATE SCHEMA deaf;
@@ -104,9 +104,11 @@ def load(address: str, seconds: float, count: int = 64) -> None:
 def measure_latency(bench: Bench) -> None:
     """Part 1: 64 callers that follow the runs they start; then 100 watchers of all events."""
     print("1. 64 concurrent runs, each followed from its start")
-    ms = [each * 1e3 for each in asyncio.run(follow_own(bench))]
-    bench.tell("commit to subscriber, p50", _setting.percentile(ms, 0.5), 5, "ms")
-    bench.tell("commit to subscriber, p99", _setting.percentile(ms, 0.99), 50, "ms")
+    late_s, is_from_commit = follow_own(bench)
+    ms = [each * 1e3 for each in late_s]
+    begin = "commit" if is_from_commit else "decision"
+    bench.tell(f"{begin} to subscriber, p50", _setting.percentile(ms, 0.5), 5, "ms")
+    bench.tell(f"{begin} to subscriber, p99", _setting.percentile(ms, 0.99), 50, "ms")
     print(f"  {WATCHERS} watchers of all events of 64 concurrent runs")
     with _setting.process(
         "_watchers", bench.server.address, "--count", str(WATCHERS), is_told_when_to_end=True
@@ -121,31 +123,29 @@ def measure_latency(bench: Bench) -> None:
     bench.tell("events lost, or seen twice", lost + len(seen["broken"]), 0, "events")
 
 
-async def follow_own(bench: Bench) -> list[float]:
-    """How late each event was, in s: from the instant that its transaction was given.
+def follow_own(bench: Bench) -> tuple[list[float], bool]:
+    """How late each event was, in s, and whether that was counted from its commit.
 
-    That is before its commit, so the commit itself is in it.
+    It is where the database keeps the times of commits; else from the instant that the transaction
+    was given, before its commit, so the commit itself is in it.
     """
-    late_s: list[float] = []
-    until_s = time.monotonic() + bench.arguments.duration
-
-    async def one(channel: grpc.aio.Channel) -> None:
-        stub = runs_pb2_grpc.RunServiceStub(channel)
-        while time.monotonic() < until_s:
-            started = await stub.StartRun(runs_pb2.StartRunRequest(workflow="steps"))
-            async for frame in stub.StreamRunEvents(
-                runs_pb2.StreamRunEventsRequest(run_id=started.run.id)
-            ):
-                now_s = time.time()
-                late_s.extend(
-                    now_s - event.time.seconds - event.time.nanos / 1e9
-                    for event in frame.events.events
-                )
-
-    async with contextlib.AsyncExitStack() as stack:
-        channels = [await stack.enter_async_context(_raw(bench.server.address)) for _ in range(4)]
-        await asyncio.gather(*(one(channels[number % 4]) for number in range(64)))
-    return late_s
+    with _setting.process(
+        "_followers", bench.server.address, "--seconds", str(bench.arguments.duration)
+    ) as following:
+        events: list[list[Any]] = json.loads(_setting.await_line(following))
+    setting = bench.conn.execute("SHOW track_commit_timestamp").fetchone()
+    is_from_commit = setting is not None and setting[0] == "on"
+    committed: dict[tuple[str, int], float] = {}
+    if is_from_commit:
+        runs = list({run_id for run_id, *_ in events})
+        committed = {(row[0], row[1]): row[2] for row in bench.conn.execute(COMMITS, (runs,))}
+    late_s = []
+    for run_id, seq, opened_s, decided_s, received_s in events:
+        begun_s = committed.get((run_id, seq), decided_s)
+        if begun_s >= opened_s:  # those before are replay
+            late_s.append(received_s - begun_s)
+    print(f"  {len(late_s):,} of {len(events):,} events came to streams that were open already")
+    return late_s, is_from_commit
 
 
 def measure_idle(bench: Bench) -> None:
@@ -224,36 +224,26 @@ def measure_without_notify(bench: Bench) -> None:
 
 
 def measure_replay(bench: Bench) -> None:
-    """History from PostgreSQL to a reader that looks at frames only, run after run."""
+    """History to a reader in a process of its own that looks at no frame but the last."""
 
-    async def replay() -> tuple[int, float]:
+    async def play() -> list[str]:
         async with Client(bench.server.address) as client:
             started = await client.start_runs([RunSpec("long")] * 20)
             runs = [each for each in started if not isinstance(each, Exception)]
             for run in runs:
                 await run.wait()
-        async with _raw(bench.server.address) as channel:
-            stub = runs_pb2_grpc.RunServiceStub(channel)
-            began_s = time.monotonic()
-            last = 0
-            for run in runs:
-                async for frame in stub.StreamRunEvents(
-                    runs_pb2.StreamRunEventsRequest(run_id=run.id)
-                ):
-                    if frame.HasField("end"):
-                        last += frame.end.head_seq
-            return last, time.monotonic() - began_s
+            return [run.id for run in runs]
 
-    events, seconds = asyncio.run(replay())
-    print(f"replay of {events:,} events of 20 runs, one reader")
-    bench.tell("replayed by one replica", events / seconds, 60_000, "events/s", low=False)
-
-
-OPTIONS: Final = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
-
-
-def _raw(address: str) -> grpc.aio.Channel:
-    return grpc.aio.insecure_channel(address, options=OPTIONS)
+    run_ids = asyncio.run(play())
+    # A server of its own: the other one still has in memory what it has just done.
+    with _setting.server(bench.dsn) as fresh:
+        for what in ("from PostgreSQL", "from memory"):
+            used_s = _setting.cpu_s(fresh.pid)
+            with _setting.process("_replayer", fresh.address, *run_ids) as reading:
+                events, seconds = json.loads(_setting.await_line(reading))
+            each_us = (_setting.cpu_s(fresh.pid) - used_s) / events * 1e6
+            print(f"replay of {events:,} events of 20 runs {what}, {each_us:.1f} us of processor")
+            bench.tell("replayed by one replica", events / seconds, 60_000, "events/s", low=False)
 
 
 MEASURES: Final = {
@@ -282,7 +272,7 @@ def main() -> None:
     parser.add_argument("--idle", type=int, default=1_000, help="streams of part 2")
     arguments = parser.parse_args()
     with (
-        _setting.database(arguments.database_url) as dsn,
+        _setting.database(arguments.database_url, track_commit_timestamp="on") as dsn,
         _setting.server(dsn) as server,
         psycopg.connect(dsn, autocommit=True) as conn,
     ):
