@@ -299,6 +299,28 @@ async def test_without_any_hint_events_come_with_the_next_look(bench: Bench) -> 
     following.cancel()
 
 
+async def test_readers_faster_than_the_writer_see_each_event_once(bench: Bench) -> None:
+    """Events one by one, told of in any way, in between hints about nothing; three readers."""
+    calls = [bench.open(from_start=True) for _ in range(3)]
+    for call in calls:
+        await header_of(call)
+    reading = [asyncio.create_task(rest_of(call)) for call in calls]
+    for seq in range(1, 91):
+        await bench.add(DONE if seq == 90 else PROGRESS, first=seq)
+        match seq % 3:
+            case 0:
+                bench.replica.tell(RUN, [record(seq)] if seq < 90 else None)
+            case 1:
+                bench.replica.tell(RUN, None)
+            case _:
+                bench.replica.tell("*", None)
+        bench.replica.tell(RUN, None)
+    histories = await asyncio.gather(*reading)
+
+    assert [seqs for seqs, _ in histories] == [list(range(1, 91))] * 3
+    assert [end.head_seq for _, end in histories] == [90] * 3
+
+
 async def test_from_now_leaves_out_what_was(bench: Bench) -> None:
     """The stream begins above the head it found."""
     await bench.add(PROGRESS, PROGRESS)

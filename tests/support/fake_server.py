@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    Answer = Message | Exception | list[Message] | Callable[[Any], Message | Exception]
+    Answer = (
+        Message | Exception | list[Message] | Callable[[Any], Message | Exception | list[Message]]
+    )
 
 
 class Refusal(Exception):
