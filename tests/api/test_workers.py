@@ -336,7 +336,7 @@ async def test_a_lease_holds_the_texts_of_snippets_and_schema(bench: Bench) -> N
 async def test_a_report_that_does_not_count_is_told_why(
     bench: Bench, verdict: Verdict, reason: str, code: int
 ) -> None:
-    """The ack carries what the call would have failed with."""
+    """Fault 33: the ack carries what the call would have failed with."""
     call, session = await bench.open()
 
     session.put(acks=[ReportAck(task_id=TASK, token="t0", verdict=verdict)])

@@ -105,7 +105,7 @@ def test_what_just_fits_is_taken(fields: dict[str, Any]) -> None:
     ],
 )
 def test_what_breaks_a_limit_fails_the_step(fields: dict[str, Any], word: str) -> None:
-    """OUTPUT_LIMIT, not to be retried, and nothing of the result is kept."""
+    """Fault 34: OUTPUT_LIMIT, not to be retried, and nothing of the result is kept."""
     fact = completed(**fields)
 
     assert (fact.outcome, fact.error_code) == (Outcome.FAILED, "OUTPUT_LIMIT")
@@ -141,7 +141,7 @@ def test_what_breaks_a_limit_fails_the_step(fields: dict[str, Any], word: str) -
     ids=str,
 )
 def test_what_cannot_be_stored_fails_the_step(fields: dict[str, Any]) -> None:
-    """OUTPUT_INVALID, not to be retried."""
+    """Fault 34: OUTPUT_INVALID, not to be retried."""
     fact = completed(**fields)
 
     assert (fact.outcome, fact.error_code) == (Outcome.FAILED, "OUTPUT_INVALID")

@@ -229,7 +229,7 @@ def effect(task):
 async def test_the_task_of_a_killed_worker_is_delivered_again(
     database: str, tmp_path: Path
 ) -> None:
-    """`kill -9` in mid-task: another worker gets the same attempt with the same idempotency key."""
+    """Fault 31, `kill -9` in mid-task: another worker gets the same attempt, by the same key."""
     taken = tmp_path / "taken"
     module = tmp_path / "doomed.py"
     module.write_text(DOOMED.format(path=str(taken)))

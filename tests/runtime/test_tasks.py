@@ -31,7 +31,7 @@ async def cancel(engine: Engine, run_id: str) -> None:
 
 
 async def test_a_report_counts_once(engine: Engine, rogue: Rogue) -> None:
-    """The second task keeps the run going; the same word again, another one, a foreign token."""
+    """Fault 33: the same word again, another one, a foreign token; a second task keeps it going."""
     worker = Worker(engine, "build").credit(2)
     run_id = (await engine.start_run(start("call build call build"))).run_id
     lease = await worker.lease()
@@ -60,6 +60,7 @@ async def test_reports_of_one_task_at_once_count_once(engine: Engine, rogue: Rog
 
 
 async def test_a_report_of_another_namespace_is_unknown(engine: Engine) -> None:
+    """Fault 33: a token does not open another namespace."""
     worker = Worker(engine, "build").credit(1)
     await engine.start_run(start("call build"))
     lease = await worker.lease()
@@ -122,7 +123,7 @@ async def test_a_cancelled_task_that_nobody_has_is_settled(engine: Engine, rogue
 async def test_a_lost_worker_is_replaced_until_there_were_too_many(
     database: str, rogue: Rogue
 ) -> None:
-    """Leases are made to run out by SQL; the old worker's word is stale then."""
+    """Faults 30, 32 and 35: leases are made to run out by SQL; the old worker's word is stale."""
     async with engine_on(database, deliveries_max=3) as engine:
         worker = Worker(engine, "build").credit(10)
         run_id = (await engine.start_run(start("call build"))).run_id
