@@ -151,7 +151,7 @@ class Client:
                 oldest event that is kept.
             workflow_name, kinds, labels: only events that all of these hold for.
             from_now: without a cursor, only events that come later.
-            follow: go on for ever; else end when no event has come for 1 s.
+            follow: go on for ever; else end once everything that is there has come.
             heartbeat: 1 s to 60 s; three of them without a frame mean: open another stream.
         """
         wanted = FeedFilter(

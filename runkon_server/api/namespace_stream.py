@@ -105,13 +105,16 @@ class NamespaceStreams:
             replica=self._engine.replica_id,
         )
         await pace.write(Response(header=header))
+        is_behind = True
         while True:
             watch.woken.clear()
             if self._hub.is_draining:
                 raise DrainingError
             if pace.is_due:
-                await pace.write(Response(heartbeat=self._heartbeat(namespace, watch)))
+                tell = self._on_the_way if is_behind else self._heartbeat
+                await pace.write(tell(namespace, watch))
             sheet = await watch.next()
+            is_behind = sheet is not None
             if sheet is None:
                 await pace.rest(watch.woken)
                 continue
@@ -120,12 +123,19 @@ class NamespaceStreams:
                 watch.advance(place)
             watch.advance(sheet.examined)
 
-    def _heartbeat(self, namespace: str, watch: FeedWatch) -> runs_pb2.NamespaceHeartbeat:
+    def _on_the_way(self, namespace: str, watch: FeedWatch) -> Response:
+        """A batch without events: filters leave out page after page, but the stream lives."""
+        cursor = self._cursors.seal(namespace, watch.cursor)
+        return Response(events=runs_pb2.NamespaceEventBatch(cursor=cursor))
+
+    def _heartbeat(self, namespace: str, watch: FeedWatch) -> Response:
+        """Word that there is nothing more to send for now."""
         lag = Duration()
         lag.FromNanoseconds(int(self._hub.lag_s * 1e9))
-        return runs_pb2.NamespaceHeartbeat(
+        heartbeat = runs_pb2.NamespaceHeartbeat(
             cursor=self._cursors.seal(namespace, watch.cursor), server_time=server_time(), lag=lag
         )
+        return Response(heartbeat=heartbeat)
 
 
 async def opened_cursor(

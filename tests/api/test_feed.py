@@ -14,9 +14,11 @@ from grpc import StatusCode
 from sqlalchemy import event, text
 
 from runkon.v1 import events_pb2, runs_pb2, runs_pb2_grpc
+from runkon_server.api import feed
 from runkon_server.api.feed import FeedHub
 from runkon_server.api.feed_cursors import FeedCursors
 from runkon_server.api.namespace_stream import NamespaceStreams
+from runkon_server.api.pacing import Pace
 from runkon_server.store.feed_floors import raise_floors
 from runkon_server.store.reads.feed import FeedPlace
 from support.feeds import events_until, frame_of, refusal_of
@@ -124,6 +126,25 @@ async def test_a_feed_replays_then_follows(bench: Bench) -> None:
     assert replayed[2].event.step_started.step.id == "s"
     assert names(live) == [(TWO, 2)]
     assert len({each.cursor for each in (*replayed, *live)}) == 4
+
+
+async def test_a_heartbeat_means_that_nothing_is_left(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the way there takes: here a frame is due before each of many small pages."""
+    monkeypatch.setattr(feed, "PAGE_EVENTS", 2)
+    monkeypatch.setattr(Pace, "is_due", property(lambda _: True))
+    await bench.add(ONE, *[PROGRESS] * 9)
+    sent: list[int] = []
+
+    stream = bench.open()
+    async for frame in stream:
+        if frame.WhichOneof("frame") == "heartbeat":
+            break
+        sent += [each.event.seq for each in frame.events.events]
+    stream.cancel()
+
+    assert sent == [*range(1, 10)]
 
 
 async def test_a_cursor_goes_on_after_its_event_on_any_replica(bench: Bench) -> None:

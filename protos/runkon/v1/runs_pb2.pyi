@@ -1680,7 +1680,9 @@ class NamespaceEventBatch(_message.Message):
     """Every event up to this place was looked at and sent, unless it is filtered out."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamespaceEvent]:
-        """The events; at most 1 MiB together."""
+        """The events; at most 1 MiB together. None where filters left out all that was looked at for a
+        `heartbeat_interval`, and there is more to look at.
+        """
 
     def __init__(
         self,
@@ -1698,7 +1700,7 @@ Global___NamespaceEventBatch: _TypeAlias = NamespaceEventBatch  # noqa: Y015
 
 @_typing.final
 class NamespaceHeartbeat(_message.Message):
-    """NamespaceHeartbeat says that the stream lives and how far it is."""
+    """NamespaceHeartbeat says that the stream lives, and that for now there is nothing more to send."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
