@@ -120,7 +120,8 @@ class OpenStreams:
             await self.recheck(ambient.boottime_s())
 
     def _pause_s(self, now_s: float) -> float:
-        ends = [stream.caller.until_s for stream in self._open]
+        # Those that were told to end are on their way; to look for them again would be to spin.
+        ends = [stream.caller.until_s for stream in self._open if stream.failure is None]
         soonest = min((end for end in ends if end is not None), default=None)
         if soonest is None:
             return self._recheck_s

@@ -123,9 +123,11 @@ async def test_credentials_that_run_out_end_their_streams(database: str) -> None
         await bench.streams.recheck(49.9)
         pause_s = bench.streams._pause_s(49.9)
         await bench.streams.recheck(50.0)
+        pause_behind_s = bench.streams._pause_s(50.1)
 
         assert (await refusal_of(call)).reason == "CREDENTIALS_REVOKED"
     assert pause_s == pytest.approx(0.1)
+    assert pause_behind_s > 1  # a stream on its way out is not waited for in a spin
 
 
 async def test_who_cannot_be_asked_about_may_stay(database: str) -> None:

@@ -151,12 +151,14 @@ class _Execution:
 
     async def close(self) -> None:
         """Leave nothing behind, whatever went wrong before."""
-        self._control.close()
-        with contextlib.suppress(ConnectionError):
-            await self._control.wait_closed()
-        await self._process.wait()
-        for read in self._ended:
-            self._loop.remove_reader(read)
+        try:
+            self._control.close()
+            with contextlib.suppress(ConnectionError):
+                await self._control.wait_closed()
+            await self._process.wait()
+        finally:
+            for read in self._ended:
+                self._loop.remove_reader(read)
 
     def _read(self, read: int, capture: Capture) -> None:
         chunk = os.read(read, _CHUNK_BYTES)
