@@ -29,7 +29,7 @@ log = os.open({path!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 @actions.action("effect")
 async def effect(task):
     os.write(log, f"{{task.idempotency_key}} {{task.attempt}} {{task.delivery}}\\n".encode())
-    await asyncio.sleep(0.15)
+    await asyncio.sleep(0.5)
 """
 
 
@@ -41,7 +41,7 @@ async def kill_at_random(address: str, module: Path, dice: random.Random) -> int
         nonlocal kills
         while True:
             with worker_process(address, module) as worker:
-                await asyncio.sleep(dice.uniform(2.0, 4.0))
+                await asyncio.sleep(dice.uniform(0.4, 1.6))
                 worker.kill()
                 kills += 1
 

@@ -225,9 +225,11 @@ class Connection:
     ) -> None:
         return
 
-    async def exec_driver_sql(self, sql: str, parameters: Mapping[str, Any]) -> Result:
+    async def exec_driver_sql(
+        self, sql: str, parameters: Mapping[str, Any] | None = None
+    ) -> Result:
         """One plain statement."""
-        return await self.execute(sql, parameters)
+        return await self.execute(sql, parameters or {})
 
     async def execute(self, statement: Any, parameters: Mapping[str, Any]) -> Result:
         """One statement."""

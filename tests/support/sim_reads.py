@@ -8,7 +8,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from runkon_server.core.records import ItemRecord, StepRecord
-from runkon_server.store import arrivals, claims, loading, locking, notices
+from runkon_server.runtime import scanner
+from runkon_server.store import action_limits, arrivals, claims, loading, locking, notices
 from runkon_server.store.reads import workflows
 from support.sim_tables import TIMELINE
 
@@ -269,12 +270,17 @@ def _leased(tables: Tables, text: str) -> list[Row]:
     ]
 
 
+_EXTENDED: Final = ("id", "token", "namespace", "cancel_reason")
+
+
 def _extend(tables: Tables, asked: Mapping[str, Any]) -> Rows:
     found = _leased(tables, asked["rows"])
     for task in found:
         until = tables.now + timedelta(seconds=asked["ttl"])
         tables.put(tables.tasks, task["id"], {**task, "lease_until": until})
-    return _columns(found, ("id", "token", "namespace", "cancel_reason"))
+    # Simulated workers send no progress, so nobody asks for the names of their steps.
+    assert not asked["told"]
+    return [(*row, None, None) for row in _columns(found, _EXTENDED)]
 
 
 def _give_back(tables: Tables, asked: Mapping[str, Any]) -> Rows:
@@ -475,7 +481,18 @@ def _columns(rows: Iterable[Row], names: tuple[str, ...]) -> Rows:
     return [tuple(row[name] for name in names) for row in rows]
 
 
+def _no_limits(_tables: Tables, _asked: Mapping[str, Any]) -> Rows:
+    """Nobody limits an action in a simulation."""
+    return []
+
+
+def _unheard(_tables: Tables, _asked: Mapping[str, Any]) -> Rows:
+    """A hint that is lost, as every hint may be: what it tells of is found by the next look."""
+    return []
+
+
 READS: Final[dict[Any, Callable[..., Any]]] = {
+    action_limits._READ: _no_limits,
     claims._ACQUIRE: _acquire,
     claims._HAND_OVER: _hand_over,
     claims._SET_ASIDE: _set_aside,
@@ -497,6 +514,7 @@ READS: Final[dict[Any, Callable[..., Any]]] = {
     notices._UNNOTIFIED: _unnotified,
     notices._CHILDREN: _children,
     notices._STEPS: _children_steps,
+    scanner._TELL_OF_TASKS: _unheard,
     workflows._NEWEST_HASHES: newest,
     **{
         sql: (lambda tables, asked, kind=kind: _take(tables, kind, asked))

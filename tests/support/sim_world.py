@@ -285,7 +285,10 @@ class SimWorld:
         other = self.chance.choice(self.replicas)
         match how:
             case "well" | "badly":
-                fact = worker.answer(given, well=how == "well")
+                # A child that fails ends the branch it is in, and would be rare otherwise.
+                run = self.tables.runs[given.lease.run_id]
+                is_root = run["parent_workflow_run_id"] is None
+                fact = worker.answer(given, well=how == "well" and is_root)
                 by = other if self.chance.random() < 0.3 else None
                 worker.report(given, fact, by=by, decides=self.chance.random() < 0.3)
             case "twice":

@@ -14,6 +14,7 @@ import psycopg
 from psycopg import conninfo, sql
 
 from runkon_server.store.embedded import EmbeddedPostgres
+from runkon_server.store.session_settings import schema_options
 
 if TYPE_CHECKING:
     import signal
@@ -96,11 +97,14 @@ class LentDatabase:
 
     async def start(self) -> None:
         """Make sure that nothing is there."""
-        async with await psycopg.AsyncConnection.connect(self.url, autocommit=True) as conn:
+        async with await self._connect() as conn:
             found = await (await conn.execute(_CONTENTS)).fetchall()
+            beside = await (await conn.execute(_OURS)).fetchone()
         if found:
             some = ", ".join(str(row[1]) for row in found[:3])
             raise NotEmptyError(f"the schema is not empty: it has {some}, {len(found)} in all")
+        if beside is not None and beside[0]:
+            raise NotEmptyError("the database has a schema `runkon`: some Runkon is at home there")
 
     async def restart(self, number: signal.Signals) -> None:
         """Not ours to do."""
@@ -108,13 +112,21 @@ class LentDatabase:
 
     async def stop(self) -> None:
         """Remove everything from the schema; before the rig there was nothing."""
-        async with await psycopg.AsyncConnection.connect(self.url, autocommit=True) as conn:
+        async with await self._connect() as conn:
+            await conn.execute("DROP SCHEMA IF EXISTS runkon CASCADE")
             while found := await (await conn.execute(_CONTENTS)).fetchall():
                 for kind, name, arguments in found:
                     with contextlib.suppress(psycopg.errors.UndefinedObject):
                         await conn.execute(_drop(kind, name, arguments))
 
+    async def _connect(self) -> psycopg.AsyncConnection[Any]:
+        """Look where the server looks: not where the user's name may lead to."""
+        options = schema_options(self.url)
+        return await psycopg.AsyncConnection.connect(self.url, autocommit=True, options=options)
 
+
+_OURS: Final[LiteralString] = "SELECT to_regnamespace('runkon') IS NOT NULL"
+"""Where the functions for callers in SQL are."""
 _CONTENTS: Final[LiteralString] = """
 SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
        c.relname, NULL
