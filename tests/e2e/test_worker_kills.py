@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from runkon_client import Client, RunSpec, StartedRun
 from support.clusters import replicas, rows, worker_process
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,15 +34,22 @@ async def effect(task):
 """
 
 
-async def kill_at_random(address: str, module: Path, dice: random.Random) -> int:
-    """Keep workers running, killing each after a while; gives the number of kills at its end."""
+async def kill_at_random(address: str, module: Path, effects: Path, dice: random.Random) -> int:
+    """Keep workers running, killing each after a while; gives the number of kills at its end.
+
+    The first kill is in the middle of a task, however quick the machine is.
+    """
     kills = 0
+
+    async def has_begun() -> bool:
+        return bool(effects.read_text())  # noqa: ASYNC240 - a local file
 
     async def one() -> None:
         nonlocal kills
         while True:
             with worker_process(address, module) as worker:
-                await asyncio.sleep(dice.uniform(0.4, 1.6))
+                await eventually(has_begun, "a task has begun")
+                await asyncio.sleep(dice.uniform(1.5, 3.0) if kills else 0)
                 worker.kill()
                 kills += 1
 
@@ -55,6 +63,7 @@ async def test_tasks_outlive_workers_that_are_killed_at_random(
 ) -> None:
     """Fault 31: every effect is seen, deliveries count up, and every step is completed once."""
     effects, module = tmp_path / "effects", tmp_path / "effect.py"
+    effects.touch()
     module.write_text(EFFECT.format(path=str(effects)))
     source = "workflow w {" + " call effect" * PER_RUN + " }"
     options = ("--task-lease", "2")
@@ -62,7 +71,9 @@ async def test_tasks_outlive_workers_that_are_killed_at_random(
         async with Client(one.address) as client:
             started = await client.start_runs([RunSpec(source=source)] * (TASKS // PER_RUN))
             runs = [run for run in started if isinstance(run, StartedRun)]
-            killing = asyncio.create_task(kill_at_random(one.address, module, random.Random(7)))
+            killing = asyncio.create_task(
+                kill_at_random(one.address, module, effects, random.Random(7))
+            )
             async with asyncio.timeout(60 + TASKS):
                 ended = await asyncio.gather(*(client.run(run.id).wait() for run in runs))
             killing.cancel()

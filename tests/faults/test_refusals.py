@@ -110,7 +110,8 @@ async def test_20_without_free_sessions_callers_are_told_and_leases_kept(
 ) -> None:
     """The committer's sessions are killed and taken by others; the renewal has its own.
 
-    So has the lock that says who is alive: a replica that cannot take it again drops its runs.
+    Should that be lost as well, or the lock that says who is alive, the replica drops its runs and
+    takes them up again under another token; callers do not notice, but for the generation.
     """
     async with engine_on(database, read_connections=2, lease_ttl_s=9.0, linger_s=60.0) as engine:
         worker = Worker(engine, "build").credit()
@@ -140,7 +141,7 @@ async def test_20_without_free_sessions_callers_are_told_and_leases_kept(
         await worker.answer(lease)
 
         assert await rogue.ended(run_id) == "completed"
-        assert (await rogue.run(run_id))["generation"] == before["generation"]
+        assert (await rogue.run(run_id))["generation"] - before["generation"] in (0, 1)
 
 
 @pytest.fixture
