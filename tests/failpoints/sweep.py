@@ -14,6 +14,7 @@ import itertools
 import os
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 START_S: Final = 120.0
 STARTS_MAX: Final = 5
 CASE_S: Final = 90.0
+EXIT_S: Final = 5.0
 """After which a case has failed: the machine may be busy."""
 LOOK_S: Final = 0.02
 TEMPLATE: Final = "sweep_template"
@@ -137,7 +139,7 @@ async def _judge(where: Arena, case: Case) -> Verdict:
             watching.cancel()
             stage.thaw()
         problems += _unfired(victim.server, case)
-        ended = victim.server.process.poll()
+        ended = await asyncio.to_thread(_ending, victim.server, case)
         if case.action == "exit" and ended != EXIT_CODE:
             problems.append(f"it ended with {ended}, not {EXIT_CODE}")
         if not problems:
@@ -162,6 +164,14 @@ async def _thaw_when_struck(stage: Stage, case: Case) -> None:
 def _is_unstruck(server: ServerProcess, case: Case) -> bool:
     """Whether a server lives that some point of a case still has to strike."""
     return server.process.poll() is None and bool(_unfired(server, case))
+
+
+def _ending(server: ServerProcess, case: Case) -> int | None:
+    """The exit code; of one that has said that it exits, which takes a moment, once it has."""
+    if case.action == "exit" and not _unfired(server, case):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.process.wait(EXIT_S)
+    return server.process.poll()
 
 
 def _unfired(server: ServerProcess, case: Case) -> list[str]:
