@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from runkon_server.dsl.ast import (
     AgentKind,
@@ -82,9 +82,18 @@ def walk(nodes: Sequence[Node]) -> list[Node]:
     return found
 
 
-def all_nodes(definition: Definition) -> list[Node]:
+def all_nodes(definition: Definition) -> Sequence[Node]:
     """Every node of the body, then of the always block."""
-    return walk([*definition.body, *definition.always])
+    known, nodes = _LAST_WALKED[0]
+    if known is not definition:
+        nodes = tuple(walk([*definition.body, *definition.always]))
+        _LAST_WALKED[0] = (definition, nodes)
+    return nodes
+
+
+# A check asks a dozen times about one definition. Definitions never change, so what was found for
+# the last one still holds; one exchange of the pair, so threads do not meet halves of it.
+_LAST_WALKED: Final[list[tuple[Definition | None, tuple[Node, ...]]]] = [(None, ())]
 
 
 def total_nodes(definition: Definition) -> int:
