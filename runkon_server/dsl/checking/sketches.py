@@ -67,6 +67,9 @@ _EXPLAINED_BY_ABSENCE: Final = frozenset(
 )
 _NAME: Final = re.compile(r"[\w-]+")
 _STEP: Final = re.compile(r"(?<=/)[\w-]++|(?<![\w/-])[\w-]++(?!\s*+\.)")
+_ONE_STEP: Final = r"(?<=/)%s(?![\w-])|(?<![\w/-])%s(?![\w-])(?!\s*+\.)"
+"""A given step, where `_STEP` finds any."""
+_ONE_BY_ONE_MAX: Final = 8
 _ON_STEPS: Final = frozenset(
     each.id
     for each in (
@@ -110,6 +113,7 @@ class _Words:
 
     def __init__(self, text: str) -> None:
         self._text = text
+        self._looked_for: dict[str, bool] = {}
 
     @cached_property
     def _known(self) -> frozenset[str]:
@@ -117,9 +121,14 @@ class _Words:
 
     def lack(self, step: str) -> bool:
         """Whether no step of that name can be in the text."""
-        if _NAME.fullmatch(step):
-            return step not in self._known
-        return step not in self._text
+        if not _NAME.fullmatch(step):
+            return step not in self._text
+        # Mostly one or two are asked for, and to find them is quicker than to list all there are.
+        if step not in self._looked_for and len(self._looked_for) < _ONE_BY_ONE_MAX:
+            one = _ONE_STEP % (re.escape(step), re.escape(step))
+            self._looked_for[step] = re.search(one, self._text) is None
+        found = self._looked_for.get(step)
+        return step not in self._known if found is None else found
 
 
 def _heads(definition: Definition) -> Iterator[int]:
