@@ -108,6 +108,10 @@ def _make(venv: Path) -> None:
     Raises:
         EnvironmentNotMadeError: no way worked, or something else lies there, which is not touched.
     """
+    if venv.is_symlink():
+        raise EnvironmentNotMadeError(
+            f"{venv} is a link to {venv.readlink()}, where no environment works: remove the link"
+        )
     if venv.exists() and not (venv / "pyvenv.cfg").exists() and any(venv.iterdir()):
         raise EnvironmentNotMadeError(
             f"{venv} is no environment and not empty: point RUNKON_VENV elsewhere, or remove it"

@@ -143,3 +143,14 @@ def test_an_environment_whose_python_is_gone_counts_as_not_installed(tmp_path: P
     environments.python_of(tmp_path).symlink_to("/usr/bin/python-that-was-removed")
 
     assert not environments.has(tmp_path, "dev", "fingerprint")
+
+
+def test_a_link_that_leads_nowhere_is_named_not_followed(tmp_path: Path) -> None:
+    """Left where the environment shall be: said so in a line, and it is still there afterwards."""
+    venv = tmp_path / "venv"
+    venv.symlink_to(venv)
+
+    with pytest.raises(environments.EnvironmentNotMadeError, match="remove the link"):
+        environments.ensure(venv, "sample", "first", [])
+
+    assert venv.is_symlink()

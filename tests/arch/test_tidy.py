@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,6 +96,28 @@ def test_nothing_is_left_to_be_done() -> None:
 def test_nothing_names_the_machine_it_was_written_on() -> None:
     """No path of a workplace, and no registry: which one is used is the installer's setting."""
     assert places(MACHINE) == []
+
+
+def tracked(*options: str) -> list[str]:
+    """The paths that `git ls-files` names, each with what the options add to it."""
+    if not ROOT.joinpath(".git").exists():
+        pytest.skip("not a git work tree: an archive says nothing of what is tracked")
+    command = ["git", "ls-files", "-z", *options]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return listed.rstrip("\0").split("\0") if listed else []
+
+
+def test_no_link_is_tracked() -> None:
+    """A link into one machine once went along as `.venv`, and no clone could be set up any more."""
+    links = [entry for entry in tracked("--stage") if entry.startswith("120000 ")]
+
+    assert tracked()
+    assert not links
+
+
+def test_nothing_that_is_ignored_is_tracked() -> None:
+    """What .gitignore names is made on each machine anew."""
+    assert tracked("--cached", "--ignored", "--exclude-standard") == []
 
 
 def module_of(path: Path) -> str:
