@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import grpc
@@ -15,7 +16,7 @@ from runkon_server.api.identity import current_principal
 from runkon_server.api.listing import RunLists
 from runkon_server.api.parsing.checks import LONG_POLL_MAX, namespace_of, page_rows, span_of
 from runkon_server.api.parsing.runs import kinds_of, resume_mode
-from runkon_server.api.past import read_past
+from runkon_server.api.past import Pasts, PastSource
 from runkon_server.api.render import render_item, render_run, render_step
 from runkon_server.api.render.items import STATUS_NAMES
 from runkon_server.api.starting import RunStarter, StartEngine
@@ -42,7 +43,7 @@ _PAST_BYTES: Final = 1024 * 1024
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
-class RunEngine(StartEngine, EventTeller, Protocol):
+class RunEngine(StartEngine, EventTeller, PastSource, Protocol):
     """The part of the engine that RunService needs."""
 
     @property
@@ -115,6 +116,7 @@ class RunService(runs_pb2_grpc.RunServiceServicer):
         self._lists = RunLists(engine, tokens)
         self._explainer = Explainer(engine, definitions)
         self._starter = RunStarter(engine, lookups, definitions)
+        self._pasts = Pasts(engine)
         self._ends = EndOfRuns(engine, lookups, engine.ambient)
 
     async def StartRun(
@@ -137,8 +139,8 @@ class RunService(runs_pb2_grpc.RunServiceServicer):
         if request.WhichOneof("run") == "key":
             run_id = await self._lookups.run_id_of_key(namespace, request.key)
         if request.at_sequence:
-            past = await read_past(self._engine.reads, namespace, run_id, request.at_sequence)
-            return runs_pb2.GetRunResponse(run=past.run())
+            past, run = await self._pasts.read(namespace, run_id, request.at_sequence)
+            return runs_pb2.GetRunResponse(run=past.run(run))
         run = await self._lookups.run(namespace, run_id)
         snapshot = ""
         if request.view == types_pb2.VIEW_FULL:
@@ -274,17 +276,16 @@ class RunService(runs_pb2_grpc.RunServiceServicer):
         namespace = namespace_of(request.namespace)
         place = await self._tokens.open(request)
         begin = place[0] if place else 0
-        past = await read_past(self._engine.reads, namespace, request.run_id, request.at_sequence)
-        steps = past.steps()
+        past, _ = await self._pasts.read(namespace, request.run_id, request.at_sequence)
         response = runs_pb2.ListStepsResponse()
         weight, end = 0, begin
-        for step in steps[begin : begin + page_rows(request.page_size)]:
+        for step in islice(past.steps(begin), page_rows(request.page_size)):
             weight += step.ByteSize()
             if weight > _PAST_BYTES and response.steps:
                 break
             response.steps.append(step)
             end += 1
-        if end < len(steps):
+        if end < past.step_count:
             response.next_page_token = await self._tokens.seal(request, [end])
         return response
 

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, Any
 
+import psycopg
+import pytest
 from grpc import StatusCode
+from sqlalchemy import event
 
 from runkon.v1 import gates_pb2, runs_pb2, types_pb2
+from runkon_server.api.past import Pasts
+from runkon_server.errors import RunNotFoundError
 from support.live_api import live_api, refusal
 from support.live_work import Hand
+from support.replicas import FakeReplica
+from support.rows import NAMESPACE, add_events, add_run, engine_of, ulid
 from support.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
     from support.live_api import LiveApi
+
+RUN = ulid(1)
+LONG = 600
+"""Events of a run: three reads."""
 
 SOURCE = """
 workflow w {
@@ -123,3 +139,95 @@ async def test_a_future_and_a_past_that_is_gone_are_out_of_range(database: str) 
 
     assert (ahead.code, ahead.reason) == (StatusCode.OUT_OF_RANGE, "CURSOR_AHEAD")
     assert (gone.code, gone.reason) == (StatusCode.OUT_OF_RANGE, "CURSOR_EXPIRED")
+
+
+def step_event(number: int) -> tuple[str, dict[str, Any]]:
+    """A step of its own, named by its number."""
+    step_id = f"{RUN}/b.{number:04}/e1/0"
+    row = {"id": step_id, "at": f"b.{number:04}", "epoch": 1, "retry_count": 0}
+    return "step_completed", {"step": {**row, "step_name": str(number), "status": "completed"}}
+
+
+@pytest.fixture
+async def long_run(database: str) -> AsyncIterator[AsyncEngine]:
+    """A run of 600 steps, one event each."""
+    async with engine_of(database) as engine:
+        async with engine.connect() as conn:
+            await add_run(conn, RUN, last_seq=LONG)
+            await add_events(conn, RUN, *map(step_event, range(1, LONG + 1)))
+        yield engine
+
+
+@contextlib.contextmanager
+def after_each_read(engine: AsyncEngine, do: Callable[[], object]) -> Iterator[list[int]]:
+    """Do something after every read of events; gives a list that grows by 1 for each of them."""
+    reads: list[int] = []
+
+    def note(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "FROM run_events\n" in statement:
+            reads.append(1)
+            do()
+
+    event.listen(engine.sync_engine, "after_cursor_execute", note)
+    yield reads
+    event.remove(engine.sync_engine, "after_cursor_execute", note)
+
+
+def names(steps: Iterator[types_pb2.Step]) -> list[str]:
+    return [step.step_name for step in steps]
+
+
+async def test_a_run_that_goes_on_and_goes_away_meanwhile_has_one_past(
+    database: str, long_run: AsyncEngine
+) -> None:
+    """Between the reads of one answer it gets events, then it is removed; the next one fails."""
+    pasts = Pasts(FakeReplica(long_run))
+    with psycopg.connect(database, autocommit=True) as other:
+        steps = iter(
+            [
+                "UPDATE workflow_runs SET last_seq = last_seq + 1, status = 'cancelling'",
+                "DELETE FROM run_events",
+                "DELETE FROM workflow_runs",
+            ]
+        )
+        with after_each_read(long_run, lambda: other.execute(next(steps))) as reads:
+            past, run = await pasts.read(NAMESPACE, RUN, LONG)
+
+    assert len(reads) == 3
+    assert names(past.steps()) == [str(number) for number in range(1, LONG + 1)]
+    assert past.run(run).last_seq == LONG
+    with pytest.raises(RunNotFoundError):
+        await pasts.read(NAMESPACE, RUN, LONG)
+
+
+async def test_further_pages_of_a_past_fold_nothing(long_run: AsyncEngine) -> None:
+    """The log is read once for all of them, and again once it may not be the same any more."""
+    replica = FakeReplica(long_run)
+    pasts = Pasts(replica)
+    with after_each_read(long_run, lambda: None) as reads:
+        pages = [
+            names((await pasts.read(NAMESPACE, RUN, 500))[0].steps(begin))[:100]
+            for begin in range(0, 500, 100)
+        ]
+        once = len(reads)
+        replica.rewrite()
+        await pasts.read(NAMESPACE, RUN, 500)
+
+    assert [name for page in pages for name in page] == [str(number) for number in range(1, 501)]
+    assert (once, len(reads)) == (2, 4)
+
+
+async def test_pasts_are_kept_within_their_budget(long_run: AsyncEngine) -> None:
+    """The one that nobody asked for the longest goes; one that is too large is not kept at all."""
+    replica = FakeReplica(long_run)
+    (weight,) = {(await Pasts(replica).read(NAMESPACE, RUN, 100))[0].weight}
+    pasts = Pasts(replica, kept_bytes=int(weight * 2.5))
+    with after_each_read(long_run, lambda: None) as reads:
+        for seq in (100, 99, 100, 98, 100):
+            await pasts.read(NAMESPACE, RUN, seq)
+        assert len(reads) == 3
+        await pasts.read(NAMESPACE, RUN, 99)
+        assert len(reads) == 4
+        for _ in range(2):
+            await pasts.read(NAMESPACE, RUN, 400)
+        assert len(reads) == 8
