@@ -42,6 +42,7 @@ from runkon_client.values import ConflictPolicy, GateState, RunStatus
 from support.clusters import impatient, replicas, row_counts, working
 from support.postgres import cloned
 from support.rows import ulid
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -67,7 +68,11 @@ class Bench:
 
     @contextlib.asynccontextmanager
     async def unchanged(self) -> AsyncIterator[None]:
-        """What happens inside must not write anything."""
+        """What happens inside must not write anything.
+
+        The worker of an earlier test is waited for: that it has left is written a little later.
+        """
+        await until(lambda: row_counts(self.database)["workers"] == 0, "every worker has left")
         before = row_counts(self.database)
         yield
         assert row_counts(self.database) == before
