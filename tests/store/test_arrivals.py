@@ -162,13 +162,23 @@ async def test_what_a_replica_executes_itself_is_taken_back_only_when_its_lock_i
     await lease(rogue, "near", worker_id=worker_of("ghost"))
     await lease(rogue, "far", worker_id=worker_of("ghost"), namespace="far")
     await lease(rogue, "other", worker_id=worker_of("other"))
-    async with await connect_listener(database, 30.0) as listener:
+    async with (
+        await connect_listener(database, 30.0) as watcher,
+        await connect_listener(database, 30.0) as listener,
+    ):
         await lock_session(listener, "ghost")
-        census = await look_around(listener)
+        census = await look_around(watcher)
 
         assert census.owners == {"ghost", "other"}
         assert census.alive() == {"ghost"}
         assert await arrivals.take_back_from(conn, {"ghost"}, deliveries_max=3) == 0
+
+        await listener.close()
+
+        async def ghost_is_gone() -> bool:  # its server process ends a little after the connection
+            return not (await look_around(watcher)).alive()
+
+        await eventually(ghost_is_gone, "the lock of the closed session is gone")
 
     assert await arrivals.take_back_from(conn, {"ghost"}, deliveries_max=3) == 2
     found = {name: state[0] for name, state in (await states(rogue)).items()}
