@@ -1,4 +1,4 @@
-"""The runs this replica owns: adopting, loading, waking, parking and losing them."""
+"""The runs this replica owns: adopting, waking, parking and losing them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from runkon_server import errors
-from runkon_server.core.engine import restore, resume, waits_only_for_gates
+from runkon_server.core.engine import resume
 from runkon_server.core.facts import Started
 from runkon_server.failpoints import failpoint, failpoint_async
 from runkon_server.runtime.actors import (
@@ -22,16 +22,16 @@ from runkon_server.runtime.actors import (
     timer_offer,
 )
 from runkon_server.runtime.alarms import Alarms
-from runkon_server.runtime.budgets import INFRA_ATTEMPTS_MAX, out_of_events, poisonous
+from runkon_server.runtime.budgets import out_of_events
 from runkon_server.runtime.children import prepare
 from runkon_server.runtime.commands import ACCEPTED
 from runkon_server.runtime.gates import GateTimeoutEntry
+from runkon_server.runtime.loader import Loader
 from runkon_server.runtime.looks import LookEntry
 from runkon_server.runtime.notices import NoticeEntry, Notifier
 from runkon_server.runtime.programs import Programs
 from runkon_server.runtime.reports import ReportEntry, not_recorded
 from runkon_server.runtime.resuming import Resumption
-from runkon_server.store.claims import set_aside
 from runkon_server.store.database import is_passing
 from runkon_server.store.loading import load_facts, load_runs
 from runkon_server.store.locking import run_of
@@ -51,24 +51,15 @@ if TYPE_CHECKING:
     from runkon_server.runtime.dispatcher import Dispatcher
     from runkon_server.runtime.entries import Batch, Entry, FactRecorded
     from runkon_server.runtime.notices import Notice
-    from runkon_server.runtime.programs import Program
     from runkon_server.runtime.settings import EngineConfig
     from runkon_server.runtime.stats import EngineStats
     from runkon_server.runtime.tenure import Tenure
-    from runkon_server.store.loading import LoadedRun
 
 log = structlog.get_logger(__name__)
 
 TIMER_SLACK_S = 0.002
 """A timer fires this much late by our clock, so that it is rarely early by the database's."""
 REARM_S = 0.05
-ASIDE_S = 5.0
-"""Pause before a run that could not be read is tried again; it doubles, …"""
-ASIDE_S_MAX = 300.0
-"""… up to this."""
-UNREADABLE_MAX = 10_000
-"""Runs of which it is remembered how often they could not be read."""
-LOADS_AT_ONCE = 2  # fewer than connections for reads: others need them as well
 
 
 class Registry:
@@ -92,14 +83,12 @@ class Registry:
         self.reads = reads
         self.stats = stats
         self._loop = asyncio.get_running_loop()
-        self._loading: dict[str, list[Offer]] = {}
-        self._unreadable: dict[str, int] = {}
-        self._load_slots = asyncio.Semaphore(LOADS_AT_ONCE)
         self._alarms = Alarms(self._loop, self._fire)
         self._tasks: set[asyncio.Task[None]] = set()
         self.actors: dict[str, Actor] = {}
         self.programs = Programs()
         self.notifier = Notifier(ambient, reads, self._deliver)
+        self.loader = Loader(self, config, ambient, committer, tenure)
         self.is_draining = False
 
     # -- what actors need ------------------------------------------------------------------------
@@ -332,8 +321,8 @@ class Registry:
         actor = self.actors.get(recorded.run_id)
         if actor is not None:
             actor.offer(offer)
-        elif recorded.run_id in self._loading:
-            self._loading[recorded.run_id].append(offer)
+        else:
+            self.loader.offer(recorded.run_id, offer)
 
     def _count(self, changeset: Changeset) -> None:
         stats = self.stats
@@ -373,7 +362,7 @@ class Registry:
     @property
     def held(self) -> int:
         """How many runs are in memory, or on their way there."""
-        return len(self.actors) + len(self._loading)
+        return len(self.actors) + self.loader.awaited
 
     def generations(self) -> dict[str, int]:
         """The runs in memory, each with the generation under which it is ours."""
@@ -441,114 +430,15 @@ class Registry:
         actor.pending += [Offer(each.fact, fact_seq=each.fact_seq) for each in stored]
         actor.move()
 
-    async def room_to_load(self) -> None:
-        """Return when runs need not wait here, losing their leases, for connection or commit."""
-        while self._committer.is_behind:
-            await self.pause()
-        async with self._load_slots:
-            return
+    def forget(self, run_id: str) -> None:
+        """Drop what is in memory of a run, if anything is."""
+        if actor := self.actors.get(run_id):
+            self._remove(actor)
 
     def load(self, run_ids: Sequence[str]) -> None:
         """Load runs whose lease this replica has just taken."""
-        fresh = [run_id for run_id in run_ids if run_id not in self._loading]
-        for run_id in fresh:
-            if stale := self.actors.get(run_id):
-                self._remove(stale)
-            self._loading[run_id] = []
-        if fresh:
-            self._spawn(self._load(fresh))
-
-    async def _load(self, run_ids: Sequence[str]) -> None:
-        try:
-            async with self._load_slots:
-                for run_id, run in (await self._read(run_ids)).items():
-                    await self._load_one(run_id, run)
-        finally:
-            for run_id in run_ids:
-                self._loading.pop(run_id, None)
-
-    async def _read(self, run_ids: Sequence[str]) -> dict[str, LoadedRun]:
-        """The rows of runs; those that cannot be read are set aside."""
-        while True:
-            try:
-                async with self.reads.connect() as conn:
-                    loaded = await load_runs(conn, run_ids)
-                await failpoint_async("runs.loaded")
-            except Exception as error:  # noqa: BLE001 - told in the log by `_set_aside`
-                if is_passing(error):
-                    await self.pause()
-                    continue
-                if len(run_ids) == 1:
-                    await self._set_aside(run_ids[0], error)
-                    return {}
-                # One of them holds something that nobody here understands.
-                parts = [await self._read([run_id]) for run_id in run_ids]
-                return {run_id: run for part in parts for run_id, run in part.items()}
-            else:
-                return loaded
-
-    async def _load_one(self, run_id: str, run: LoadedRun) -> None:
-        """Take one up; that it cannot be read must not keep the others from being loaded."""
-        while True:
-            try:
-                info = run.info
-                program = await self.programs.load(self.reads, info.namespace, info.content_hash)
-                self._revive(run_id, run, program)
-            except Exception as error:  # noqa: BLE001 - as above
-                if is_passing(error):
-                    await self.pause()
-                    continue
-                await self._set_aside(run_id, error)
-            else:
-                self._unreadable.pop(run_id, None)
-            return
-
-    async def _set_aside(self, run_id: str, error: Exception) -> None:
-        """Give up a run that this replica cannot read, for a while that grows.
-
-        Another replica may be able to: one of a newer release, say, that wrote what is not known
-        here. If none is, the log of each says why the run stands still.
-        """
-        if actor := self.actors.get(run_id):
-            self._remove(actor)
-        times = self._unreadable.get(run_id, 0)
-        self._unreadable[run_id] = times + 1
-        if len(self._unreadable) > UNREADABLE_MAX:
-            self._unreadable.pop(next(iter(self._unreadable)))
-        pause_s = min(ASIDE_S_MAX, ASIDE_S * 2**times) * (0.5 + self._ambient.jitter())
-        self.stats.runs_set_aside += 1
-        log.error("run.set_aside", run_id=run_id, retry_in_s=round(pause_s, 1), exc_info=error)
-        try:
-            async with self.reads.connect() as conn:
-                await set_aside(conn, run_id=run_id, token=self._tenure.token, pause_s=pause_s)
-        except Exception as failure:
-            if not is_passing(failure):
-                raise
-            log.warning("run.not_set_aside", run_id=run_id, error=str(failure).strip())
-
-    def _revive(self, run_id: str, run: LoadedRun, program: Program) -> None:
-        if run.info.owner_token != self._tenure.token:
-            return
-        state = restore(program.plan, run.rows)
-        actor = Actor(self, run_id, run.info, run.info.generation, state, program)
-        actor.timeline = run.timeline
-        actor.started_at.update(run.started_at)
-        self.adopt(actor)
-        failpoint("run.revived")
-        for timer in run.timers:
-            self.arm(actor, timer.timer_id, timer.kind, timer.due_in_s)
-        actor.pending += [Offer(each.fact, fact_seq=each.fact_seq) for each in run.facts]
-        actor.pending += self._loading.get(run_id, ())
-        if run.info.infra_attempts > INFRA_ATTEMPTS_MAX:
-            actor.limit = poisonous(state.setup.epoch, run.info.infra_attempts)
-            log.error("run.poisonous", run_id=run_id, attempts=run.info.infra_attempts)
-        actor.move()
-        if actor.limit is not None and not actor.is_committing:
-            actor.submit(actor.decide([]))
-        is_due = any(timer.due_in_s < self._config.linger_s for timer in run.timers)
-        if waits_only_for_gates(actor.state) and not is_due:
-            # Nothing to wait for in memory, for example a fact that was applied twice over.
-            actor.park_if_idle()
+        if fresh := self.loader.expect(run_ids):
+            self._spawn(self.loader.load(fresh))
 
     # -- reports ---------------------------------------------------------------------------------
 

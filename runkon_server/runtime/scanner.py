@@ -80,7 +80,7 @@ class Scanner:
     async def run_runs(self) -> None:
         """Take ready and orphaned runs."""
         while True:
-            await self._registry.room_to_load()
+            await self._registry.loader.room_to_load()
             taken = await self._guarded(self._acquire)
             if taken < self._config.acquire_batch:
                 await self._guarded(self._find_next_due)

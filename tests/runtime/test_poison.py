@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runkon_server.runtime import registry as registries
+from runkon_server.runtime import loader
 from runkon_server.runtime.budgets import INFRA_ATTEMPTS_MAX
 from support.engines import Worker, engine_on, start, until
 from support.waiting import eventually
@@ -79,7 +79,7 @@ async def test_a_run_that_cannot_be_read_is_set_aside(
     database: str, rogue: Rogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is nobody's meanwhile, so that a newer replica may take it; then it goes on."""
-    monkeypatch.setattr(registries, "ASIDE_S", 0.2)
+    monkeypatch.setattr(loader, "ASIDE_S", 0.2)
     run_id = await left(database, rogue, "call build", 0)
     known = (await rogue.row("SELECT content_hash FROM run_details"))["content_hash"]
     change = "UPDATE run_details SET content_hash = %s"
@@ -99,7 +99,7 @@ async def test_one_fact_that_is_not_known_here_does_not_hold_up_other_runs(
     database: str, rogue: Rogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A newer replica recorded it; both runs are read together."""
-    monkeypatch.setattr(registries, "ASIDE_S", 0.2)
+    monkeypatch.setattr(loader, "ASIDE_S", 0.2)
     odd = await left(database, rogue, "call build", 0)
     plain = await left(database, rogue, "call build", 0)
     await rogue.rows(SILENT, 0, odd)
