@@ -13,9 +13,13 @@ pytest.register_assert_rewrite("support")
 
 pytest_plugins = ["support.postgres"]
 
-# A shared machine keeps no deadline; a failing example is kept in `.hypothesis` and tried first.
-hypothesis.settings.register_profile("quick", deadline=None)
-hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
+# A shared machine keeps no deadline, and slow examples are no failure on it; a failing example is
+# kept in `.hypothesis` and tried first.
+ANY_SPEED: Final = hypothesis.settings(
+    deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile("quick", ANY_SPEED)
+hypothesis.settings.register_profile("thorough", ANY_SPEED, max_examples=2000)
 hypothesis.settings.load_profile("quick")
 
 POLYGLOT: Final = Path(__file__).with_name("polyglot")
