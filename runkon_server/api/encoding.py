@@ -8,17 +8,18 @@ Whatever is not plain goes the long way; a test holds the two ways to the same o
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import orjson
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from runkon.v1 import events_pb2, types_pb2
 from runkon_server.api.events import ENDED, LIVE, render_event
 from runkon_server.api.render.steps import ALIKE, ROLES, STATUSES
-from runkon_server.api.render.values import metrics, timestamp
+from runkon_server.api.render.values import metrics
 from runkon_server.api.wire import element, tag_of, varint
 
 if TYPE_CHECKING:
@@ -66,6 +67,11 @@ _STEP_RUN: Final = _text(tag_of(_STEP, "run_id"))
 _METRICS: Final = tag_of(_STEP, "metrics")
 _START: Final = _text(tag_of(_STEP, "start_time"))
 _END: Final = _text(tag_of(_STEP, "end_time"))
+_SECONDS: Final = _text(tag_of(Timestamp, "seconds", _VARINT))
+_NANOS: Final = _text(tag_of(Timestamp, "nanos", _VARINT))
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_FIVE_BYTES: Final = 1 << 28
+"""Numbers from here on, up to 2^35, take five bytes."""
 
 
 class _Kept(dict[Any, str]):
@@ -118,39 +124,32 @@ def encode_event(event: StoredEvent) -> bytes:
 def _encode(event: StoredEvent, kind: str, payload: Columns, columns: Columns) -> bytes:
     if not event.payload.isascii() or "\\" in event.payload:
         columns = {name: _as_bytes(value) for name, value in columns.items()}
-    changed = _changed_step(columns, event)
+    run, now = _run(event.run_id), _instant(event.at)
+    step = _step(columns, run, now)
+    changed = f"{_CHANGED}{_SIZES[len(step)]}{step}"
     if payload.get("truncated"):
         changed += _TRUNCATED
-    return _plain(event, kind, changed).encode(_BYTES)
-
-
-def _plain(event: StoredEvent, kind: str, changed: str) -> str:
-    run, now = event.run_id, _instant(event.at)
     return (
-        f"{_SEQ}{_SIZES[event.seq]}{_RUN}{_SIZES[len(run)]}{run}{_TIME}{_SIZES[len(now)]}{now}"
+        f"{_SEQ}{_SIZES[event.seq]}{_RUN}{run}{_TIME}{now}"
         f"{_GENERATIONS[event.generation]}{_EPOCHS[event.epoch]}"
         f"{kind}{_SIZES[len(changed)]}{changed}"
-    )
+    ).encode(_BYTES)
 
 
-def _changed_step(columns: Columns, event: StoredEvent) -> str:
-    """The field `step` of a payload."""
+def _step(columns: Columns, run: str, now: str) -> str:
+    """A step, of whose event the id of the run and the instant are given with their lengths."""
     shape = tuple(columns)
     write = _SHAPES.get(shape)
     if write is None:
         write = _learn(shape)
-    run, now = event.run_id, _instant(event.at)
-    step = f"{write(columns)}{_STEP_RUN}{_SIZES[len(run)]}{run}"
     status = columns["status"]
     began = columns.get("started_at")
     if began is not None:
-        start = _instant_of(began)
-        step += f"{_START}{_SIZES[len(start)]}{start}"
-    elif status in LIVE:
-        step += f"{_START}{_SIZES[len(now)]}{now}"
-    if status in ENDED:
-        step += f"{_END}{_SIZES[len(now)]}{now}"
-    return f"{_CHANGED}{_SIZES[len(step)]}{step}"
+        start = f"{_START}{_instant_of(began)}"
+    else:
+        start = f"{_START}{now}" if status in LIVE else ""
+    end = f"{_END}{now}" if status in ENDED else ""
+    return f"{write(columns)}{_STEP_RUN}{run}{start}{end}"
 
 
 def _as_bytes(value: Any) -> Any:  # noqa: ANN401 - a value of a payload
@@ -165,11 +164,31 @@ def _metrics(sums: Any) -> str:  # noqa: ANN401 - a value of a payload
     return "" if message is None else _text(element(_METRICS, message.SerializeToString()))
 
 
+@lru_cache(maxsize=64)
+def _run(run_id: str) -> str:
+    """The id of a run with its length."""
+    return f"{_SIZES[len(run_id)]}{run_id}"
+
+
 @lru_cache(maxsize=256)
 def _instant(at: datetime) -> str:
-    message = timestamp(at)
-    assert message is not None
-    return _text(message.SerializeToString())
+    """A `Timestamp` with its length."""
+    span = at - _EPOCH
+    instant = _second(span.days * 86_400 + span.seconds)
+    nanos = span.microseconds * 1_000
+    if nanos >= _FIVE_BYTES:  # as three of four are
+        instant += (
+            f"{_NANOS}{chr(nanos & 127 | 128)}{chr(nanos >> 7 & 127 | 128)}"
+            f"{chr(nanos >> 14 & 127 | 128)}{chr(nanos >> 21 & 127 | 128)}{chr(nanos >> 28)}"
+        )
+    elif nanos:
+        instant += f"{_NANOS}{_text(varint(nanos))}"
+    return f"{chr(len(instant))}{instant}"
+
+
+@lru_cache(maxsize=64)
+def _second(second: int) -> str:
+    return f"{_SECONDS}{_text(varint(_unsigned(second)))}" if second else ""
 
 
 @lru_cache(maxsize=256)
