@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from runkon_server.api.frames import KeptFrames, build_frame
-from runkon_server.api.recent import PAGE_EVENTS, Entry, RecentEvents
+from runkon_server.api.recent import PAGE_BYTES, PAGE_EVENTS, Entry, RecentEvents
 from runkon_server.store.database import is_passing
 from runkon_server.store.reads.following import events_above, last_seqs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -36,6 +36,15 @@ EVERY_RUN: Final = "*"
 LOOK_S: Final = 1.0
 RECENT_BYTES: Final = 64 * 1024 * 1024
 REPLAYED_BYTES: Final = 32 * 1024 * 1024
+READ_MIN: Final = 16
+READ_MAX: Final = 512
+"""Events that one read takes, at least and at most: about 3 ms of work, in which nobody else gets
+any."""
+AHEAD_BYTES: Final = 256 * 1024
+"""Pages of less are followed by a read ahead. What is read ahead lies within `REPLAYED_BYTES`, from
+where many heavy pages would push each other out before they are wanted."""
+AHEAD_MAX: Final = 4
+"""Pages that are read ahead at a time: where more streams replay, they keep the replica busy."""
 
 
 class EventSource(Protocol):
@@ -60,7 +69,7 @@ class EventSource(Protocol):
 class _Watched:
     """A run that at least one stream follows."""
 
-    __slots__ = ("frame", "head", "reading", "run_id", "stale", "watches")
+    __slots__ = ("frame", "head", "page_events", "reading", "run_id", "stale", "watches")
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
@@ -71,6 +80,8 @@ class _Watched:
         """There may be more than `head`."""
         self.frame: Frame | None = None
         """The frame that was built last, for streams in step with each other."""
+        self.page_events = PAGE_EVENTS
+        """Events that the next read takes: as many as a frame is going to hold, by the last one."""
         self.reading: dict[int, asyncio.Task[Sequence[Entry | StoredEvent]]] = {}
         """Reads under way, by their cursor, so that streams at one place share one."""
 
@@ -82,6 +93,12 @@ class _Watched:
     def wake(self) -> None:
         for watch in self.watches:
             watch.woken.set()
+
+    def learn_weight(self, rows: Sequence[StoredEvent]) -> None:
+        """Let the next read take what fits into a frame if its events are like these."""
+        weight = 1 + sum([len(row.payload) for row in rows])
+        fitting = min(len(rows) * PAGE_BYTES // weight, 2 * len(rows))
+        self.page_events = max(READ_MIN, min(fitting, READ_MAX))
 
 
 class Watch:
@@ -107,13 +124,33 @@ class Watch:
     async def frame_above(self, seq: int) -> Frame | None:
         """The frame of what is directly above `seq`; None if there is no more for now.
 
-        It is built once for all streams at the same place.
+        It is built once for all streams at the same place. Behind a page of the log, the next one
+        is read while the caller writes this one.
         """
+        frame = await self._frame_at(seq)
+        if frame is not None and self._goes_on(frame):
+            self._hub.read_ahead(self._frame_at(frame.examined_seq))
+        return frame
+
+    def _goes_on(self, frame: Frame) -> bool:
+        """Whether it is a page of the log, not a heavy one, and the next is still to be read."""
+        hub, run, seq = self._hub, self._run, frame.examined_seq
+        return (
+            hub.may_read_ahead
+            and len(frame.data or b"") < AHEAD_BYTES
+            and seq < run.head
+            and seq not in run.reading
+            and hub.replayed.above(run.run_id, frame.first_seq - 1) is frame
+            and hub.replayed.above(run.run_id, seq) is None
+        )
+
+    async def _frame_at(self, seq: int) -> Frame | None:
         hub, run_id = self._hub, self._run.run_id
         if not hub.recent.has(run_id, seq + 1):
             kept = hub.replayed.above(run_id, seq)
             if kept is not None:
                 return kept
+        rewrites = hub.rewrites
         found = await self.above(seq)
         if not found:
             return None
@@ -122,7 +159,8 @@ class Watch:
         kept = hub.replayed.above(run_id, seq)  # another stream may have shared the read
         if kept is None:
             kept = build_frame(found, ())
-            hub.replayed.add(run_id, kept)
+            if rewrites == hub.rewrites:
+                hub.replayed.add(run_id, kept)
         return kept
 
     async def above(self, seq: int) -> Sequence[Entry | StoredEvent]:
@@ -166,6 +204,9 @@ class Hub:
         self.replayed = KeptFrames(REPLAYED_BYTES)
         self.is_draining = False
         self.watches_open = 0
+        self.rewrites = 0
+        """How often the log may have changed: a read that began before is not to be kept."""
+        self._ahead: set[asyncio.Task[Frame | None]] = set()
         engine.on_events(self._on_events)
         engine.on_drain(self._on_drain)
         engine.on_rewrite(self._on_rewrite)
@@ -205,26 +246,50 @@ class Hub:
                 if run_id in self._watched:
                     self._watched[run_id].advance(head)
 
+    @property
+    def may_read_ahead(self) -> bool:
+        """Whether one more page may be read before it is asked for."""
+        return len(self._ahead) < AHEAD_MAX
+
+    def read_ahead(self, reading: Coroutine[None, None, Frame | None]) -> None:
+        """Make the frame of a page that nobody has asked for yet; for `Watch` only.
+
+        If that fails, whoever asks for it reads it again and has the error.
+        """
+        task = asyncio.create_task(reading)
+        self._ahead.add(task)
+        task.add_done_callback(self._end_read_ahead)
+
+    def _end_read_ahead(self, task: asyncio.Task[Frame | None]) -> None:
+        self._ahead.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.debug("hub.read_ahead_failed", reason=str(task.exception()))
+
     async def read_page(self, run: _Watched, seq: int) -> Sequence[Entry | StoredEvent]:
         """Read events above `seq` from the table; for `Watch` only.
 
         A whole page is given as it was read: whoever replays needs its frame and nothing else.
         """
-        is_at_head = seq >= run.head
+        is_at_head, limit = seq >= run.head, run.page_events
         if is_at_head:  # a page from further down may well end below what a notice was about
             run.stale = False  # a notice that comes from here on may be about later events
+        rewrites = self.rewrites
         try:
             async with self._engine.reads.connect() as conn:
-                rows = await events_above(conn, run.run_id, seq, limit=PAGE_EVENTS)
+                rows = await events_above(conn, run.run_id, seq, limit=limit)
         except BaseException:
             run.stale = True
             raise
+        if rewrites != self.rewrites:
+            return await self.read_page(run, seq)  # these may be of the log that was
         if not rows:
             return []
-        if is_at_head and len(rows) == PAGE_EVENTS:
-            run.stale = True  # the notice may have been about more than a page
         run.advance(rows[-1].seq)
-        return rows if len(rows) == PAGE_EVENTS else self.recent.add(rows)
+        if len(rows) < limit:
+            return self.recent.add(rows)
+        run.stale = run.stale or is_at_head  # the notice may have been about more than a page
+        run.learn_weight(rows)
+        return rows
 
     def _on_events(self, run_id: str, events: Sequence[EventRecord] | None) -> None:
         if run_id == EVERY_RUN:
@@ -244,10 +309,12 @@ class Hub:
 
     def _on_rewrite(self) -> None:
         """A standby has taken over, perhaps without the last events: everything is read again."""
+        self.rewrites += 1
         self.recent.clear()
         self.replayed.clear()
         for run in self._watched.values():
             run.head, run.frame, run.stale = 0, None, True
+            run.reading.clear()  # whoever waits for one of them reads again
             run.wake()
 
     def _on_drain(self) -> None:

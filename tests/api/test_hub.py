@@ -7,15 +7,17 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from sqlalchemy import event, text
 
 from runkon_server.api.frames import Frame, KeptFrames
-from runkon_server.api.hub import Hub
+from runkon_server.api.hub import READ_MAX, Hub
 from runkon_server.api.recent import PAGE_EVENTS, Entry, RecentEvents
 from runkon_server.runtime.commands import EventRecord
 from support.replicas import FakeReplica
 from support.rows import NOON, add_events, add_run, engine_of, ulid
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -101,10 +103,10 @@ async def test_a_page_that_was_replayed_is_neither_read_nor_encoded_again(
 ) -> None:
     """Two at once cost one read, the next one none; all get the one frame."""
     async with engine.connect() as conn:
-        await add_events(conn, RUN, *[PROGRESS] * 290, first_seq=21)
+        await add_events(conn, RUN, *[PROGRESS] * (PAGE_EVENTS - 20), first_seq=21)
     hub = Hub(FakeReplica(engine))
     with hub.watch(RUN) as one, hub.watch(RUN) as two, statements(engine) as sent:
-        one.learn_head(310)
+        one.learn_head(PAGE_EVENTS)
         first, second = await asyncio.gather(one.frame_above(0), two.frame_above(0))
         third = await one.frame_above(0)
 
@@ -113,6 +115,102 @@ async def test_a_page_that_was_replayed_is_neither_read_nor_encoded_again(
     assert (first.first_seq, first.examined_seq) == (1, PAGE_EVENTS)
     assert first is second is third
     assert hub.recent.above(RUN, 0) == []
+
+
+async def test_the_next_page_is_read_before_it_is_asked_for(engine: AsyncEngine) -> None:
+    """One page ahead and no more; when it is asked for, the one behind it is read."""
+    async with engine.connect() as conn:
+        await add_events(conn, RUN, *[PROGRESS] * 2_000, first_seq=21)
+    hub = Hub(FakeReplica(engine))
+    with hub.watch(RUN) as watch, statements(engine) as sent:
+        watch.learn_head(2_020)
+        first = await watch.frame_above(0)
+        await until(lambda: not hub._ahead, "the second page was read")
+        reads = len(sent)
+        second = await watch.frame_above(PAGE_EVENTS)
+        at_once = len(sent)
+        await until(lambda: not hub._ahead, "the third page was read")
+
+    assert first is not None
+    assert second is not None
+    assert (reads, at_once, len(sent)) == (2, 2, 3)
+    assert second.first_seq == first.examined_seq + 1
+    assert second.examined_seq == PAGE_EVENTS + READ_MAX
+
+
+async def test_heavy_pages_are_not_read_ahead_and_get_shorter(engine: AsyncEngine) -> None:
+    """256 events of 30 KB are seven frames; further reads take about what one of them holds."""
+    heavy = ("step_progress", {"step_id": "s", "progress": "x" * 30_000})
+    async with engine.connect() as conn:
+        await add_events(conn, RUN, *[heavy] * 300, first_seq=21)
+    hub = Hub(FakeReplica(engine))
+    with hub.watch(RUN) as watch, statements(engine) as sent:
+        watch.learn_head(320)
+        await watch.above(20)
+        page = await watch.above(60)
+        frame = await watch.frame_above(100)
+        assert not hub._ahead
+
+    assert len(sent) == 3
+    assert len(page) == 34
+    assert frame is not None
+    assert frame.examined_seq in (133, 134)
+
+
+async def test_a_failed_read_ahead_troubles_nobody(engine: AsyncEngine) -> None:
+    """The page behind is read when it is asked for."""
+    async with engine.connect() as conn:
+        await add_events(conn, RUN, *[PROGRESS] * 300, first_seq=21)
+    hub = Hub(FakeReplica(engine))
+    with hub.watch(RUN) as watch:
+        watch.learn_head(320)
+        first = await watch.frame_above(0)
+        await until(lambda: not hub._ahead, "the second page was read")
+        hub.recent.clear()
+        async with engine.connect() as conn:
+            await conn.execute(text("ALTER TABLE run_events RENAME TO elsewhere"))
+            with statements(engine) as sent:
+                again = await watch.frame_above(0)
+                await until(lambda: not hub._ahead, "the second page was tried")
+            await conn.execute(text("ALTER TABLE elsewhere RENAME TO run_events"))
+        second = await watch.frame_above(PAGE_EVENTS)
+
+    assert len(sent) == 1
+    assert again is first
+    assert first is not None
+    assert second is not None
+    assert second.examined_seq == 320
+
+
+async def test_11_a_read_that_a_failover_overtook_is_done_again(engine: AsyncEngine) -> None:
+    """It began before and ends after it: what it found is neither given out nor kept."""
+    async with engine.connect() as conn:
+        await add_events(conn, RUN, *[PROGRESS] * 290, first_seq=21)
+        replica = FakeReplica(engine)
+        hub = Hub(replica)
+        found: list[Any] = []
+
+        def take_over(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            if "FROM run_events" in statement and not found:
+                found.append(statement)
+                replica.rewrite()
+                lost.execute("DELETE FROM run_events WHERE seq > 20")
+
+        with (
+            psycopg.connect(
+                engine.url.set(drivername="postgresql").render_as_string(hide_password=False),
+                autocommit=True,
+            ) as lost,
+            hub.watch(RUN) as watch,
+        ):
+            watch.learn_head(310)
+            event.listen(engine.sync_engine, "after_cursor_execute", take_over)
+            frame = await watch.frame_above(0)
+            event.remove(engine.sync_engine, "after_cursor_execute", take_over)
+
+    assert frame is not None
+    assert frame.examined_seq == 20
+    assert watch.head == 20
 
 
 async def test_11_a_replayed_page_that_a_failover_took_back_is_read_again(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 _EVENTS: Final = f"""
-SELECT {", ".join(EventRow._fields)} FROM run_events
+SELECT {", ".join(EventRow._fields[1:])} FROM run_events
 WHERE run_id = %(run_id)s AND seq > %(after_seq)s ORDER BY seq LIMIT %(limit)s"""
 _HEADS: Final = select(runs.c.id, runs.c.last_seq).where(
     runs.c.id == bindparam("ids", type_=ARRAY(TEXT)).any_()
@@ -34,7 +34,7 @@ async def events_above(
         limit: most events. An event is at most 64 KiB, so this bounds the bytes as well.
     """
     parameters = {"run_id": run_id, "after_seq": after_seq, "limit": limit}
-    return [EventRow(*row) for row in await fetch(conn, _EVENTS, parameters)]
+    return [EventRow(run_id, *row) for row in await fetch(conn, _EVENTS, parameters)]
 
 
 async def last_seqs(conn: AsyncConnection, run_ids: Sequence[str]) -> dict[str, int]:
