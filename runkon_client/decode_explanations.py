@@ -84,6 +84,7 @@ def _task(task: explanations_pb2.BlockingTask) -> values.BlockingTask:
         workers=task.workers,
         last_worker_at=_instant(task.last_worker_time, is_set=task.HasField("last_worker_time")),
         worker_id=task.worker_id,
+        queue=task.queue,
     )
 
 

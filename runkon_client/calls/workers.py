@@ -27,6 +27,7 @@ def _worker(message: workers_pb2.ConnectedWorker) -> values.ConnectedWorker:
         namespace=message.namespace,
         id=message.worker_id,
         client=message.client,
+        queues=tuple(message.queues),
         actions=tuple(message.actions),
         item_providers=tuple(message.item_providers),
         gate_types=tuple(message.gate_types),

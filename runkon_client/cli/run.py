@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="NAME=VALUE",
     callback=read_pairs,
-    help="A label, to find the run again; repeat it for more.",
+    help="A label, to find the run again; repeat it for more. `queue=NAME` gives its tasks to "
+    "workers of that queue only.",
 )
 @material_options
 @click.option("--dry-run", is_flag=True, help="Change nothing outside; gates approve themselves.")

@@ -96,6 +96,14 @@ def _script_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.IntRange(1, 1000),
     help="Most tasks at a time.",
 )
+@click.option(
+    "--queue",
+    "queues",
+    metavar="NAME",
+    multiple=True,
+    help="Serve runs whose label `queue` is NAME, and no others: `default` is for runs without the "
+    "label, `*` for all. May be repeated.  [default: default]",
+)
 @click.option("--id", "worker_id", metavar="NAME", help="Its name, unique among those alive.")
 @click.option(
     "--grace",
@@ -127,6 +135,7 @@ def worker(
     module: str | None,
     modules: tuple[str, ...],
     concurrency: int,
+    queues: tuple[str, ...],
     worker_id: str | None,
     grace_s: float,
     **offers: Any,  # noqa: ANN401 - the options of the functions that serve all else
@@ -168,6 +177,7 @@ def worker(
                 concurrency=concurrency,
                 actions=actions,
                 grace=timedelta(seconds=grace_s),
+                queues=queues,
             )
         except ValueError as reason:
             raise click.UsageError(str(reason)) from reason
@@ -190,7 +200,9 @@ def _announce(settings: Settings, working: Worker, address: str) -> None:
             "gate_types": actions.gate_types,
             "scripts": actions.has_scripts,
         }
-        about = {"worker_id": working.worker_id, "address": address, "actions": actions.names}
+        about: dict[str, Any] = {"worker_id": working.worker_id, "address": address}
+        about |= {"queues": working.queues} if working.queues else {}
+        about |= {"actions": actions.names}
         print_document(about | {name: value for name, value in offers.items() if value})
         return
     words = [
@@ -199,7 +211,8 @@ def _announce(settings: Settings, working: Worker, address: str) -> None:
         *(f"{name} gates" for name in actions.gate_types),
         *(["scripts"] if actions.has_scripts else []),
     ]
-    click.echo(f"worker {working.worker_id} for {address}: {', '.join(words)}")
+    queues = f", queue {', '.join(working.queues)}" if working.queues else ""
+    click.echo(f"worker {working.worker_id} for {address}{queues}: {', '.join(words)}")
 
 
 @contextlib.contextmanager

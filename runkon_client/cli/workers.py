@@ -32,7 +32,7 @@ def workers(settings: Settings) -> None:
         return
     now = datetime.now(UTC)
     print_table(
-        ("WORKER", "AT A TIME", "CONNECTED", "SEEN", "REPLICA", "CLIENT", "SERVES"),
+        ("WORKER", "AT A TIME", "CONNECTED", "SEEN", "REPLICA", "CLIENT", "QUEUES", "SERVES"),
         (
             (
                 each.id,
@@ -41,6 +41,7 @@ def workers(settings: Settings) -> None:
                 f"{span(now - each.last_seen_at)} ago",
                 each.replica,
                 each.client,
+                ", ".join(each.queues),
                 ", ".join(_offers(each)),
             )
             for each in found

@@ -48,6 +48,8 @@ class BlockingTask:
     last_worker_at: datetime | None
     worker_id: str
     """Empty if it is queued."""
+    queue: str = ""
+    """What a worker has to serve, `default` if its run names none; empty: not told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,8 @@ class ConnectedWorker:
     namespace: str
     id: str
     client: str
+    queues: tuple[str, ...]
+    """`default` is that of runs without a queue, `*` every one; empty if the server knows none."""
     actions: tuple[str, ...]
     item_providers: tuple[str, ...]
     gate_types: tuple[str, ...]

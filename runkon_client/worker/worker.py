@@ -21,7 +21,7 @@ from runkon_client.worker.ledger import CREDIT_MAX
 from runkon_client.worker.script_tasks import serve_scripts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from runkon_client.worker.actions import Action, Middleware
     from runkon_client.worker.gates import GateResolver
@@ -44,6 +44,11 @@ class Worker:
     next stream. When it is stopped it finishes what it holds for at most `grace`; what is not done
     then is left to other workers, once its lease has run out. A plain function that ignores
     `task.cancelled` keeps the process from ending.
+
+    Args:
+        queues: it is given tasks of runs whose label `queue` is one of these; `default` is the
+            queue of runs without the label, and the only one if this is empty, `*` is every queue.
+            At most 32.
     """
 
     def __init__(
@@ -56,12 +61,16 @@ class Worker:
         concurrency: int = 16,
         actions: Actions | None = None,
         grace: timedelta = timedelta(seconds=30),
+        queues: Sequence[str] = (),
     ) -> None:
+        if isinstance(queues, str):
+            raise TypeError(f"queues is a sequence of names, such as [{queues!r}]")
         if not 1 <= concurrency <= CREDIT_MAX:
             raise ValueError(f"concurrency is 1 to {CREDIT_MAX}, not {concurrency}")
         self.worker_id = worker_id or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self.actions = actions or Actions()
         self._endpoint = resolve_endpoint(address, namespace, principal)
+        self.queues = tuple(queues)
         self._concurrency = concurrency
         self._grace = grace
         self._is_stopping = False
@@ -173,5 +182,6 @@ class Worker:
             gate_types=self.actions.gate_types,
             scripts=self.actions.has_scripts,
             concurrency=self._concurrency,
+            queues=self.queues,
             client=f"runkon-python/{version('runkon')}",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from runkon.v1 import explanations_pb2, workers_pb2
@@ -20,6 +21,7 @@ from runkon_server.core.standstill import (
 )
 from runkon_server.errors import DslUnsupportedError, RunNotFoundError
 from runkon_server.store.loading import load_definition
+from runkon_server.store.queues import DEFAULT_QUEUE, display_queue
 from runkon_server.store.reads.chains import DEPTH_MAX
 from runkon_server.store.reads.gates import GateQuery, list_gates
 from runkon_server.store.reads.runs import runs_by_id
@@ -97,7 +99,7 @@ class Explainer:
             for each in found.values():
                 problem = await self._problem(conn, each)
                 standing = replace(each.standing, definition_problem=problem)
-                tree.add(standing, each.children_left_out, gates.get(standing.run_id, ()))
+                tree.add(replace(each, standing=standing), gates.get(standing.run_id, ()))
             room = EXPLAINED_MAX - len(tree.standings)
             below = [c.run_id for each in found.values() for c in each.standing.children]
             level = below[:room]
@@ -137,16 +139,19 @@ class _Tree:
     def __init__(self) -> None:
         self.standings: dict[str, Standing] = {}
         self._left_out: dict[str, int] = {}
+        self._queues: dict[str, str] = {}
         self._gates: dict[str, GateRow] = {}
 
-    def add(self, standing: Standing, left_out: int, gates: Sequence[GateRow]) -> None:
-        self.standings[standing.run_id] = standing
-        self._left_out[standing.run_id] = left_out
+    def add(self, found: FoundStanding, gates: Sequence[GateRow]) -> None:
+        run_id = found.standing.run_id
+        self.standings[run_id] = found.standing
+        self._left_out[run_id] = found.children_left_out
+        self._queues |= found.queues
         self._gates |= {gate.id: gate for gate in gates}
 
     def render(self, run_id: str) -> explanations_pb2.Explanation:
         standing = self.standings[run_id]
-        blockers = find_blockers(standing)
+        blockers = [self._in_queue(each) for each in find_blockers(standing)]
         shown = blockers[:BLOCKERS_MAX]
         return explanations_pb2.Explanation(
             run_id=run_id,
@@ -157,6 +162,14 @@ class _Tree:
             blockers_left_out=len(blockers) - len(shown) + self._left_out[run_id],
             time=timestamp(standing.now),
         )
+
+    def _in_queue(self, blocker: Blocker) -> Blocker:
+        """Say which workers count, where that is not all of them."""
+        queue = self._queues.get(blocker.subject, DEFAULT_QUEUE)
+        if blocker.kind is not BlockerKind.QUEUED_TASK or queue == DEFAULT_QUEUE:
+            return blocker
+        remedy = blocker.remedy and f"{blocker.remedy}, with --queue {quote(queue)}"
+        return replace(blocker, text=f"in queue `{queue}`, {blocker.text}", remedy=remedy)
 
     def _blocker(self, standing: Standing, blocker: Blocker) -> explanations_pb2.Blocker:
         return explanations_pb2.Blocker(
@@ -176,7 +189,9 @@ class _Tree:
             case BlockerKind.GATE:
                 return {"gate": render_gate(self._gates[blocker.subject])}
             case BlockerKind.QUEUED_TASK | BlockerKind.LEASED_TASK:
-                return {"task": _task(standing, blocker.subject)}
+                task = _task(standing, blocker.subject)
+                task.queue = display_queue(self._queues[blocker.subject])
+                return {"task": task}
             case BlockerKind.CHILD_RUN if blocker.subject in self.standings:
                 return {"child": self.render(blocker.subject)}
             case BlockerKind.LOST_OWNER | BlockerKind.UNAPPLIED_FACTS:

@@ -25,6 +25,7 @@ from runkon_server.errors import (
     Violation,
 )
 from runkon_server.runtime.commands import AckStatus, WorkerHello
+from runkon_server.store.queues import served_queues
 from runkon_server.store.reads.workers import list_workers
 
 if TYPE_CHECKING:
@@ -222,6 +223,7 @@ def _hello(worker: workers_pb2.WorkerHello | workers_pb2.PollTasksRequest) -> Wo
         worker_id=worker.worker_id,
         actions=frozenset(worker.actions),
         principal=current_principal(),
+        queues=served_queues(worker.queues),
         item_providers=frozenset(worker.item_providers),
         gate_types=frozenset(worker.gate_types),
         scripts=worker.scripts,

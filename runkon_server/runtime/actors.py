@@ -17,6 +17,7 @@ from runkon_server.runtime.changeset import OPEN_STATUSES, Changeset
 from runkon_server.runtime.commands import ACCEPTED, AckStatus, Verdict
 from runkon_server.runtime.entries import Entry
 from runkon_server.runtime.reports import judge_report, judge_second, misfit
+from runkon_server.store.queues import queue_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -159,6 +160,7 @@ class Actor:
             self.program,
             info.namespace,
             info.workflow_name,
+            queue_of(info.labels),
             info.priority,
             info.identity,
             is_child,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from runkon_server.core.facts import Outcome, Reported
 from runkon_server.runtime.commands import TaskHeartbeat, TaskReport, WorkerHello
+from runkon_server.store.queues import EVERY_QUEUE
 from runkon_server.store.sessions import worker_of
 
 if TYPE_CHECKING:
@@ -54,7 +55,10 @@ class BuiltinWorker:
         self._loop = asyncio.get_running_loop()
         self._is_scheduled = False
         hello = WorkerHello(
-            namespace=namespace, worker_id=worker_of(token), actions=frozenset(actions)
+            namespace=namespace,
+            worker_id=worker_of(token),
+            actions=frozenset(actions),
+            queues=frozenset({EVERY_QUEUE}),
         )
         self._session = dispatcher.open(hello, self._notified)
 

@@ -49,6 +49,8 @@ class Changeset:
     program: Program
     namespace: str
     workflow_name: str
+    queue: str
+    """Of all its tasks."""
     priority: int
     identity: str | None
     """Of tasks whose step names none."""
@@ -186,6 +188,8 @@ class Changeset:
                 "priority": self.priority,
                 "payload": task.payload,
             }
+            if self.queue:
+                row["queue"] = self.queue
             if order.timeout_s is not None:
                 row["timeout_s"] = order.timeout_s
             if task.token is None:

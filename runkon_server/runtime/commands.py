@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from runkon_server.store.queues import DEFAULT_QUEUE
+
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
@@ -341,6 +343,8 @@ class WorkerHello:
     namespace: str
     worker_id: str
     actions: frozenset[str]
+    queues: frozenset[str] = frozenset({DEFAULT_QUEUE})
+    """As `store.queues.served_queues` gives them."""
     principal: str = ""
     item_providers: frozenset[str] = frozenset()
     gate_types: frozenset[str] = frozenset()

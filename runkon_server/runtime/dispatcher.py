@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 import structlog
 
@@ -20,8 +19,8 @@ from runkon_server import errors
 from runkon_server.failpoints import failpoint, failpoint_async
 from runkon_server.runtime.leases import claimed_lease, content_hash_of, ordered_lease
 from runkon_server.runtime.limits import ActionLimits
-from runkon_server.runtime.providers import PROVIDED
-from runkon_server.runtime.sessions import ANY_SCRIPT, EVERYWHERE, WorkerSession
+from runkon_server.runtime.roster import Need, Roster, need_of
+from runkon_server.runtime.sessions import EVERYWHERE, WorkerSession
 from runkon_server.store import claims
 from runkon_server.store.database import is_passing
 from runkon_server.store.locking import run_of
@@ -49,12 +48,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-KeyT = TypeVar("KeyT")
 BeatFuture: TypeAlias = "asyncio.Future[tuple[bool, str | None]]"
 """For a heartbeat that came as a call: (still counts, reason to stop)."""
-
-Need: TypeAlias = "tuple[str, TaskKind, str]"
-"""What a task asks for: namespace, kind, name."""
 
 CLAIM_MAX = 64
 
@@ -82,10 +77,10 @@ class Dispatcher:
         self._stats = stats
         self._sessions: dict[WorkerSession, None] = {}
         """In the order in which they came, which is the order of claims too."""
-        self._named: defaultdict[Need, list[WorkerSession]] = defaultdict(list)
-        self._fallbacks: defaultdict[str, list[WorkerSession]] = defaultdict(list)
+        self._roster = Roster()
         self._holders: dict[str, WorkerSession] = {}
         self._backlog: set[Need] = set()
+        """What waits in the table as far as this replica knows, and some session here serves."""
         self._beats: list[tuple[WorkerSession | BeatFuture, TaskHeartbeat, str]] = []
         self._unseen: list[tuple[str, str, str]] = []
         """Leases (run id, task id, token) that never left for a worker."""
@@ -108,10 +103,7 @@ class Dispatcher:
         if hello.in_hand is not None:
             self._supersede(hello)
         self._sessions[session] = None
-        for need in _needs_met(session):
-            self._named[need].append(session)
-        if session.is_fallback:
-            self._fallbacks[session.namespace].append(session)
+        self._roster.add(session)
         self._stats.workers_connected = len(self._sessions)
         return session
 
@@ -134,10 +126,8 @@ class Dispatcher:
         if session not in self._sessions:
             return
         del self._sessions[session]
-        for need in _needs_met(session):
-            _drop(self._named, need, session)
-        if session.is_fallback:
-            _drop(self._fallbacks, session.namespace, session)
+        self._roster.remove(session)
+        self._backlog = {need for need in self._backlog if self._roster.is_served(need)}
         for task_id in session.tasks:
             if self._holders.get(task_id) is session:
                 del self._holders[task_id]
@@ -154,8 +144,9 @@ class Dispatcher:
 
     def credit_added(self, session: WorkerSession) -> None:
         """A worker can take more: look into the queue if something may be there."""
-        namespaces = {namespace for namespace, _, _ in self._backlog}
-        if session.may_find_more or session.namespace in namespaces:
+        if session.may_find_more or any(
+            self._roster.serves(session, need) for need in self._backlog
+        ):
             self._claim_wanted.set()
 
     def forget(self, task_id: str) -> None:
@@ -166,19 +157,17 @@ class Dispatcher:
 
     # -- the fast path ---------------------------------------------------------------------------
 
-    def reserve(self, namespace: str, kind: TaskKind, name: str) -> WorkerSession | None:
+    def reserve(
+        self, namespace: str, queue: str, kind: TaskKind, name: str
+    ) -> WorkerSession | None:
         """A worker with credit for a task that is about to be committed; one credit is taken.
 
         Named workers go before fallbacks, which take actions only; among equals they take turns.
         """
-        need = _need(namespace, kind, name)
+        need = need_of(namespace, queue, kind, name)
         if need in self._backlog or (kind == "action" and (namespace, name) in self.limits.known):
             return None
-        named = self._named.get(need)
-        session = _next_with_credit(named) if named else None
-        if session is None and not named and kind == "action":
-            fallbacks = self._fallbacks.get(namespace)
-            session = _next_with_credit(fallbacks) if fallbacks else None
+        session = self._roster.next_with_credit(need)
         if session is not None:
             session.credit -= 1
         return session
@@ -193,7 +182,9 @@ class Dispatcher:
         for task in changeset.tasks.values():
             session, task.session = task.session, None
             if session is None:
-                self.queued(changeset.namespace, task.order.kind, task.order.action)
+                self.queued(
+                    changeset.namespace, changeset.queue, task.order.kind, task.order.action
+                )
             elif task.order.task_id in changeset.abandoned_tasks:
                 self.release(session)
             elif not session.is_open or not self.may_push():
@@ -216,10 +207,12 @@ class Dispatcher:
         session.cancel(task_id, session.tasks[task_id], reason)
         return True
 
-    def queued(self, namespace: str, kind: TaskKind, name: str) -> None:
+    def queued(self, namespace: str, queue: str, kind: TaskKind, name: str) -> None:
         """A task waits in the table for a worker."""
-        self._backlog.add(_need(namespace, kind, name))
-        self._claim_wanted.set()
+        need = need_of(namespace, queue, kind, name)
+        if self._roster.is_served(need):
+            self._backlog.add(need)
+            self._claim_wanted.set()
 
     def look(self) -> None:
         """Something may have been queued elsewhere."""
@@ -290,10 +283,12 @@ class Dispatcher:
                 await self._ambient.sleep(self._config.poll_s)
 
     async def _claim(self, session: WorkerSession) -> None:
-        kinds = [kind for kind in session.offers if session.serves(kind)]
+        kinds = [kind for kind in session.offers if session.takes(kind)]
         session.may_find_more = False
-        for action in self.limits.open_to(session, self._named_in(session.namespace, "action")):
-            await self._claim_some(session, partial(self.limits.claim, session, action))
+        if self.limits.known:
+            named = self._roster.named_beside(session, "action")
+            for action, left in self.limits.open_to(session, named):
+                await self._claim_some(session, partial(self.limits.claim, session, action, left))
         for kind in kinds:
             await self._claim_kind(session, kind)
 
@@ -335,11 +330,10 @@ class Dispatcher:
                 claimed = await claims.claim_tasks(
                     conn,
                     kind,
-                    namespace=session.namespace,
-                    worker_id=session.worker_id,
+                    session.claimant,
                     names=names,
                     fallback=session.is_fallback,
-                    named=self._named_in(session.namespace, kind),
+                    named=self._roster.named_beside(session, kind) if session.is_fallback else (),
                     limit=limit,
                     ttl_s=ttl_s,
                     limited=self.limits.limited(session.namespace) if kind == "action" else (),
@@ -347,14 +341,6 @@ class Dispatcher:
             if claimed:
                 await failpoint_async("tasks.claimed")
         return claimed
-
-    def _named_in(self, namespace: str, kind: TaskKind) -> list[str]:
-        """What workers of a namespace serve by name."""
-        return [
-            name
-            for in_namespace, of_kind, name in self._named
-            if in_namespace == namespace and of_kind == kind
-        ]
 
     async def _hand_out(self, session: WorkerSession, claimed: Sequence[ClaimedTask]) -> None:
         for number, task in enumerate(claimed):
@@ -381,13 +367,10 @@ class Dispatcher:
 
     def _served(self, session: WorkerSession, kind: TaskKind) -> None:
         """The queue held less than was asked for: nothing of what this worker serves is left."""
-        met = set(_needs_met(session))
-        is_fallback = session.is_fallback and kind == "action"
         self._backlog = {
             need
             for need in self._backlog
-            if need[:2] != (session.namespace, kind)
-            or not (need in met or (is_fallback and need not in self._named))
+            if need.kind != kind or not self._roster.serves(session, need)
         }
 
     # -- heartbeats ------------------------------------------------------------------------------
@@ -444,36 +427,6 @@ class Dispatcher:
                 sender.cancel(beat.task_id, beat.token, "lease_lost")
             elif reason is not None:
                 sender.cancel(beat.task_id, beat.token, reason)
-
-
-def _need(namespace: str, kind: TaskKind, name: str) -> Need:
-    """What a task asks for, by the name that sessions are found under."""
-    if kind in {"action", "gate"}:
-        return (namespace, kind, name)
-    if kind == "script":
-        return (namespace, kind, ANY_SCRIPT)
-    return (EVERYWHERE if name in PROVIDED else namespace, kind, name)
-
-
-def _needs_met(session: WorkerSession) -> list[Need]:
-    return [
-        (session.namespace, kind, name) for kind, names in session.offers.items() for name in names
-    ]
-
-
-def _next_with_credit(sessions: list[WorkerSession]) -> WorkerSession | None:
-    """The first session with credit; it moves to the end of the line."""
-    for index, session in enumerate(sessions):
-        if session.credit > 0:
-            sessions.append(sessions.pop(index))
-            return session
-    return None
-
-
-def _drop(table: defaultdict[KeyT, list[WorkerSession]], key: KeyT, session: WorkerSession) -> None:
-    table[key].remove(session)
-    if not table[key]:
-        del table[key]
 
 
 def _not_wired(*_: object) -> NoReturn:

@@ -11,6 +11,7 @@ import structlog
 from runkon_server import errors
 from runkon_server.store import claims
 from runkon_server.store.action_limits import lock_allowance, read_limits, spend
+from runkon_server.store.queues import EVERY_QUEUE
 from runkon_server.store.transactions import in_transaction
 
 if TYPE_CHECKING:
@@ -67,20 +68,29 @@ class ActionLimits:
         """The limited actions of a namespace."""
         return [action for in_namespace, action in self.known if in_namespace == namespace]
 
-    def open_to(self, session: WorkerSession, named: Collection[str]) -> list[str]:
+    def open_to(
+        self, session: WorkerSession, named: Collection[tuple[str, str]]
+    ) -> list[tuple[str, frozenset[str]]]:
         """Those that a worker serves and that are not known to be at their limits.
 
         Args:
-            named: actions that some worker serves by name, so that fallbacks leave them alone.
+            named: queue and action, for those that some worker serves by name, so that fallbacks
+                leave them alone.
+
+        Returns:
+            Each with the queues in which it is to be left alone.
         """
-        return [
-            action
-            for action in self.limited(session.namespace)
-            if (session.namespace, action) not in self._pauses
-            and (
-                action in session.offers["action"] or (session.is_fallback and action not in named)
-            )
-        ]
+        found: list[tuple[str, frozenset[str]]] = []
+        for action in self.limited(session.namespace):
+            if (session.namespace, action) in self._pauses:
+                continue
+            if action in session.offers["action"]:
+                found.append((action, frozenset()))
+            elif session.is_fallback:
+                left = frozenset(queue for queue, name in named if name == action)
+                if EVERY_QUEUE not in left:
+                    found.append((action, left))
+        return found
 
     def freed(self) -> None:
         """A task was reported; what is limited in number may go on."""
@@ -92,9 +102,15 @@ class ActionLimits:
         if self.known:
             self._look()
 
-    async def claim(self, session: WorkerSession, action: str, wished: int) -> list[ClaimedTask]:
-        """Lease as many of an action's tasks to a worker as its limits allow."""
-        body = partial(self._claim, session=session, action=action, wished=wished)
+    async def claim(
+        self, session: WorkerSession, action: str, left: Collection[str], wished: int
+    ) -> list[ClaimedTask]:
+        """Lease as many of an action's tasks to a worker as its limits allow.
+
+        Args:
+            left: queues to leave alone.
+        """
+        body = partial(self._claim, session=session, action=action, left=left, wished=wished)
         try:
             return await in_transaction(self._reads, body)
         except (errors.ConflictError, errors.OutcomeUnknownError) as error:
@@ -104,7 +120,13 @@ class ActionLimits:
             return []
 
     async def _claim(
-        self, conn: AsyncConnection, *, session: WorkerSession, action: str, wished: int
+        self,
+        conn: AsyncConnection,
+        *,
+        session: WorkerSession,
+        action: str,
+        left: Collection[str],
+        wished: int,
     ) -> list[ClaimedTask]:
         namespace = session.namespace
         allowance = await lock_allowance(conn, namespace, action, wished)
@@ -113,9 +135,9 @@ class ActionLimits:
             return []
         claimed: list[ClaimedTask] = []
         if allowance.tasks:
-            claimed = await claims.claim_tasks(
-                conn, "action", namespace=namespace, worker_id=session.worker_id, names=[action],
-                fallback=False, named=(), limit=allowance.tasks, ttl_s=self._task_lease_s,
+            claimed = await claims.claim_limited(
+                conn, session.claimant, action, left=left, limit=allowance.tasks,
+                ttl_s=self._task_lease_s,
             )  # fmt: skip
         if claimed and allowance.tokens is not None:
             await spend(conn, namespace, action, allowance.tokens - len(claimed))

@@ -141,7 +141,8 @@ class Presence:
             if not entry.is_written:
                 found.append(entry)
                 hello = entry.hello
-                names += len(hello.actions) + len(hello.item_providers) + len(hello.gate_types)
+                offers = len(hello.actions) + len(hello.item_providers) + len(hello.gate_types)
+                names += offers + len(hello.queues)
         return found
 
     def _since(self, entry: _Entry, now_s: float) -> tuple[float, float]:
@@ -165,6 +166,7 @@ class Presence:
             seen_s=seen_s,
             expires_s=expires_s,
             client=hello.client,
+            queues=sorted(hello.queues),
             actions=sorted(hello.actions),
             item_providers=sorted(hello.item_providers),
             gate_types=sorted(hello.gate_types),

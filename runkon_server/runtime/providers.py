@@ -21,6 +21,7 @@ from runkon_server.failpoints import failpoint_async
 from runkon_server.runtime.commands import TaskReport, WorkerHello
 from runkon_server.runtime.sessions import EVERYWHERE
 from runkon_server.store.database import is_passing
+from runkon_server.store.queues import EVERY_QUEUE
 from runkon_server.store.reads.providing import RunFilter, find_runs
 from runkon_server.store.sessions import worker_of
 
@@ -62,6 +63,7 @@ class ItemProviders:
             namespace=EVERYWHERE,
             worker_id=worker_of(token),
             actions=frozenset(),
+            queues=frozenset({EVERY_QUEUE}),
             item_providers=PROVIDED,
         )
         self._session = dispatcher.open(hello, self._notified)

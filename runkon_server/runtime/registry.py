@@ -103,7 +103,7 @@ class Registry:
             if task.order.task_id in changeset.abandoned_tasks:
                 continue
             session = self._dispatcher.reserve(
-                changeset.namespace, task.order.kind, task.order.action
+                changeset.namespace, changeset.queue, task.order.kind, task.order.action
             )
             if session is not None:
                 task.session = session

@@ -10,6 +10,8 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from runkon_server.runtime.commands import ReportAck, TaskCancel
+from runkon_server.store.claims import Claimant
+from runkon_server.store.queues import EVERY_QUEUE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,6 +47,7 @@ class WorkerSession:
         self.hello = hello
         self.worker_id = hello.worker_id
         self.namespace = hello.namespace
+        self.queues = hello.queues
         self.is_fallback = FALLBACK in hello.actions
         self.offers: dict[TaskKind, frozenset[str]] = {
             "action": hello.actions - {FALLBACK},
@@ -117,9 +120,18 @@ class WorkerSession:
         with contextlib.suppress(Exception):  # whoever cannot be told is why it is closed
             self._notify()
 
-    def serves(self, kind: TaskKind) -> bool:
+    @property
+    def claimant(self) -> Claimant:
+        """Who its tasks are leased to."""
+        return Claimant(self.namespace, self.worker_id, self.queues)
+
+    def takes(self, kind: TaskKind) -> bool:
         """Whether it takes some task of this kind."""
         return bool(self.offers[kind]) or (kind == "action" and self.is_fallback)
+
+    def serves_queue(self, queue: str) -> bool:
+        """Whether it takes tasks of this queue."""
+        return queue in self.queues or EVERY_QUEUE in self.queues
 
     def push(self, lease: TaskLease) -> None:
         """Put a task into the outbox."""

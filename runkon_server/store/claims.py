@@ -15,6 +15,7 @@ import psycopg
 from sqlalchemy.exc import OperationalError
 
 from runkon_server.store.database import fetch, is_lock_timeout
+from runkon_server.store.queues import EVERY_QUEUE
 from runkon_server.store.sessions import ADVISORY_CLASS, HELD_KEYS, key_of
 from runkon_server.store.timelines import TIMELINE, outer_fence
 from runkon_server.store.writing import to_json
@@ -97,23 +98,52 @@ _QUEUED = """
     ORDER BY q.priority DESC, q.created_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED"""
 
 
+# The queues in which something waits, one probe of the index for each: a worker that serves all of
+# them then finds its actions by the same keys as others, past whatever else waits there.
+_WAITING_QUEUES = """ARRAY(
+    WITH RECURSIVE found AS (
+        (SELECT w.queue FROM tasks w WHERE w.state = 'queued' AND w.namespace = %(namespace)s
+         ORDER BY w.queue LIMIT 1)
+        UNION ALL
+        SELECT (SELECT w.queue FROM tasks w
+                WHERE w.state = 'queued' AND w.namespace = %(namespace)s AND w.queue > f.queue
+                ORDER BY w.queue LIMIT 1)
+        FROM found f WHERE f.queue IS NOT NULL)
+    SELECT f.queue FROM found f WHERE f.queue IS NOT NULL)"""
+
+
 def _claim_of(kind: str, condition: str) -> str:
     queued = _QUEUED.format(kind=kind, condition=condition)
     return _TAKE.format(queued=queued, timeline=TIMELINE)
 
 
-_IN_NAMESPACE = "q.namespace = %(namespace)s"
+def _claims_in(queues: str) -> dict[str, str]:
+    """By the kind of task. A worker of some kind is given any script."""
+    there = f"q.namespace = %(namespace)s AND q.queue = ANY({queues})"
+    named = f"{there} AND q.action = ANY(%(names)s)"
+    return {
+        "action": _claim_of(
+            "action",
+            f"{there} AND q.action <> ALL(%(limited)s) AND (q.action = ANY(%(names)s)"
+            " OR (%(fallback)s AND q.action <> ALL(%(named)s)"
+            " AND (q.queue, q.action) NOT IN (SELECT u.queue, u.action"
+            " FROM unnest(%(named_queues)s::text[], %(named_there)s::text[])"
+            " AS u(queue, action))))",
+        ),
+        "limited": _claim_of(
+            "action", f"{there} AND q.action = %(action)s AND q.queue <> ALL(%(left)s)"
+        ),
+        "script": _claim_of("script", there),
+        "items": _claim_of("items", named),
+        "gate": _claim_of("gate", named),
+    }
+
+
 _CLAIMS: Final = {
-    "action": _claim_of(
-        "action",
-        f"{_IN_NAMESPACE} AND q.action <> ALL(%(limited)s) AND (q.action = ANY(%(names)s)"
-        " OR (%(fallback)s AND q.action <> ALL(%(named)s)))",
-    ),
-    "script": _claim_of("script", _IN_NAMESPACE),
-    "items": _claim_of("items", f"{_IN_NAMESPACE} AND q.action = ANY(%(names)s)"),
-    "gate": _claim_of("gate", f"{_IN_NAMESPACE} AND q.action = ANY(%(names)s)"),
+    **{(kind, False): sql for kind, sql in _claims_in("%(queues)s").items()},
+    **{(kind, True): sql for kind, sql in _claims_in(_WAITING_QUEUES).items()},
 }
-"""By the kind of task. A worker of some kind is given any script."""
+"""By the kind of task, and whether the worker serves every queue."""
 _CLAIM_ITEMS_EVERYWHERE: Final = _claim_of("items", "q.action = ANY(%(names)s)")
 
 _EXTEND = """
@@ -283,15 +313,24 @@ async def find_behind(conn: AsyncConnection, *, token: str) -> list[str]:
     return [row[0] for row in await fetch(conn, _BEHIND, {"token": token})]
 
 
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """Who tasks are claimed for."""
+
+    namespace: str
+    worker_id: str
+    queues: Collection[str]
+    """Those that it serves, as `queues.served_queues` gives them."""
+
+
 async def claim_tasks(
     conn: AsyncConnection,
     kind: TaskKind,
+    claimant: Claimant,
     *,
-    namespace: str,
-    worker_id: str,
     names: Sequence[str],
     fallback: bool,
-    named: Sequence[str],
+    named: Collection[tuple[str, str]],
     limit: int,
     ttl_s: float,
     limited: Sequence[str] = (),
@@ -301,20 +340,52 @@ async def claim_tasks(
     Args:
         names: of actions, item providers or types of gates that it serves.
         fallback: also take actions that are not among `named`.
-        named: actions that some worker serves by name.
+        named: queue and action, for those that some worker serves by name.
         limited: actions to leave alone, which are handed out under their limits.
     """
+    there = [each for each in named if each[0] != EVERY_QUEUE]
     parameters = {
-        "namespace": namespace,
-        "worker": worker_id,
         "names": list(names),
         "fallback": fallback,
-        "named": list(named),
+        "named": [action for queue, action in named if queue == EVERY_QUEUE],
+        "named_queues": [queue for queue, _ in there],
+        "named_there": [action for _, action in there],
         "limited": list(limited),
         "limit": limit,
         "ttl": ttl_s,
     }
-    return [ClaimedTask(*row) for row in await fetch(conn, _CLAIMS[kind], parameters)]
+    return await _claim(conn, kind, claimant, parameters)
+
+
+async def claim_limited(
+    conn: AsyncConnection,
+    claimant: Claimant,
+    action: str,
+    *,
+    left: Collection[str],
+    limit: int,
+    ttl_s: float,
+) -> list[ClaimedTask]:
+    """Lease queued tasks of one action to a worker, highest priority and oldest first.
+
+    Args:
+        left: queues to leave alone, because others serve the action there by name.
+    """
+    parameters = {"action": action, "left": list(left), "limit": limit, "ttl": ttl_s}
+    return await _claim(conn, "limited", claimant, parameters)
+
+
+async def _claim(
+    conn: AsyncConnection, kind: str, claimant: Claimant, parameters: dict[str, Any]
+) -> list[ClaimedTask]:
+    serves_all = EVERY_QUEUE in claimant.queues
+    parameters |= {
+        "namespace": claimant.namespace,
+        "worker": claimant.worker_id,
+        "queues": sorted(claimant.queues),
+    }
+    rows = await fetch(conn, _CLAIMS[kind, serves_all], parameters)
+    return [ClaimedTask(*row) for row in rows]
 
 
 async def claim_items(

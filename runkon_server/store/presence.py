@@ -22,18 +22,18 @@ Name: TypeAlias = tuple[str, str]
 # two replicas that both come back late would wait for each other.
 _PUBLISH = """
 WITH added AS (
-    INSERT INTO workers (namespace, worker_id, replica_token, replica, client, actions,
+    INSERT INTO workers (namespace, worker_id, replica_token, replica, client, queues, actions,
         item_providers, gate_types, scripts, concurrency, polls, connected_at, seen_at, expires_at)
-    SELECT u.namespace, u.worker_id, %(token)s, %(replica)s, u.client, u.actions,
+    SELECT u.namespace, u.worker_id, %(token)s, %(replica)s, u.client, u.queues, u.actions,
         u.item_providers, u.gate_types, u.scripts, u.concurrency, u.polls,
         clock_timestamp() - make_interval(secs => u.connected_s),
         clock_timestamp() - make_interval(secs => u.seen_s),
         clock_timestamp() + make_interval(secs => u.expires_s)
     FROM json_to_recordset(%(added)s::json) AS u(namespace text, worker_id text, client text,
-        actions text[], item_providers text[], gate_types text[], scripts boolean,
+        queues text[], actions text[], item_providers text[], gate_types text[], scripts boolean,
         concurrency integer, polls boolean, connected_s float8, seen_s float8, expires_s float8)
     ON CONFLICT (namespace, worker_id, replica_token) DO UPDATE SET
-        client = excluded.client, actions = excluded.actions,
+        client = excluded.client, queues = excluded.queues, actions = excluded.actions,
         item_providers = excluded.item_providers, gate_types = excluded.gate_types,
         scripts = excluded.scripts, concurrency = excluded.concurrency, polls = excluded.polls,
         connected_at = excluded.connected_at, seen_at = excluded.seen_at,
@@ -80,6 +80,7 @@ class WorkerPresence(Seen):
     """A worker that is new to the table, or has changed."""
 
     client: str
+    queues: Sequence[str]
     actions: Sequence[str]
     item_providers: Sequence[str]
     gate_types: Sequence[str]

@@ -255,6 +255,7 @@ class WorkerRow:
     replica_token: str
     replica: str
     client: str
+    queues: Sequence[str]
     actions: Sequence[str]
     item_providers: Sequence[str]
     gate_types: Sequence[str]

@@ -216,14 +216,14 @@ DELETE FROM facts f USING json_to_recordset($1::json) AS u(run_id text, upto big
 WHERE f.run_id = u.run_id AND f.fact_seq <= u.upto"""
 
 INSERT_TASKS = """
-INSERT INTO tasks (run_id, id, namespace, step_id, kind, action, priority, state, token, worker_id,
-    lease_until, created_at, deadline_at, payload)
-SELECT u.run_id, u.id, u.namespace, u.step_id, u.kind, u.action, u.priority,
+INSERT INTO tasks (run_id, id, namespace, queue, step_id, kind, action, priority, state, token,
+    worker_id, lease_until, created_at, deadline_at, payload)
+SELECT u.run_id, u.id, u.namespace, coalesce(u.queue, ''), u.step_id, u.kind, u.action, u.priority,
     CASE WHEN u.token IS NULL THEN 'queued' ELSE 'leased' END, u.token, u.worker_id,
     CASE WHEN u.token IS NOT NULL THEN p.now + make_interval(secs => p.ttl) END, p.now,
     p.now + make_interval(secs => u.timeout_s), u.payload
 FROM (SELECT $1::timestamptz AS now, $2::float8 AS ttl) p, json_to_recordset($3::json) AS u(
-    run_id text, id text, namespace text, step_id text, kind text, action text,
+    run_id text, id text, namespace text, queue text, step_id text, kind text, action text,
     priority smallint, token text, worker_id text, timeout_s float8, payload text)"""
 
 # No condition on the state: tasks and gates end only under their run's lock, so the entry knows it;

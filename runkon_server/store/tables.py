@@ -177,7 +177,7 @@ workers: Final = Table(
     "workers",
     metadata,
     *_text("namespace", "worker_id", "replica_token", "replica", "client"),
-    *(Column(name, ARRAY(Text)) for name in ("actions", "item_providers", "gate_types")),
+    *(Column(name, ARRAY(Text)) for name in ("queues", "actions", "item_providers", "gate_types")),
     *_boolean("scripts", "polls"),
     *_integer("concurrency"),
     *_instant("connected_at", "seen_at", "expires_at"),

@@ -71,6 +71,7 @@ async def test_every_replica_lists_what_a_worker_said_of_itself(database: str) -
         concurrency=7,
         client="c/1",
         replica=replica,
+        queues=["default"],
         **(offers | {"actions": ["*", "a", "b"]}),
     )
 

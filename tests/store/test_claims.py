@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 import pytest_asyncio
@@ -54,14 +54,19 @@ async def add_task(rogue: Rogue, run_id: str, name: str, **columns: object) -> s
     return str(values["id"])
 
 
-async def claim(conn: AsyncConnection, *actions: str, **fields: object) -> list[str]:
-    values = {"namespace": "default", "worker_id": "w", "fallback": False, "named": []}
+async def claim(
+    conn: AsyncConnection, *actions: str, queues: tuple[str, ...] = ("",), **fields: object
+) -> list[str]:
     found = await claims.claim_tasks(
         conn,
         "action",
-        **{**values, "names": actions, "limit": 10, "ttl_s": 30.0, **fields},  # type: ignore[arg-type] # mixed values by name
+        claims.Claimant("default", "w", queues),
+        **{**_CLAIM, "names": actions, **fields},  # type: ignore[arg-type] # mixed values by name
     )
     return [task.id for task in found]
+
+
+_CLAIM: Final = {"fallback": False, "named": [], "limit": 10, "ttl_s": 30.0}
 
 
 async def test_only_ready_and_orphaned_runs_are_taken(conn: AsyncConnection, rogue: Rogue) -> None:
@@ -199,7 +204,7 @@ async def test_a_fallback_leaves_named_actions_alone(conn: AsyncConnection, rogu
     await add_task(rogue, ulid(1), "build")
     other = await add_task(rogue, ulid(1), "other")
 
-    assert await claim(conn, fallback=True, named=["build"]) == [other]
+    assert await claim(conn, fallback=True, named=[("", "build")]) == [other]
 
 
 async def test_given_back_tasks_count_no_delivery(conn: AsyncConnection, rogue: Rogue) -> None:

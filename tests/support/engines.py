@@ -25,11 +25,12 @@ from runkon_server.runtime.commands import (
     WorkerHello,
 )
 from runkon_server.runtime.engine import Engine, EngineConfig
+from runkon_server.store.queues import served_queues
 from support.waiting import eventually
 from support.workflows import accepted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 NAMESPACE: Final = "default"
 ENDED: Final = frozenset({"completed", "failed", "cancelled"})
@@ -107,14 +108,27 @@ def vote(run_id: str | None, principal: str, *, approve: bool = True, **fields: 
 class Worker:
     """A worker session whose tasks the test answers itself."""
 
-    def __init__(self, engine: Engine, *actions: str, namespace: str = NAMESPACE) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *actions: str,
+        namespace: str = NAMESPACE,
+        queues: Iterable[str] = (),
+        **offers: Any,
+    ) -> None:
         self.leases: list[TaskLease] = []
         self.cancels: list[TaskCancel] = []
         self.acks: list[ReportAck] = []
         self.answers: Outcome | None = None
         """Answer every task so at once, and give its credit back."""
         name = f"worker-{next(_numbers)}"
-        hello = WorkerHello(namespace=namespace, worker_id=name, actions=frozenset(actions))
+        hello = WorkerHello(
+            namespace=namespace,
+            worker_id=name,
+            actions=frozenset(actions),
+            queues=served_queues(queues),
+            **offers,
+        )
         self.session = engine.open_session(hello, self._notified)
 
     def _notified(self) -> None:

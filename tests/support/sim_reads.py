@@ -252,11 +252,14 @@ def _take(tables: Tables, kind: str, asked: Mapping[str, Any]) -> Rows:
 
 
 def _serves(task: Row, kind: str, asked: Mapping[str, Any]) -> bool:
-    if task["namespace"] != asked["namespace"]:
+    queue, action = task["queue"], task["action"]
+    if task["namespace"] != asked["namespace"] or not {queue, "*"} & set(asked["queues"]):
         return False
-    if kind == "script" or task["action"] in asked["names"]:
+    if kind == "script" or action in asked["names"]:
         return True
-    return kind == "action" and asked["fallback"] and task["action"] not in asked["named"]
+    named = set(zip(asked["named_queues"], asked["named_there"], strict=True))
+    is_left = action in asked["named"] or (queue, action) in named
+    return kind == "action" and asked["fallback"] and not is_left
 
 
 def _leased(tables: Tables, text: str) -> list[Row]:
@@ -518,7 +521,8 @@ READS: Final[dict[Any, Callable[..., Any]]] = {
     workflows._NEWEST_HASHES: newest,
     **{
         sql: (lambda tables, asked, kind=kind: _take(tables, kind, asked))
-        for kind, sql in claims._CLAIMS.items()
+        for (kind, _), sql in claims._CLAIMS.items()
+        if kind != "limited"
     },
 }
 """Statement → its rows, or dictionaries where they are read by name."""

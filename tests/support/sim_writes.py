@@ -139,6 +139,7 @@ def _insert_tasks(tables: Tables, now: datetime, lease_s: float, text: str) -> N
             "delivery": 0,
             "cancel_requested_at": None,
             "cancel_reason": None,
+            "queue": "",
             **each,
             "token": token,
             "state": "queued" if token is None else "leased",

@@ -246,6 +246,7 @@ class BlockingTask(_message.Message):
     WORKERS_FIELD_NUMBER: _builtins.int
     LAST_WORKER_TIME_FIELD_NUMBER: _builtins.int
     WORKER_ID_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task."""
     kind: _workers_pb2.TaskKind.ValueType
@@ -257,13 +258,15 @@ class BlockingTask(_message.Message):
     delivery: _builtins.int
     """Deliveries of this attempt before this one, from 0; grows when a worker was lost."""
     queue_position: _builtins.int
-    """Place in the queue of this action, from 1; 0 if it is not queued. At most 1,000."""
+    """Place among the tasks of this action and queue, from 1; 0 if it is not queued. At most 1,000."""
     workers: _builtins.int
     """Workers that are connected now and would be given such a task. Workers within the server are
     counted only where they serve everybody.
     """
     worker_id: _builtins.str
     """The worker that has it; empty if it is queued."""
+    queue: _builtins.str
+    """Queue of its run, which a worker has to serve to be given it; `default` if the run names none."""
     @_builtins.property
     def last_worker_time(self) -> _timestamp_pb2.Timestamp:
         """When the last such worker went; unset if there is one now, or if none is known to have been."""
@@ -280,10 +283,11 @@ class BlockingTask(_message.Message):
         workers: _builtins.int = ...,
         last_worker_time: _timestamp_pb2.Timestamp | None = ...,
         worker_id: _builtins.str = ...,
+        queue: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_worker_time", b"last_worker_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attempt", b"attempt", "delivery", b"delivery", "kind", b"kind", "last_worker_time", b"last_worker_time", "queue_position", b"queue_position", "task_id", b"task_id", "worker_id", b"worker_id", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attempt", b"attempt", "delivery", b"delivery", "kind", b"kind", "last_worker_time", b"last_worker_time", "queue", b"queue", "queue_position", b"queue_position", "task_id", b"task_id", "worker_id", b"worker_id", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

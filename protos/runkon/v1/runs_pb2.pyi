@@ -204,7 +204,9 @@ class StartRunRequest(_message.Message):
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """For finding the run again. At most 32; keys are 1–63 of `A-Z a-z 0-9 _ . / -`, values at most
-        256 bytes.
+        256 bytes. Runs that this one calls have the same.
+        The label `queue` also says which workers are given the tasks of the run: those that serve the
+        queue of that name. `default` or empty is the same as no such label; `*` is no queue.
         """
 
     @_builtins.property

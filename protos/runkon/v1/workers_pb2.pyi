@@ -1139,6 +1139,7 @@ class WorkerHello(_message.Message):
     SCRIPTS_FIELD_NUMBER: _builtins.int
     TELLS_IN_HAND_FIELD_NUMBER: _builtins.int
     TOKENS_IN_HAND_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Empty means `default`."""
     worker_id: _builtins.str
@@ -1161,7 +1162,8 @@ class WorkerHello(_message.Message):
     """
     @_builtins.property
     def actions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Actions that it executes. `*` takes every action that no connected worker names. At most 1,000.
+        """Actions that it executes. `*` takes every action that no connected worker names which serves
+        the queue of the task. At most 1,000.
         A worker offers at least one thing: an action, an item provider, a gate type or scripts.
         """
 
@@ -1180,6 +1182,13 @@ class WorkerHello(_message.Message):
         most 10,000; a worker that has more does not tell. Each at most 256 bytes.
         """
 
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Queues that it serves: it is given tasks of runs whose label `queue` is among them. `*` stands
+        for every queue; `default` and the empty name for that of runs without the label. Empty: only
+        that one. At most 32, each at most 256 bytes.
+        """
+
     def __init__(
         self,
         *,
@@ -1193,10 +1202,11 @@ class WorkerHello(_message.Message):
         scripts: _builtins.bool = ...,
         tells_in_hand: _builtins.bool = ...,
         tokens_in_hand: _abc.Iterable[_builtins.str] | None = ...,
+        queues: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "client", b"client", "concurrency", b"concurrency", "gate_types", b"gate_types", "item_providers", b"item_providers", "namespace", b"namespace", "scripts", b"scripts", "tells_in_hand", b"tells_in_hand", "tokens_in_hand", b"tokens_in_hand", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "client", b"client", "concurrency", b"concurrency", "gate_types", b"gate_types", "item_providers", b"item_providers", "namespace", b"namespace", "queues", b"queues", "scripts", b"scripts", "tells_in_hand", b"tells_in_hand", "tokens_in_hand", b"tokens_in_hand", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1303,6 +1313,7 @@ class PollTasksRequest(_message.Message):
     ITEM_PROVIDERS_FIELD_NUMBER: _builtins.int
     GATE_TYPES_FIELD_NUMBER: _builtins.int
     SCRIPTS_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Empty means `default`."""
     worker_id: _builtins.str
@@ -1329,6 +1340,10 @@ class PollTasksRequest(_message.Message):
     def gate_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Types of gates that it looks after, as in WorkerHello."""
 
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Queues that it serves, as in WorkerHello."""
+
     def __init__(
         self,
         *,
@@ -1340,10 +1355,11 @@ class PollTasksRequest(_message.Message):
         item_providers: _abc.Iterable[_builtins.str] | None = ...,
         gate_types: _abc.Iterable[_builtins.str] | None = ...,
         scripts: _builtins.bool = ...,
+        queues: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "gate_types", b"gate_types", "item_providers", b"item_providers", "max_tasks", b"max_tasks", "namespace", b"namespace", "scripts", b"scripts", "wait", b"wait", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "gate_types", b"gate_types", "item_providers", b"item_providers", "max_tasks", b"max_tasks", "namespace", b"namespace", "queues", b"queues", "scripts", b"scripts", "wait", b"wait", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1503,6 +1519,7 @@ class ConnectedWorker(_message.Message):
     CONNECT_TIME_FIELD_NUMBER: _builtins.int
     LAST_SEEN_TIME_FIELD_NUMBER: _builtins.int
     REPLICA_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The namespace whose tasks it takes; never empty."""
     worker_id: _builtins.str
@@ -1543,6 +1560,12 @@ class ConnectedWorker(_message.Message):
         died takes its workers off the list when its leases end.
         """
 
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Queues that it serves, in the order of the alphabet and never empty: `default` is that of runs
+        without the label, `*` stands for every one.
+        """
+
     def __init__(
         self,
         *,
@@ -1558,10 +1581,11 @@ class ConnectedWorker(_message.Message):
         connect_time: _timestamp_pb2.Timestamp | None = ...,
         last_seen_time: _timestamp_pb2.Timestamp | None = ...,
         replica: _builtins.str = ...,
+        queues: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "last_seen_time", b"last_seen_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "client", b"client", "concurrency", b"concurrency", "connect_time", b"connect_time", "gate_types", b"gate_types", "item_providers", b"item_providers", "last_seen_time", b"last_seen_time", "namespace", b"namespace", "polls", b"polls", "replica", b"replica", "scripts", b"scripts", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "client", b"client", "concurrency", b"concurrency", "connect_time", b"connect_time", "gate_types", b"gate_types", "item_providers", b"item_providers", "last_seen_time", b"last_seen_time", "namespace", b"namespace", "polls", b"polls", "queues", b"queues", "replica", b"replica", "scripts", b"scripts", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

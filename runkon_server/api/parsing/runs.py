@@ -15,6 +15,7 @@ from runkon_server.api.parsing.checks import (
 )
 from runkon_server.core.filter_parsing import FILTER_BYTES
 from runkon_server.core.resuming import ResumeMode
+from runkon_server.store.queues import EVERY_QUEUE, QUEUE_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -54,6 +55,8 @@ def check_start_run(request: runs_pb2.StartRunRequest) -> None:
     check.label("key", request.key, SHORT_TEXT_BYTES)
     check.enum("conflict_policy", request.conflict_policy, runs_pb2.ConflictPolicy)
     check_labels(check, request.labels)
+    if request.labels.get(QUEUE_LABEL) == EVERY_QUEUE:
+        check.wrong(f"labels.{QUEUE_LABEL}", "is `*`: that serves every queue and is none itself")
     check.between("priority", request.priority, -PRIORITY_MAX, PRIORITY_MAX)
     check.text("trigger", request.trigger, SHORT_TEXT_BYTES)
     check.text("parent_run_id", request.parent_run_id, SHORT_TEXT_BYTES)

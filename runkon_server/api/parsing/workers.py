@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 OFFERS_MAX: Final = 1_000
 """Of each kind: actions, item providers, types of gates."""
+QUEUES_MAX: Final = 32
 CREDIT_MAX: Final = 1_000
 IN_HAND_MAX: Final = 10_000
 TASK: Final = "the id of a task"
@@ -60,6 +61,9 @@ def _check_worker(
         check.between(f"{prefix}{field} (their number)", len(names), 0, OFFERS_MAX)
         for number, name in enumerate(names[:OFFERS_MAX]):
             check.label(f"{prefix}{field}[{number}]", name, NAME_BYTES, required=True)
+    check.between(f"{prefix}queues (their number)", len(worker.queues), 0, QUEUES_MAX)
+    for number, name in enumerate(worker.queues[:QUEUES_MAX]):
+        check.text(f"{prefix}queues[{number}]", name, SHORT_TEXT_BYTES)
 
 
 def check_work(frame: workers_pb2.WorkRequest) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from runkon.v1 import workers_pb2
 from runkon_server.api.render.values import timestamp
+from runkon_server.store.queues import display_queue
 
 if TYPE_CHECKING:
     from runkon_server.store.rows import WorkerRow
@@ -17,6 +18,7 @@ def render_worker(row: WorkerRow) -> workers_pb2.ConnectedWorker:
         namespace=row.namespace,
         worker_id=row.worker_id,
         client=row.client,
+        queues=sorted(map(display_queue, row.queues)),
         actions=row.actions,
         item_providers=row.item_providers,
         gate_types=row.gate_types,

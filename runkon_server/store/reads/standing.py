@@ -14,6 +14,7 @@ from runkon_server.core.standstill import (
     Standing,
 )
 from runkon_server.store.database import fetch
+from runkon_server.store.queues import EVERY_QUEUE
 from runkon_server.store.sessions import ADVISORY_CLASS, HELD_KEYS, key_of
 
 if TYPE_CHECKING:
@@ -43,22 +44,25 @@ ORDER BY s.workflow_run_id, s.at"""
 _TASKS: Final = f"""
 SELECT t.run_id, t.id, t.step_id, t.kind, t.action, t.state, t.delivery, t.worker_id, t.created_at,
        t.lease_until, t.deadline_at, t.cancel_requested_at IS NOT NULL AS is_cancelled, t.namespace,
+       t.queue,
        CASE WHEN t.state = 'queued' THEN
            (SELECT count(*) FROM (
                SELECT 1 FROM tasks q
-               WHERE q.namespace = t.namespace AND q.kind = t.kind AND q.state = 'queued'
-                 AND q.action = t.action
+               WHERE q.namespace = t.namespace AND q.queue = t.queue AND q.kind = t.kind
+                 AND q.state = 'queued' AND q.action = t.action
                  AND (q.priority > t.priority
                       OR (q.priority = t.priority AND q.created_at <= t.created_at))
                LIMIT {_POSITION_MAX}) ahead) ELSE 0 END AS queue_position,
        (SELECT count(*) FROM workers w
         WHERE w.namespace = t.namespace AND w.expires_at >= clock_timestamp()
+          AND (t.queue = ANY(w.queues) OR '{EVERY_QUEUE}' = ANY(w.queues))
           AND CASE t.kind WHEN 'action' THEN t.action = ANY(w.actions) OR '*' = ANY(w.actions)
                           WHEN 'items' THEN t.action = ANY(w.item_providers)
                           WHEN 'gate' THEN t.action = ANY(w.gate_types)
                           ELSE w.scripts END) AS workers,
        (SELECT max(o.gone_at) FROM last_offers o
         WHERE o.namespace = t.namespace AND o.kind = t.kind
+          AND o.queue IN (t.queue, '{EVERY_QUEUE}')
           AND o.name IN (CASE t.kind WHEN 'script' THEN '' ELSE t.action END,
                          CASE t.kind WHEN 'action' THEN '*' ELSE '' END)) AS last_worker_at
 FROM (SELECT k.*, row_number() OVER (PARTITION BY k.run_id ORDER BY k.id) AS n FROM tasks k
@@ -88,6 +92,8 @@ class FoundStanding:
     namespace: str
     content_hash: str
     children_left_out: int
+    queues: dict[str, str]
+    """Of the open tasks, by id."""
 
 
 async def read_standings(
@@ -107,8 +113,10 @@ async def read_standings(
     timers = _grouped(await fetch(conn, _TIMERS, ids))
     children = _grouped(await fetch(conn, _CHILDREN, ids))
     tasks: dict[str, list[OpenTask]] = defaultdict(list)
+    queues: dict[str, dict[str, str]] = defaultdict(dict)
     for row in (await conn.exec_driver_sql(_TASKS, ids)).mappings():
         tasks[row["run_id"]].append(_task(dict(row), is_built_in))
+        queues[row["run_id"]][row["id"]] = row["queue"]
     alive = {key for (key,) in await fetch(conn, HELD_KEYS, {"class": ADVISORY_CLASS})}
     found: dict[str, FoundStanding] = {}
     for row in (await conn.exec_driver_sql(_RUNS, ids)).mappings():
@@ -136,6 +144,7 @@ async def read_standings(
             namespace=namespace,
             content_hash=content_hash,
             children_left_out=number - len(below),
+            queues=queues[run_id],
         )
     return found
 
@@ -150,7 +159,7 @@ def _grouped(rows: Sequence[Sequence[Any]]) -> dict[str, list[Sequence[Any]]]:
 
 def _task(row: dict[str, Any], is_built_in: Callable[[str, str, str], bool]) -> OpenTask:
     built_in = is_built_in(row.pop("namespace"), row["kind"], row["action"])
-    row.pop("run_id")
+    del row["run_id"], row["queue"]
     attempt = int(row["id"].rpartition("#")[2])
     return OpenTask(**row, attempt=attempt, is_built_in=built_in)
 

@@ -28,7 +28,9 @@ UNION SELECT 'gate', unnest(gate_types) FROM live
 UNION SELECT 'script', '*' FROM live WHERE scripts"""
 
 _FIELDS: Final = tuple(WorkerRow.__dataclass_fields__)
-_OFFERS: Final = (workers.c.actions, workers.c.item_providers, workers.c.gate_types)
+_OFFERS: Final = (
+    workers.c.queues, workers.c.actions, workers.c.item_providers, workers.c.gate_types
+)  # fmt: skip
 
 
 async def list_workers(
