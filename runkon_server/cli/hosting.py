@@ -21,6 +21,7 @@ from runkon_server.api.server import SERVICES, AddressError, Parts, bind, build_
 from runkon_server.api.start_inbox import StartInbox
 from runkon_server.api.streaming import Streaming
 from runkon_server.api.workers import WorkerService
+from runkon_server.cli.collecting import spare_the_loop
 from runkon_server.cli.listening import Address, free_unix_path
 from runkon_server.cli.stacks import log_stacks_on_signal
 from runkon_server.errors import DatabaseUnavailableError
@@ -117,6 +118,7 @@ class _Host:
             self._supervise("metrics", metrics.follow(ambient))
             health.begin()
             await self._await_ready(health)
+            spare_the_loop()
             log.info(
                 "server.started",
                 replica=engine.replica_id,
