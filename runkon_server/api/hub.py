@@ -45,6 +45,8 @@ AHEAD_BYTES: Final = 256 * 1024
 where many heavy pages would push each other out before they are wanted."""
 AHEAD_MAX: Final = 4
 """Pages that are read ahead at a time: where more streams replay, they keep the replica busy."""
+FRESH_BYTES: Final = 4 * 1024 * 1024
+"""For events of runs that nobody follows yet: whoever starts a run follows it a moment later."""
 
 
 class EventSource(Protocol):
@@ -146,7 +148,7 @@ class Watch:
 
     async def _frame_at(self, seq: int) -> Frame | None:
         hub, run_id = self._hub, self._run.run_id
-        if not hub.recent.has(run_id, seq + 1):
+        if not hub.is_at_hand(run_id, seq + 1):
             kept = hub.replayed.above(run_id, seq)
             if kept is not None:
                 return kept
@@ -166,7 +168,7 @@ class Watch:
     async def above(self, seq: int) -> Sequence[Entry | StoredEvent]:
         """Events directly above `seq`, at most a page; none if there are no more for now."""
         run = self._run
-        found = self._hub.recent.above(run.run_id, seq)
+        found = self._hub.at_hand(run.run_id, seq)
         if found or (run.head <= seq and not run.stale):
             return found
         read = run.reading.get(seq)
@@ -201,6 +203,7 @@ class Hub:
         self._engine = engine
         self._watched: dict[str, _Watched] = {}
         self.recent = RecentEvents(recent_bytes)
+        self.fresh = RecentEvents(FRESH_BYTES)
         self.replayed = KeptFrames(REPLAYED_BYTES)
         self.is_draining = False
         self.watches_open = 0
@@ -265,6 +268,14 @@ class Hub:
         if not task.cancelled() and task.exception() is not None:
             log.debug("hub.read_ahead_failed", reason=str(task.exception()))
 
+    def is_at_hand(self, run_id: str, seq: int) -> bool:
+        """Whether an event is in memory; for `Watch` only."""
+        return self.recent.has(run_id, seq) or self.fresh.has(run_id, seq)
+
+    def at_hand(self, run_id: str, seq: int) -> list[Entry]:
+        """Events in memory directly above `seq`, at most a page; for `Watch` only."""
+        return self.recent.above(run_id, seq) or self.fresh.above(run_id, seq)
+
     async def read_page(self, run: _Watched, seq: int) -> Sequence[Entry | StoredEvent]:
         """Read events above `seq` from the table; for `Watch` only.
 
@@ -299,8 +310,9 @@ class Hub:
             return
         watched = self._watched.get(run_id)
         if watched is None:
-            return
-        if events:
+            if events:
+                self.fresh.add(events)
+        elif events:
             self.recent.add(events)
             watched.advance(events[-1].seq)
         else:
@@ -311,6 +323,7 @@ class Hub:
         """A standby has taken over, perhaps without the last events: everything is read again."""
         self.rewrites += 1
         self.recent.clear()
+        self.fresh.clear()
         self.replayed.clear()
         for run in self._watched.values():
             run.head, run.frame, run.stale = 0, None, True

@@ -331,7 +331,53 @@ async def test_a_reader_that_goes_away_does_not_end_the_read_of_others(
     assert len(page) == 20
 
 
-async def test_nothing_is_kept_of_runs_that_nobody_follows(engine: AsyncEngine) -> None:
+async def test_whoever_follows_a_run_right_after_its_start_reads_no_page(
+    engine: AsyncEngine,
+) -> None:
+    """Its first events were told while nobody followed it; they and the next ones join."""
+    replica = FakeReplica(engine)
+    hub = Hub(replica)
+    replica.tell(RUN, [record(1), record(2)])
+    replica.tell(RUN, [record(3)])
+    with hub.watch(RUN) as watch, statements(engine) as sent:
+        watch.learn_head(3)
+        replica.tell(RUN, [record(4)])
+        first = await watch.frame_above(0)
+        assert first is not None
+        second = await watch.frame_above(first.examined_seq)
+
+    assert sent == []
+    assert second is not None
+    assert (first.first_seq, first.examined_seq) == (1, 3)
+    assert (second.first_seq, second.examined_seq) == (4, 4)
+
+
+async def test_11_first_events_that_a_failover_took_back_are_read_again(
+    engine: AsyncEngine,
+) -> None:
+    """21 was told before anybody followed, by a primary whose standby never had it."""
+    replica = FakeReplica(engine)
+    hub = Hub(replica)
+    replica.tell(RUN, [record(21)])
+    replica.rewrite()
+    with hub.watch(RUN) as watch:
+        watch.learn_head(21)
+        assert await watch.above(20) == []
+
+
+async def test_little_is_kept_of_runs_that_nobody_follows(engine: AsyncEngine) -> None:
+    """What is told of them is kept for a moment: the newest, within a budget."""
+    replica = FakeReplica(engine)
+    hub = Hub(replica)
+    for seq in range(1, 1_001):
+        replica.tell(RUN, [record(seq, size=4_000)])
+
+    assert not hub.is_at_hand(RUN, 1)
+    assert not hub.is_at_hand(RUN, 500)
+    assert hub.is_at_hand(RUN, 1_000)
+
+
+async def test_nothing_is_read_for_runs_that_nobody_follows(engine: AsyncEngine) -> None:
     """Events of other runs pass by; the last watch takes its run along."""
     replica = FakeReplica(engine)
     hub = Hub(replica)
