@@ -74,7 +74,7 @@ POINTS: Final[Mapping[str, str]] = {
     "write.counters": "the runs' own rows are written",
     "write.answers": "run keys and answers to requests are written",
     "batch.written": "every row is written, COMMIT is not sent",
-    "batch.committed": "COMMIT was executed, its answer is not read",
+    "batch.committed": "COMMIT was executed, its entries do not know",
     "batch.telling": "a batch is known to be committed, nobody is told",
     "batch.resolving": "what became of a COMMIT without an answer is about to be asked",
     "pipeline.answered": "one round trip of the committer was executed",

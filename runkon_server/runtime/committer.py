@@ -15,6 +15,7 @@ import asyncio
 import itertools
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -268,13 +269,24 @@ class Committer:
             self.trouble = None  # nobody is left to find out: the next one has to
         return True
 
-    def _tell(self, batch: Batch, entries: Sequence[Entry]) -> None:
-        """Say that a batch is durable; whoever fails to hear it must not undo it for the others."""
+    def _announce(self, batch: Batch) -> None:
+        """Tell of a durable batch's events, once.
+
+        That is when the answer to COMMIT is read: streams write before the lane goes on, and it
+        goes on to what takes longest, the next decisions.
+        """
+        if batch.is_announced:
+            return
+        batch.is_announced = True
         try:
             failpoint("batch.telling")
             self._after_commit(batch)
         except Exception:
             log.exception("commit.listener_failed")
+
+    def _tell(self, batch: Batch, entries: Sequence[Entry]) -> None:
+        """Say that a batch is durable; whoever fails to hear it must not undo it for the others."""
+        self._announce(batch)
         for entry in entries:
             try:
                 entry.committed(batch)
@@ -304,7 +316,10 @@ class Committer:
         touched = locked.runs.values()
         await failpoint_async("batch.decided")
         try:
-            await write(conn, batch.writes, touched, stamp, notice=self._notice(batch))
+            await write(
+                conn, batch.writes, touched, stamp,
+                notice=self._notice(batch), committed=partial(self._announce, batch),
+            )  # fmt: skip
         except psycopg.Error as error:
             if not (database.is_connection_loss(error) or conn.is_lost):
                 raise

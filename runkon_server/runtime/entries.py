@@ -39,6 +39,8 @@ class Batch:
     """Whether some task was queued without a worker."""
     may_take: bool = True
     """Whether this replica may become the owner of runs, see `Tenure.is_standing`."""
+    is_announced: bool = False
+    """Whether subscribers were told."""
 
     def append_event(self, run: LockedRun, kind: str, payload: str) -> None:
         """Append a public event to a locked run, taking its next number."""

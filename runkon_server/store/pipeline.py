@@ -21,7 +21,7 @@ from psycopg.pq import ExecStatus
 from runkon_server.failpoints import failpoint_async
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import psycopg
     from psycopg import abc
@@ -67,11 +67,17 @@ class Pipeline:
         """End the session."""
         await self._conn.close()
 
-    async def run(self, statements: Iterable[Statement]) -> list[Rows]:
+    async def run(
+        self, statements: Iterable[Statement], *, executed: Callable[[], None] | None = None
+    ) -> list[Rows]:
         """Send everything, then read everything; one list of rows per statement.
 
         No statement after a failed one is executed. A transaction that was open stays open (and
         failed), as with any other way to run statements.
+
+        Args:
+            executed: called when the last answer is read and no statement has failed; a turn of
+                the event loop before the caller goes on. Must not raise.
 
         Raises:
             ValueError: a parameter that no text can hold; nothing was sent.
@@ -79,7 +85,7 @@ class Pipeline:
                 a lost connection, or when cancelled in between, the pipeline must be closed.
         """
         encoded = [(sql, [encode(value) for value in values]) for sql, values in statements]
-        trip = _Trip(self._pg, self._transformer)
+        trip = _Trip(self._pg, self._transformer, executed)
         for sql, parameters in encoded:
             name = self._names.get(sql)
             if not self._keeps_statements:
@@ -101,6 +107,7 @@ class _Trip:
 
     __slots__ = (
         "_error",
+        "_executed",
         "_expected",
         "_loop",
         "_pg",
@@ -111,9 +118,12 @@ class _Trip:
         "prepared",
     )
 
-    def __init__(self, pg: PGconn, transformer: abc.Transformer) -> None:
+    def __init__(
+        self, pg: PGconn, transformer: abc.Transformer, executed: Callable[[], None] | None
+    ) -> None:
         self._pg = pg
         self._transformer = transformer
+        self._executed = executed
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] = self._loop.create_future()
         self._expected: list[str | None] = []
@@ -182,6 +192,8 @@ class _Trip:
     def _take(self, result: PGresult) -> None:
         status = result.status
         if status == ExecStatus.PIPELINE_SYNC:
+            if self._executed is not None and self._error is None:
+                self._executed()
             self._end()
             return
         if self._taken == len(self._expected):  # the server's last word before it hangs up

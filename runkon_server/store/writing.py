@@ -42,7 +42,7 @@ from runkon_server.store.statements import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import datetime
 
     from runkon_server.core.decision import ItemWrite, StepWrite
@@ -192,11 +192,13 @@ async def write(
     stamp: Stamp,
     *,
     notice: str | None,
+    committed: Callable[[], None],
 ) -> None:
     """Send everything and COMMIT, in one round trip.
 
     Args:
         notice: payload for the other replicas, a hint; None sends nothing.
+        committed: called at once when the answer to COMMIT is there. Must not raise.
 
     Raises:
         psycopg.Error: nothing was committed, unless the connection broke: then the outcome is
@@ -239,7 +241,7 @@ async def write(
     if is_armed(POINTS_WITHIN):
         await _write_in_steps(pipeline, chosen)
         chosen = []
-    await pipeline.run([*chosen, ("COMMIT", ())])
+    await pipeline.run([*chosen, ("COMMIT", ())], executed=committed)
     await failpoint_async("batch.committed")
 
 

@@ -56,6 +56,25 @@ async def test_a_step_whose_commit_is_lost_is_decided_once(
         await rogue.assert_sound()
 
 
+@pytest.mark.parametrize("loss", Loss)
+async def test_events_whose_commit_is_lost_are_told_once(
+    database: str, rogue: Rogue, loss: Loss
+) -> None:
+    """Whichever way it ended, each event of the run comes once, and in order."""
+    told: list[int] = []
+    async with proxy_before(database) as (proxy, dsn), engine_on(dsn, lanes=1) as engine:
+        engine.on_events(lambda _, events: told.extend(each.seq for each in events or ()))
+        proxy.lose(loss)
+
+        started = await asyncio.wait_for(engine.start_run(start("call echo call echo")), 15)
+
+        assert await rogue.ended(started.run_id) == "completed"
+        assert proxy.losses == 1
+        last_seq = (await rogue.run(started.run_id))["last_seq"]
+        await until(lambda: len(told) >= last_seq, "all of its events are told")
+        assert told == list(range(1, last_seq + 1))
+
+
 async def test_a_failing_listener_undoes_nothing(engine: Engine, rogue: Rogue) -> None:
     def fail(run_id: str, records: Sequence[EventRecord] | None) -> None:
         raise LookupError(run_id)

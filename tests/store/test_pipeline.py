@@ -60,6 +60,24 @@ async def test_after_an_error_nothing_more_is_executed_until_a_rollback(pipeline
     assert answers == [[], [("never",)], []]
 
 
+async def test_who_asked_is_told_of_a_trip_before_it_returns_unless_a_statement_failed(
+    pipeline: Pipeline,
+) -> None:
+    """A COMMIT that was answered is told at once; one behind an error never was."""
+    told: list[str] = []
+    trip = asyncio.create_task(
+        pipeline.run([("SELECT 1", ())], executed=lambda: told.append(f"{trip.done()}"))
+    )
+    await trip
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        await pipeline.run(
+            [("BEGIN", ()), ("SELECT 1 / 0", ()), ("COMMIT", ())],
+            executed=lambda: told.append("failed"),
+        )
+
+    assert told == ["False"]
+
+
 async def test_a_statement_that_could_not_be_prepared_is_prepared_later(pipeline: Pipeline) -> None:
     ask = ("SELECT count(*) FROM later", ())
     with pytest.raises(psycopg.errors.UndefinedTable):

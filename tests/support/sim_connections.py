@@ -88,7 +88,9 @@ class Session:
             self._tables.roll_back(self._tx)
             self._tx = None
 
-    async def run(self, statements: Iterable[Statement]) -> list[list[tuple[Any, ...]]]:
+    async def run(
+        self, statements: Iterable[Statement], *, executed: Callable[[], None] | None = None
+    ) -> list[list[tuple[Any, ...]]]:
         """One round trip."""
         sent = list(statements)
         await asyncio.sleep(0)  # on its way
@@ -97,6 +99,8 @@ class Session:
         rows = [self._execute(sql, parameters) for sql, parameters in sent]
         await asyncio.sleep(0)  # on its way back
         self._require()
+        if executed is not None:
+            executed()
         return rows
 
     def _require(self) -> None:
