@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     import subprocess
 
 STEPS: Final = "workflow steps {" + "\n call echo" * 10 + "\n}"
+SLOW_STEPS: Final = (
+    "workflow slow_steps { inputs { seconds required }" + "\n call sleep" * 10 + "\n}"
+)
+STEP_S: Final = 0.1
 PARKED: Final = "workflow parked { gate human_approval { } }"
 LONG: Final = "workflow long {" + "\n call echo" * 1_000 + "\n}"
 WATCHERS: Final = 100
@@ -103,12 +107,17 @@ def load(address: str, seconds: float, count: int = 64) -> None:
 
 def measure_latency(bench: Bench) -> None:
     """Part 1: 64 callers that follow the runs they start; then 100 watchers of all events."""
+    alone_ms = [each * 1e3 for each in time_lone_commits(bench.conn)]
+    p50, p99 = (_setting.percentile(alone_ms, share) for share in (0.5, 0.99))
     print("1. 64 concurrent runs, each followed from its start")
-    late_s, is_from_commit = follow_own(bench)
-    ms = [each * 1e3 for each in late_s]
-    begin = "commit" if is_from_commit else "decision"
-    bench.tell(f"{begin} to subscriber, p50", _setting.percentile(ms, 0.5), 5, "ms")
-    bench.tell(f"{begin} to subscriber, p99", _setting.percentile(ms, 0.99), 50, "ms")
+    print(f"  a commit alone, of nothing, takes p50 {p50:.2f} ms, p99 {p99:.2f} ms on this disk")
+    print(f"  steps of {STEP_S:g} s")
+    tell_latency(bench, "--step-s", str(STEP_S))
+    print("  steps of no time: the replica has more to do than it can")
+    tell_latency(bench)
+    print(f"  steps of {STEP_S:g} s, followed on another replica")
+    with _setting.server(bench.dsn) as other:
+        tell_latency(bench, "--step-s", str(STEP_S), "--follow-at", other.address)
     print(f"  {WATCHERS} watchers of all events of 64 concurrent runs")
     with _setting.process(
         "_watchers", bench.server.address, "--count", str(WATCHERS), is_told_when_to_end=True
@@ -123,15 +132,40 @@ def measure_latency(bench: Bench) -> None:
     bench.tell("events lost, or seen twice", lost + len(seen["broken"]), 0, "events")
 
 
-def follow_own(bench: Bench) -> tuple[list[float], bool]:
+def time_lone_commits(conn: psycopg.Connection[Any]) -> list[float]:
+    """What the database and its disk take for a commit while nothing else is done, in s."""
+    seconds = []
+    for _ in range(200):
+        began_s = time.perf_counter()
+        conn.execute("SELECT pg_logical_emit_message(true, 'bench', '')")
+        seconds.append(time.perf_counter() - began_s)
+    return seconds
+
+
+def tell_latency(bench: Bench, *options: str) -> None:
+    """Print how late events come to callers that follow their runs.
+
+    Args:
+        options: of `_followers`.
+    """
+    late_s, is_from_commit = follow_own(bench, *options)
+    ms = [each * 1e3 for each in late_s]
+    begin = "commit" if is_from_commit else "decision"
+    bench.tell(f"{begin} to subscriber, p50", _setting.percentile(ms, 0.5), 5, "ms")
+    bench.tell(f"{begin} to subscriber, p99", _setting.percentile(ms, 0.99), 50, "ms")
+
+
+def follow_own(bench: Bench, *options: str) -> tuple[list[float], bool]:
     """How late each event was, in s, and whether that was counted from its commit.
 
     It is where the database keeps the times of commits; else from the instant that the transaction
     was given, before its commit, so the commit itself is in it.
     """
+    seconds = bench.arguments.duration
     with _setting.process(
-        "_followers", bench.server.address, "--seconds", str(bench.arguments.duration)
+        "_followers", bench.server.address, "--seconds", str(seconds), *options
     ) as following:
+        cores = _cores_of({"server": bench.server.pid, "followers": following.pid}, seconds)
         events: list[list[Any]] = json.loads(_setting.await_line(following))
     setting = bench.conn.execute("SHOW track_commit_timestamp").fetchone()
     is_from_commit = setting is not None and setting[0] == "on"
@@ -144,8 +178,22 @@ def follow_own(bench: Bench) -> tuple[list[float], bool]:
         begun_s = committed.get((run_id, seq), decided_s)
         if begun_s >= opened_s:  # those before are replay
             late_s.append(received_s - begun_s)
-    print(f"  {len(late_s):,} of {len(events):,} events came to streams that were open already")
+    print(
+        f"  {len(events) / seconds:,.0f} events/s, {len(late_s):,} of {len(events):,}"
+        f" to streams that were open already; cores: {cores}"
+    )
     return late_s, is_from_commit
+
+
+def _cores_of(pids: dict[str, int], seconds: float) -> str:
+    """What processes and the whole machine use over some time from now on."""
+    used_s = {name: -_setting.cpu_s(pid) for name, pid in pids.items()}
+    used_s["everything"] = -_setting.busy_s()
+    time.sleep(seconds)
+    used_s["everything"] += _setting.busy_s()
+    for name, pid in pids.items():
+        used_s[name] += _setting.cpu_s(pid)
+    return ", ".join(f"{name} {each / seconds:.2f}" for name, each in used_s.items())
 
 
 def measure_idle(bench: Bench) -> None:
@@ -258,7 +306,7 @@ MEASURES: Final = {
 async def put_workflows(address: str) -> None:
     """Store what the runs are of."""
     async with Client(address) as client:
-        for source in (STEPS, PARKED, LONG):
+        for source in (STEPS, SLOW_STEPS, PARKED, LONG):
             await client.put_workflow(source)
 
 
