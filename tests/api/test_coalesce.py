@@ -100,6 +100,18 @@ async def test_a_query_has_a_greatest_size() -> None:
     assert [len(keys) for keys in table.queries] == [BATCH_MAX, 1]
 
 
+async def test_where_every_millisecond_counts_nobody_waits_for_more() -> None:
+    """Without a sleep: three at once, in queries of two, and three again."""
+    table = Table()
+    table.may_answer.set()
+    questions = Coalescer(table.fetch, None, batch_max=2)
+
+    for _ in range(2):
+        assert await asyncio.gather(*map(questions.get, (1, 2, 3))) == ["one", "two", None]
+
+    assert table.queries == [[1, 2], [3], [1, 2], [3]]
+
+
 async def test_only_those_who_ask_together_wait_for_more() -> None:
     """Alone twice, then two at once, then alone again: the pause follows the shared query only."""
     table = Table()

@@ -7,12 +7,13 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import psycopg
 import pytest
 from sqlalchemy import event, text
 
 from runkon_server.api.frames import Frame, KeptFrames
-from runkon_server.api.hub import READ_MAX, Hub
+from runkon_server.api.hub import READ_MAX, TAIL_EVENTS, Hub
 from runkon_server.api.recent import PAGE_EVENTS, Entry, RecentEvents
 from runkon_server.runtime.commands import EventRecord
 from support.replicas import FakeReplica
@@ -281,7 +282,7 @@ async def test_a_stream_that_replays_does_not_use_up_the_notice_of_one_at_the_he
 
 
 async def test_a_notice_may_be_about_more_than_a_page(engine: AsyncEngine) -> None:
-    """The second page follows at once, not with the next look at the table."""
+    """The next ones follow at once, by whole pages, not with the next look at the table."""
     replica = FakeReplica(engine)
     hub = Hub(replica)
     with hub.watch(RUN) as watch:
@@ -292,9 +293,37 @@ async def test_a_notice_may_be_about_more_than_a_page(engine: AsyncEngine) -> No
 
         first = await watch.above(20)
         second = await watch.above(first[-1].seq)
+        third = await watch.above(second[-1].seq)
+        rest = await watch.above(320)
 
-    assert len(first) == PAGE_EVENTS
-    assert second[-1].seq == 320
+    assert (len(first), len(second)) == (TAIL_EVENTS, PAGE_EVENTS)
+    assert [entry.seq for entry in (*first, *second, *third)] == list(range(21, 321))
+    assert rest == []
+
+
+async def test_runs_that_one_notice_names_cost_one_read(engine: AsyncEngine) -> None:
+    """Ten runs of another replica, each followed, one of them from two places."""
+    runs = [ulid(number) for number in range(10, 20)]
+    async with engine.connect() as conn:
+        for number, run_id in enumerate(runs):
+            await add_run(conn, run_id)
+            await add_events(conn, run_id, *[PROGRESS] * (number + 1))
+    replica = FakeReplica(engine)
+    hub = Hub(replica)
+    with contextlib.ExitStack() as stack, statements(engine) as sent:
+        watches = [stack.enter_context(hub.watch(run_id)) for run_id in runs]
+        for run_id in runs:
+            replica.tell(run_id, None)
+        pages = await asyncio.gather(
+            *(watch.above(0) for watch in watches), watches[9].above(4), watches[9].above(10)
+        )
+
+    assert len(sent) == 1
+    for number, (run_id, page) in enumerate(zip(runs, pages, strict=False)):
+        told = [(entry.seq, orjson.loads(entry.payload)) for entry in page]
+        assert told == [(seq, PROGRESS[1]) for seq in range(1, number + 2)], run_id
+    assert [entry.seq for entry in pages[10]] == [5, 6, 7, 8, 9, 10]
+    assert pages[11] == []
 
 
 async def test_a_failed_read_is_tried_again(engine: AsyncEngine) -> None:

@@ -12,13 +12,20 @@ from runkon_server.store.reads.events import EventRow
 from runkon_server.store.tables import runs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 _EVENTS: Final = f"""
 SELECT {", ".join(EventRow._fields[1:])} FROM run_events
 WHERE run_id = %(run_id)s AND seq > %(after_seq)s ORDER BY seq LIMIT %(limit)s"""
+_TAILS: Final = f"""
+SELECT u.after_seq, {", ".join(f"e.{name}" for name in EventRow._fields)}
+FROM unnest(%(run_ids)s::text[], %(after)s::bigint[]) AS u(run_id, after_seq)
+CROSS JOIN LATERAL (
+    SELECT {", ".join(EventRow._fields)} FROM run_events
+    WHERE run_id = u.run_id AND seq > u.after_seq ORDER BY seq LIMIT %(limit)s) AS e
+ORDER BY e.run_id, u.after_seq, e.seq"""
 _HEADS: Final = select(runs.c.id, runs.c.last_seq).where(
     runs.c.id == bindparam("ids", type_=ARRAY(TEXT)).any_()
 )
@@ -35,6 +42,28 @@ async def events_above(
     """
     parameters = {"run_id": run_id, "after_seq": after_seq, "limit": limit}
     return [EventRow(run_id, *row) for row in await fetch(conn, _EVENTS, parameters)]
+
+
+async def tails_above(
+    conn: AsyncConnection, places: Collection[tuple[str, int]], *, limit: int
+) -> dict[tuple[str, int], list[EventRow]]:
+    """The next events of many runs, each above a sequence; runs without any are left out.
+
+    Args:
+        places: runs that the caller has found in their namespaces, each with a sequence. One run
+            may be there with several.
+        limit: most events of each.
+    """
+    parameters = {
+        "run_ids": [run_id for run_id, _ in places],
+        "after": [seq for _, seq in places],
+        "limit": limit,
+    }
+    found: dict[tuple[str, int], list[EventRow]] = {}
+    for after_seq, *columns in await fetch(conn, _TAILS, parameters):
+        row = EventRow(*columns)
+        found.setdefault((row.run_id, after_seq), []).append(row)
+    return found
 
 
 async def last_seqs(conn: AsyncConnection, run_ids: Sequence[str]) -> dict[str, int]:
