@@ -1,7 +1,8 @@
-"""A table full of runs, written by a few statements: what a busy namespace looks like after months.
+"""A table full of runs, written by a few statements: what a busy namespace looks like after weeks.
 
-5 % wait at a gate, 1 % run, 3 % failed, 1 % were cancelled, the rest completed; one in four hundred
-runs has the rare label. Nothing of it is owned or ready, so a server leaves it as it is.
+5 % wait at a gate, 1 % run, 3 % failed, 1 % were cancelled, the rest completed; one in 401 runs,
+of whatever status, has the rare label. Nothing of it is owned, ready, or old enough to be removed,
+so a server leaves it as it is.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 WORKFLOWS: Final = 20
 TEAMS: Final = 8
 _CHARACTERS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_MONTHS: Final = "interval '60 days'"
+_SPAN: Final = "interval '28 days'"  # less than the retention of a new database
 
 # A ULID: ten characters of time, then anything; hexadecimal digits are among its characters.
 _TIME = " || ".join(
@@ -29,9 +30,9 @@ SELECT n, at, {_TIME} || upper(lpad(to_hex(n), 16, '0')) AS id,
             ELSE 'completed' END AS status,
        'workflow-' || (n / 100) %% {WORKFLOWS} AS workflow,
        jsonb_build_object('team', 'team-' || (n / 7) %% {TEAMS}, 'region', 'r' || n %% 3)
-           || CASE WHEN n %% 400 = 1 THEN '{{"rare": "yes"}}' ELSE '{{}}'::jsonb END AS labels
+           || CASE WHEN n %% 401 = 1 THEN '{{"rare": "yes"}}' ELSE '{{}}'::jsonb END AS labels
 FROM (SELECT n, at, (extract(epoch FROM at) * 1000)::bigint AS ms
-      FROM (SELECT n, now() - {_MONTHS} * (1 - n::float8 / %(runs)s) AS at
+      FROM (SELECT n, now() - {_SPAN} * (1 - n::float8 / %(runs)s) AS at
             FROM generate_series(1, %(runs)s) n) a) b"""  # noqa: S608 - our own constants
 _RUNS = """
 INSERT INTO workflow_runs (id, namespace, workflow_name, status, phase, created_at, started_at,
@@ -56,7 +57,7 @@ FROM numbered WHERE status IN ('waiting', 'running')"""
 
 
 def fill(conn: psycopg.Connection[object], runs: int) -> None:
-    """Write so many runs, as if they had been started evenly over the last two months."""
+    """Write so many runs, as if they had been started evenly over the last four weeks."""
     with conn.transaction():
         conn.execute(_NUMBERED, {"runs": runs})
         # One statement for all labels instead of one per run.

@@ -1,7 +1,7 @@
 """Lists among 1,000,000 runs: any page of filtered lists, counts, and what they cost StartRun.
 
 Two databases of one PostgreSQL take turns for StartRun, an empty one and the full one, so that the
-machine's moods meet both. Ends with code 1 when a limit is missed.
+machine's moods meet both. Ends with code 1 when a limit is missed, that of lists for any filter.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ LIST_LIMIT_MS: Final = 50.0
 COUNT_LIMIT_MS: Final = 50.0
 START_LIMIT: Final = 0.20
 PAGES: Final = 25
+"""Of 50 runs, from the newest run on."""
+PAGES_ELSEWHERE: Final = 10
+"""As many again from far down the list, and from the oldest run on."""
+SKIPPED: Final = 20
+"""Pages of 500 runs, behind which is far down."""
 COUNTS: Final = 30
 CALLERS: Final = 16
 ROUNDS: Final = 5
@@ -37,17 +42,28 @@ SOURCE: Final = "workflow started { call echo }"
 FULL, EMPTY = "runkon_bench_full", "runkon_bench_empty"
 FILTERS: Final = (
     'status = "waiting" AND workflow = "workflow-3" AND labels.team = "team-2"',
-    "status = waiting AND labels.team = team-5",
-    "status = failed AND workflow = workflow-7",
     "status = waiting",
-    "labels.rare = yes",
-    "labels.rare = yes AND status = waiting",
-    "labels.team = team-1 AND labels.region = r1 AND NOT status = completed",
-    "workflow = workflow-11 AND create_time < now-30d",
+    "status = failed AND workflow = workflow-7",
     "(status = running OR status = waiting) AND (workflow = workflow-1 OR workflow = workflow-2)",
+    "status = waiting AND labels.team = team-5",
+    "status = completed AND labels.rare = yes",
+    "status = waiting AND labels.rare = yes",
+    "labels.rare = yes",
+    "labels.team = team-1 AND labels.region = r1 AND NOT status = completed",
+    "labels.team = team-1 AND labels.region = r2 AND status = completed AND workflow = workflow-2",
+    "labels.team = team-1 AND labels.team = team-2",
+    "labels.rare = yes OR labels.team = team-3",
+    "labels.rare = yes OR labels.rare = no",
+    "NOT labels.team = team-1 AND NOT status = completed",
+    "workflow = workflow-11 AND create_time < now-14d",
+    "status = completed AND create_time > now-7d AND create_time < now-6d",
+    "start_time > now-1h",
     "trigger = nothing-has-this",
+    "trigger = nothing-has-this AND labels.region = r1 AND status = completed",
+    "workflow = nothing-has-this",
     "",
 )
+"""With an index that finds them, with several that meet too much, with none, and in vain."""
 
 
 @contextlib.contextmanager
@@ -76,36 +92,70 @@ def _url_of(conninfo: str) -> str:
     return f"postgresql:///{name}?{options}"
 
 
+class Pages:
+    """The pages of one filtered list, turned over one by one."""
+
+    def __init__(self, client: Client, filter_text: str, *, oldest_first: bool = False) -> None:
+        self._client = client
+        self._filter = filter_text
+        self._oldest_first = oldest_first
+        self._token = ""
+        self.is_over = False
+        self.found = 0
+        self.times_ms: list[float] = []
+
+    async def turn(self, pages: int, size: int = 50) -> Pages:
+        """Fetch so many further pages, if there are."""
+        for _ in range(pages):
+            if self.is_over:
+                break
+            call = list_runs(
+                "default",
+                self._filter,
+                oldest_first=self._oldest_first,
+                page_size=size,
+                token=self._token,
+            )
+            began_s = time.perf_counter()
+            page = await self._client._transport.perform(call)  # noqa: SLF001 - one page alone
+            self.times_ms.append((time.perf_counter() - began_s) * 1e3)
+            self.found += len(page.items)
+            self._token = page.next_token
+            self.is_over = not self._token
+        return self
+
+
 async def page_times(client: Client, filter_text: str) -> tuple[list[float], int]:
-    """How long each of the first pages of 50 runs took, in ms, and how many runs were on them."""
-    times_ms, found, token = [], 0, ""
-    for _ in range(PAGES):
-        call = list_runs("default", filter_text, oldest_first=False, page_size=50, token=token)
-        began_s = time.perf_counter()
-        page = await client._transport.perform(call)  # noqa: SLF001 - one page, not the whole list
-        times_ms.append((time.perf_counter() - began_s) * 1e3)
-        found += len(page.items)
-        token = page.next_token
-        if not token:
-            break
-    return times_ms, found
+    """How long pages in several places of a list took, in ms, and how many runs were on them."""
+    newest = await Pages(client, filter_text).turn(PAGES)
+    deep = await Pages(client, filter_text).turn(SKIPPED, 500)
+    skipped = len(deep.times_ms), deep.found
+    await deep.turn(PAGES_ELSEWHERE)
+    oldest = await Pages(client, filter_text, oldest_first=True).turn(PAGES_ELSEWHERE)
+    times_ms = newest.times_ms + deep.times_ms[skipped[0] :] + oldest.times_ms
+    return times_ms, newest.found + deep.found - skipped[1] + oldest.found
 
 
 async def measure_lists(client: Client) -> bool:
-    """Print the times of every filter's pages; whether all are within the limit."""
+    """Print the times of every filter's pages; whether each is within the limit."""
     every_ms: list[float] = []
+    slowest_ms = 0.0
+    print("ListRuns        p50    p95  worst  pages   runs  of pages of 50 runs, in ms")
     for text in FILTERS:
         await page_times(client, text)
         times_ms, found = await page_times(client, text)
         every_ms += times_ms
+        p95_ms = _setting.percentile(times_ms, 0.95)
+        slowest_ms = max(slowest_ms, p95_ms)
         print(
-            f"  p50 {_setting.percentile(times_ms, 0.5):6.1f} ms, p95"
-            f" {_setting.percentile(times_ms, 0.95):6.1f} ms, {len(times_ms):2} pages,"
-            f" {found:5,} runs  {text or '(no filter)'}"
+            f"             {_setting.percentile(times_ms, 0.5):6.1f} {p95_ms:6.1f}"
+            f" {max(times_ms):6.1f} {len(times_ms):6} {found:6,}  {text or '(no filter)'}"
         )
-    p95_ms = _setting.percentile(every_ms, 0.95)
-    print(f"ListRuns     p95 {p95_ms:.1f} ms over {len(every_ms)} pages (under {LIST_LIMIT_MS:g})")
-    return p95_ms < LIST_LIMIT_MS
+    print(
+        f"ListRuns     p95 {_setting.percentile(every_ms, 0.95):.1f} ms over {len(every_ms)} pages,"
+        f" {slowest_ms:.1f} ms of the slowest filter (under {LIST_LIMIT_MS:g})"
+    )
+    return slowest_ms < LIST_LIMIT_MS
 
 
 async def measure_counts(client: Client) -> bool:

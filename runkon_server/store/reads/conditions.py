@@ -1,19 +1,21 @@
-"""Filters as SQL. Every value is a bound parameter."""
+"""Filters as SQL. Every value is a bound parameter.
+
+What a condition compares is taken from `Sources`: whoever finds runs knows which columns it has at
+hand, and reads a second table only for those that it lacks.
+"""
 
 from __future__ import annotations
 
 from operator import eq, ge, gt, le, lt
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import and_, exists, func, or_, true
+from sqlalchemy import and_, func, or_, true
 
 from runkon_server.core import filters
-from runkon_server.core.filters import All, Comparison, IsSet, LabelIs, Not, Relative
-from runkon_server.store.tables import run_details, run_labels, runs
+from runkon_server.core.filters import All, Comparison, IsSet, LabelIs, Not, Relative, leaves
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from datetime import datetime
+    from collections.abc import Callable, Iterable, Mapping
 
     from sqlalchemy import ColumnElement
 
@@ -26,59 +28,90 @@ _OPERATORS: Final[dict[str, Callable[[Any, Any], ColumnElement[bool]]]] = {
     ">": gt,
     ">=": ge,
 }
-_COLUMNS: Final[dict[str, ColumnElement[Any]]] = {
-    "status": runs.c.status,
-    "workflow": runs.c.workflow_name,
-    "workflow_version": run_details.c.workflow_version,
-    "key": run_details.c.key,
-    "trigger": run_details.c.trigger,
-    "started_by": run_details.c.started_by,
-    "parent_run_id": runs.c.parent_run_id,
-    "parent_workflow_run_id": runs.c.parent_workflow_run_id,
-    "root_run_id": func.coalesce(run_details.c.root_run_id, runs.c.id),
-    "priority": runs.c.priority,
-    "epoch": runs.c.epoch,
-    "depth": run_details.c.depth,
-    "dry_run": runs.c.dry_run,
-    "dismissed": runs.c.dismissed,
-    "create_time": runs.c.created_at,
-    "start_time": runs.c.started_at,
-    "end_time": runs.c.ended_at,
+_OF_RUNS: Final = {
+    "status": "status",
+    "workflow": "workflow_name",
+    "parent_run_id": "parent_run_id",
+    "parent_workflow_run_id": "parent_workflow_run_id",
+    "priority": "priority",
+    "epoch": "epoch",
+    "dry_run": "dry_run",
+    "dismissed": "dismissed",
+    "create_time": "created_at",
+    "start_time": "started_at",
+    "end_time": "ended_at",
 }
-"""By the field's name; empty texts mean that there is none."""
+"""Columns of `workflow_runs` by the field's name; empty texts mean that there is none."""
+_OF_DETAILS: Final = {
+    "workflow_version": "workflow_version",
+    "key": "key",
+    "trigger": "trigger",
+    "started_by": "started_by",
+    "root_run_id": "root_run_id",
+    "depth": "depth",
+}
+"""Columns of `run_details`, likewise."""
 
 
-def condition(terms: Iterable[Filter], now: datetime | None) -> ColumnElement[bool]:
-    """Whether all of the terms hold, for a SELECT from `workflow_runs` and `run_details`.
+class Needed(NamedTuple):
+    """The columns that terms look at, in alphabetical order."""
 
-    Args:
-        now: the database's clock; needed only if a term is relative to it.
-    """
-    return and_(true(), *(_clause(term, now) for term in terms))
+    runs: tuple[str, ...]
+    details: tuple[str, ...]
 
 
-def _clause(term: Filter, now: datetime | None) -> ColumnElement[bool]:
+class Sources(NamedTuple):
+    """Where a run's values are found, in a SELECT that has it."""
+
+    run_id: ColumnElement[str]
+    runs: Mapping[str, ColumnElement[Any]]
+    """Columns of `workflow_runs` by their names, at least those that are needed."""
+    details: Mapping[str, ColumnElement[Any]]
+    """Those of `run_details`."""
+
+
+def needed(terms: Iterable[Filter]) -> Needed:
+    """Which columns `condition` will want from its sources."""
+    of_runs, of_details = set(), set()
+    for leaf in (leaf for term in terms for leaf in leaves(term)):
+        if isinstance(leaf, LabelIs):
+            of_details.add("labels")
+        elif leaf.field in _OF_RUNS:
+            of_runs.add(_OF_RUNS[leaf.field])
+        else:
+            of_details.add(_OF_DETAILS[leaf.field])
+    return Needed(tuple(sorted(of_runs)), tuple(sorted(of_details)))
+
+
+def condition(terms: Iterable[Filter], sources: Sources) -> ColumnElement[bool]:
+    """Whether all of the terms hold; `now` is when the transaction began, by the database."""
+    return and_(true(), *(_clause(term, sources) for term in terms))
+
+
+def _clause(term: Filter, sources: Sources) -> ColumnElement[bool]:
     match term:
         case Comparison(field, "!=", value):
-            return _clause(Comparison(field, "=", value), now).is_not(true())
+            return _clause(Comparison(field, "=", value), sources).is_not(true())
         case Comparison(field, operator, value):
-            wanted = _instant(value, now) if isinstance(value, Relative) else value
-            return _OPERATORS[operator](_COLUMNS[field], wanted)
+            wanted = func.now() + value.offset if isinstance(value, Relative) else value
+            return _OPERATORS[operator](_column(field, sources), wanted)
         case IsSet(field):
-            return _is_set(_COLUMNS[field])
+            return _is_set(_column(field, sources))
         case LabelIs(key, value):
-            return _labelled(key, value)
+            return _labelled(key, value, sources)
         case Not(inner):
-            return _clause(inner, now).is_not(true())
+            return _clause(inner, sources).is_not(true())
         case All(terms):
-            return and_(true(), *(_clause(each, now) for each in terms))
+            return and_(true(), *(_clause(each, sources) for each in terms))
         case filters.Any(terms):
-            return or_(*(_clause(each, now) for each in terms))
+            return or_(*(_clause(each, sources) for each in terms))
 
 
-def _instant(value: Relative, now: datetime | None) -> datetime:
-    assert now is not None
-    return now + value.offset
+def _column(field: str, sources: Sources) -> ColumnElement[Any]:
+    if field in _OF_RUNS:
+        return sources.runs[_OF_RUNS[field]]
+    column = sources.details[_OF_DETAILS[field]]
+    return func.coalesce(column, sources.run_id) if field == "root_run_id" else column
 
 
 def _is_set(column: ColumnElement[Any]) -> ColumnElement[bool]:
@@ -87,13 +120,9 @@ def _is_set(column: ColumnElement[Any]) -> ColumnElement[bool]:
     return column.is_not(None)
 
 
-def _labelled(key: str, value: str | None) -> ColumnElement[bool]:
-    if value is None:
-        known: ColumnElement[bool] = run_details.c.labels.has_key(key)
-        return known
-    return exists().where(
-        run_labels.c.namespace == runs.c.namespace,
-        run_labels.c.key == key,
-        run_labels.c.value == value,
-        run_labels.c.run_id == runs.c.id,
-    )
+def _labelled(key: str, value: str | None, sources: Sources) -> ColumnElement[bool]:
+    # The row of details has all labels of a run; their own table, one look for each of them.
+    labels = sources.details["labels"]
+    found: ColumnElement[bool]
+    found = labels.has_key(key) if value is None else labels[key].astext == value
+    return found
