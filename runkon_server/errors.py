@@ -8,10 +8,12 @@ covers every class here and that reasons are unique.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +125,9 @@ class NotFoundError(RunkonError):
     reason = "NOT_FOUND"
     kind: ClassVar[str] = "object"
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"no {self.kind} {name!r} in this namespace", name=name, type=self.kind)
+    def __init__(self, name: str, message: str = "", **metadata: str) -> None:
+        text = message or f"no {self.kind} {name!r} in this namespace"
+        super().__init__(text, name=name, type=self.kind, **metadata)
         self.name = name
 
 
@@ -143,14 +146,22 @@ class RunNotFoundError(NotFoundError):
 
 
 class RunPurgedError(RunNotFoundError):
-    """The run was deleted, or kept no longer; metadata has how it ended and its last sequence."""
+    """The run was deleted, or kept no longer; metadata has how it ended, and when it was removed.
+
+    `last_seq` is the sequence of its last event, `purge_time` in RFC 3339.
+    """
 
     reason = "RUN_PURGED"
 
-    def __init__(self, run_id: str, *, status: str, last_seq: int) -> None:
-        super().__init__(run_id)
-        self.message = f"run {run_id} ({status}) was deleted, or kept no longer"
-        self.metadata |= {"status": status, "last_seq": str(last_seq)}
+    def __init__(self, run_id: str, *, status: str, last_seq: int, purged_at: datetime) -> None:
+        moment = f"{purged_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        super().__init__(
+            run_id,
+            f"run {run_id} ({status}) was removed {moment}: deleted, or kept no longer",
+            status=status,
+            last_seq=str(last_seq),
+            purge_time=moment,
+        )
 
 
 class StepNotFoundError(NotFoundError):

@@ -16,7 +16,7 @@ from runkon_server.api.parsing.runs import parse_workflow_name
 from runkon_server.dsl import snapshot
 from runkon_server.dsl.codes import Severity
 from runkon_server.dsl.graph import GraphFormat, graph
-from runkon_server.store.reads import steps, workflows
+from runkon_server.store.reads import runs, steps, workflows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,7 +101,8 @@ class Drawings:
         run = await self._lookups.run(namespace, run_id)
         document = await self._lookups.snapshot(namespace, run.content_hash)
         if not document:  # purged since
-            raise errors.RunNotFoundError(run_id)
+            async with self._engine.reads.connect() as conn:
+                raise await runs.refusal_of_absent(conn, namespace=namespace, run_id=run_id)
         async with self._engine.reads.connect() as conn:
             return document, await steps.step_statuses(conn, run_id=run_id)
 

@@ -19,12 +19,12 @@ from runkon_server.core.standstill import (
     headline,
     replica_name,
 )
-from runkon_server.errors import DslUnsupportedError, RunNotFoundError
+from runkon_server.errors import DslUnsupportedError
 from runkon_server.store.loading import load_definition
 from runkon_server.store.queues import DEFAULT_QUEUE, display_queue
 from runkon_server.store.reads.chains import DEPTH_MAX
 from runkon_server.store.reads.gates import GateQuery, list_gates
-from runkon_server.store.reads.runs import runs_by_id
+from runkon_server.store.reads.runs import run_by_id, runs_by_id
 from runkon_server.store.reads.standing import read_standings
 
 if TYPE_CHECKING:
@@ -72,15 +72,14 @@ class Explainer:
 
         Raises:
             RunNotFoundError: the namespace has no such run.
+            RunPurgedError: it had one, which was removed.
         """
         async with self._engine.reads.connect() as shared:
             conn = await shared.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
             async with conn.begin():
-                run = (await runs_by_id(conn, [run_id])).get(run_id)
-                if run is None or run.namespace != namespace:
-                    raise RunNotFoundError(run_id)
+                run = await run_by_id(conn, namespace=namespace, run_id=run_id)
                 place = (await find_places(conn, [run])).get(run_id)
                 tree = _Tree()
                 await self._read(conn, namespace, run_id, tree)

@@ -8,7 +8,7 @@ from runkon_server.api.coalesce import Coalescer
 from runkon_server.api.places import find_places, is_in_a_tree
 from runkon_server.core.records import RunRecord
 from runkon_server.core.summary import summarize
-from runkon_server.errors import RunNotFoundError, RunPurgedError, WorkflowNotFoundError
+from runkon_server.errors import WorkflowNotFoundError
 from runkon_server.store.loading import load_definition
 from runkon_server.store.reads import gates, requests, runs, steps, workflows
 
@@ -74,15 +74,8 @@ class Lookups:
         row = await self._runs.get(run_id)
         if row is not None and row.namespace == namespace:
             return row
-        if row is None:
-            await self._refuse_purged(namespace, run_id)
-        raise RunNotFoundError(run_id)
-
-    async def _refuse_purged(self, namespace: str, run_id: str) -> None:
         async with self._engine.reads.connect() as conn:
-            head = await runs.find_tombstone(conn, namespace=namespace, run_id=run_id)
-        if head is not None:
-            raise RunPurgedError(run_id, status=head.status, last_seq=head.last_seq)
+            raise await runs.refusal_of_absent(conn, namespace=namespace, run_id=run_id)
 
     async def run_id_of_key(self, namespace: str, key: str) -> str:
         """The run that holds the key now, or held it last.

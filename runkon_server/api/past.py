@@ -13,9 +13,9 @@ import orjson
 from runkon_server.api.events import step_told
 from runkon_server.api.render import render_run
 from runkon_server.core.folding import RunFold
-from runkon_server.errors import CursorAheadError, CursorExpiredError, RunNotFoundError
+from runkon_server.errors import CursorAheadError, CursorExpiredError
 from runkon_server.store.reads.following import events_above
-from runkon_server.store.reads.runs import run_head, runs_by_id
+from runkon_server.store.reads.runs import run_by_id, run_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -144,7 +144,7 @@ class Pasts:
         """The run as it was right after this event, and its row as it is.
 
         Raises:
-            RunNotFoundError: the namespace has no such run.
+            RunNotFoundError, RunPurgedError: the namespace has no such run.
             CursorAheadError: there is no such event yet.
             CursorExpiredError: the run, or its first events, are gone.
         """
@@ -160,9 +160,7 @@ class Pasts:
                     raise CursorAheadError(run_id, after_seq=at_sequence, head_seq=head.last_seq)
                 if head.oldest_seq > 1:
                     raise CursorExpiredError(run_id, oldest_seq=head.oldest_seq)
-                run = (await runs_by_id(conn, [run_id])).get(run_id)
-                if run is None:
-                    raise RunNotFoundError(run_id)
+                run = await run_by_id(conn, namespace=namespace, run_id=run_id)
                 past = self._kept.get(place)
                 if past is None:
                     rewrites = self._rewrites

@@ -11,8 +11,7 @@ from runkon_server.api.render.runs import render_run
 from runkon_server.api.render.steps import render_step
 from runkon_server.api.wire import ELEMENT_BYTES
 from runkon_server.core.rows import cut
-from runkon_server.errors import RunNotFoundError
-from runkon_server.store.reads.runs import runs_by_id
+from runkon_server.store.reads.runs import run_by_id
 from runkon_server.store.reads.steps import cursor_of, list_steps
 
 if TYPE_CHECKING:
@@ -36,15 +35,14 @@ async def read_snapshot(
 
     Raises:
         RunNotFoundError: the namespace has no such run.
+        RunPurgedError: it had one, which was removed.
     """
     async with reads.connect() as shared:
         conn = await shared.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
         async with conn.begin():
-            run = (await runs_by_id(conn, [run_id])).get(run_id)
-            if run is None or run.namespace != namespace:
-                raise RunNotFoundError(run_id)
+            run = await run_by_id(conn, namespace=namespace, run_id=run_id)
             place = (await find_places(conn, [run])).get(run_id)
             chunks = _Chunks(run.last_seq, render_run(run, place=place))
             after = None

@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     from runkon_server.store.locking import LockedRun, NewRequest, Wants
 
 ATTEMPTS_MAX: Final = 5
-_STATES: Final = frozenset({ResumeRefusal.LIVE, ResumeRefusal.CANCELLED, ResumeRefusal.COMPLETED})
+_STATES: Final = {
+    ResumeRefusal.LIVE: "only a run that has ended is resumed",
+    ResumeRefusal.CANCELLED: "that is final, start a new one",
+    ResumeRefusal.COMPLETED: "only mode RESTART repeats it",
+}
+"""What the run's status alone forbids, and what to add to it."""
 
 
 class Resumption:
@@ -189,7 +194,8 @@ def as_domain_error(
 ) -> errors.RunkonError:
     """What a caller is told of a resume that the core refuses."""
     if error.refusal in _STATES:
-        return errors.RunStateError(run_id, status=status, wish=f"resumed: {error}")
+        wish = f"resumed: {_STATES[error.refusal]}"
+        return errors.RunStateError(run_id, status=status, wish=wish)
     if error.refusal is ResumeRefusal.UNKNOWN_STEP:
         return errors.StepNotFoundError(step_id or "")
     return errors.ResumeRefusedError(run_id, status=status, mode=mode.value, why=str(error))

@@ -86,6 +86,8 @@ class RunHead:
     """Of the oldest event that is kept; `last_seq + 1` if none is."""
     status: str
     epoch: int
+    purged_at: datetime | None = None
+    """When the run was removed, if it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

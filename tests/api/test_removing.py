@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from grpc import StatusCode
 
-from runkon.v1 import runs_pb2, types_pb2
+from runkon.v1 import runs_pb2, types_pb2, workflows_pb2
 from runkon.v1.runs_pb2 import DeleteRunRequest, DismissRunRequest, StreamRunEventsRequest
 from support.live_api import refusal
 from support.live_work import put
@@ -37,6 +38,9 @@ async def test_a_deleted_run_is_gone_and_stays_gone(api: LiveApi) -> None:
     assert (gone.code, gone.reason) == (StatusCode.NOT_FOUND, "RUN_PURGED")
     assert gone.metadata["status"] == "completed"
     assert gone.metadata["last_seq"] == str(run.last_seq)
+    purged_at = datetime.fromisoformat(gone.metadata["purge_time"])
+    assert run.end_time.ToDatetime(UTC).replace(microsecond=0) <= purged_at <= datetime.now(UTC)
+    assert gone.metadata["purge_time"] in gone.message
     assert not (await api.runs.ListRuns(runs_pb2.ListRunsRequest())).runs
 
 
@@ -63,6 +67,29 @@ async def test_cursors_of_a_deleted_run_have_expired_but_for_the_one_at_its_end(
         )
     ]
     assert frames == ["header", "end"]
+
+
+async def test_every_question_about_a_deleted_run_is_told_that_it_was_removed(
+    api: LiveApi,
+) -> None:
+    """As GetRun: why it does not move, its state in a stream, its end, steps and picture."""
+    run = await ended(api)
+    await api.runs.DeleteRun(DeleteRunRequest(run_id=run.id))
+    told = await refusal(api.runs.GetRun(runs_pb2.GetRunRequest(run_id=run.id)))
+    stream = api.runs.StreamRunEvents(StreamRunEventsRequest(run_id=run.id, from_snapshot=True))
+
+    for asked in (
+        api.runs.ExplainRun(runs_pb2.ExplainRunRequest(run_id=run.id)),
+        stream.read(),
+        api.runs.AwaitRun(runs_pb2.AwaitRunRequest(run_id=run.id)),
+        api.runs.ListSteps(runs_pb2.ListStepsRequest(run_id=run.id)),
+        api.workflows.GraphWorkflow(workflows_pb2.GraphWorkflowRequest(run_id=run.id)),
+    ):
+        refused = await refusal(asked)
+        assert (refused.code, refused.reason) == (StatusCode.NOT_FOUND, "RUN_PURGED")
+        assert (refused.message, refused.metadata) == (told.message, told.metadata)
+    elsewhere = runs_pb2.ExplainRunRequest(run_id=run.id, namespace="other")
+    assert (await refusal(api.runs.ExplainRun(elsewhere))).reason == "RUN_NOT_FOUND"
 
 
 async def test_a_tree_is_deleted_by_its_root(api: LiveApi) -> None:

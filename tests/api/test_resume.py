@@ -98,6 +98,9 @@ async def test_a_completed_run_may_be_restarted(api: LiveApi) -> None:
 
     assert [(await hand.do()).step_name for _ in range(2)] == ["plan", "build"]
     assert ((await ended(api, run_id)).status, refused.reason) == (COMPLETED, "RUN_STATE")
+    assert refused.message == (
+        f"run {run_id} is completed; it cannot be resumed: only mode RESTART repeats it"
+    )
 
 
 async def test_the_same_resume_again_is_one_resume(api: LiveApi) -> None:
@@ -120,6 +123,9 @@ async def test_a_live_run_is_not_resumed(api: LiveApi) -> None:
     assert (refused.code, refused.reason) == (StatusCode.FAILED_PRECONDITION, "RUN_STATE")
     assert refused.metadata["state"] == "running"
     assert "PreconditionFailure" in refused.kinds
+    assert refused.message == (
+        f"run {run_id} is running; it cannot be resumed: only a run that has ended is resumed"
+    )
 
 
 async def test_a_cancelled_run_is_over_for_good(api: LiveApi) -> None:
@@ -131,6 +137,7 @@ async def test_a_cancelled_run_is_over_for_good(api: LiveApi) -> None:
     for fields in ({}, {"mode": RESTART}):
         refused = await refusal(resume(api, run_id, **fields))
         assert (refused.reason, refused.metadata["state"]) == ("RUN_STATE", "cancelled")
+        assert refused.message.count("cancelled") == 1
 
 
 async def test_a_run_that_is_not_there_is_not_resumed(api: LiveApi) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,7 +29,9 @@ SAMPLES: list[errors.RunkonError] = [
         )
     ),
     errors.PageTokenInvalidError(),
-    errors.RunPurgedError("01R", status="failed", last_seq=7),
+    errors.RunPurgedError(
+        "01R", status="failed", last_seq=7, purged_at=datetime(2026, 3, 1, 12, tzinfo=UTC)
+    ),
     errors.RunIsChildError("01C", parent="01R"),
     errors.FilterInvalidError(7, "unknown field `x`", name="x"),
     errors.GateSelectionInvalidError(["x"], ["yes", "no"]),

@@ -165,7 +165,8 @@ class RunServiceServicer(object):
         """GetRun returns one run.
 
         NOT_FOUND RUN_NOT_FOUND: no run has this id or key.
-        NOT_FOUND RUN_PURGED: it was deleted, or kept no longer; metadata `status` and `last_seq`.
+        NOT_FOUND RUN_PURGED: it was deleted, or kept no longer; metadata `status` (as in filters),
+        `last_seq` (of its last event) and `purge_time` (RFC 3339). Known for 90 days.
         OUT_OF_RANGE CURSOR_AHEAD: at_sequence lies above the newest event.
         OUT_OF_RANGE CURSOR_EXPIRED: events before it are gone, so the past cannot be told.
         """
@@ -239,6 +240,7 @@ class RunServiceServicer(object):
         """ExplainRun says why a run is not moving, and what would move it, down through its child runs.
 
         NOT_FOUND RUN_NOT_FOUND: no run has this id.
+        NOT_FOUND RUN_PURGED: as for GetRun.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -249,6 +251,7 @@ class RunServiceServicer(object):
 
         For callers that cannot hold a stream: call again until `done`.
         NOT_FOUND RUN_NOT_FOUND: no run has this id.
+        NOT_FOUND RUN_PURGED: as for GetRun.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -278,6 +281,7 @@ class RunServiceServicer(object):
         """ListSteps lists the steps of a run in program order, with their texts whole.
 
         NOT_FOUND RUN_NOT_FOUND: no run has this id.
+        NOT_FOUND RUN_PURGED: as for GetRun.
         OUT_OF_RANGE CURSOR_AHEAD, CURSOR_EXPIRED: at_sequence, as for GetRun.
         INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
         """
@@ -322,6 +326,7 @@ class RunServiceServicer(object):
         event that ended the newest epoch, is an `end`, and the stream closes OK. Any close without an
         `end` means: call again with `after_seq` set to the last sequence handled. Errors:
         NOT_FOUND RUN_NOT_FOUND, OUT_OF_RANGE CURSOR_AHEAD, CURSOR_EXPIRED: as for ListRunEvents.
+        NOT_FOUND RUN_PURGED: as for GetRun; only with `from_snapshot`, for the run itself is gone.
         UNAVAILABLE: the replica drains or the connection is old; RetryInfo says when to reconnect.
         RESOURCE_EXHAUSTED SLOW_CONSUMER: no frame was taken for 30 s; metadata `after_seq`.
         RESOURCE_EXHAUSTED STREAM_LIMIT: the connection, or the principal, has too many streams open.

@@ -60,7 +60,8 @@ class RunServiceStub:
     """GetRun returns one run.
 
     NOT_FOUND RUN_NOT_FOUND: no run has this id or key.
-    NOT_FOUND RUN_PURGED: it was deleted, or kept no longer; metadata `status` and `last_seq`.
+    NOT_FOUND RUN_PURGED: it was deleted, or kept no longer; metadata `status` (as in filters),
+    `last_seq` (of its last event) and `purge_time` (RFC 3339). Known for 90 days.
     OUT_OF_RANGE CURSOR_AHEAD: at_sequence lies above the newest event.
     OUT_OF_RANGE CURSOR_EXPIRED: events before it are gone, so the past cannot be told.
     """
@@ -110,12 +111,14 @@ class RunServiceStub:
     """ExplainRun says why a run is not moving, and what would move it, down through its child runs.
 
     NOT_FOUND RUN_NOT_FOUND: no run has this id.
+    NOT_FOUND RUN_PURGED: as for GetRun.
     """
     AwaitRun: _grpc.UnaryUnaryMultiCallable[_runs_pb2.AwaitRunRequest, _runs_pb2.AwaitRunResponse]
     """AwaitRun answers when the run has ended or the time is over, whichever is first.
 
     For callers that cannot hold a stream: call again until `done`.
     NOT_FOUND RUN_NOT_FOUND: no run has this id.
+    NOT_FOUND RUN_PURGED: as for GetRun.
     """
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_runs_pb2.ResumeRunRequest, _runs_pb2.ResumeRunResponse]
     """ResumeRun takes a finished run up again, in a new epoch, and answers after the commit.
@@ -137,6 +140,7 @@ class RunServiceStub:
     """ListSteps lists the steps of a run in program order, with their texts whole.
 
     NOT_FOUND RUN_NOT_FOUND: no run has this id.
+    NOT_FOUND RUN_PURGED: as for GetRun.
     OUT_OF_RANGE CURSOR_AHEAD, CURSOR_EXPIRED: at_sequence, as for GetRun.
     INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
     """
@@ -165,6 +169,7 @@ class RunServiceStub:
     event that ended the newest epoch, is an `end`, and the stream closes OK. Any close without an
     `end` means: call again with `after_seq` set to the last sequence handled. Errors:
     NOT_FOUND RUN_NOT_FOUND, OUT_OF_RANGE CURSOR_AHEAD, CURSOR_EXPIRED: as for ListRunEvents.
+    NOT_FOUND RUN_PURGED: as for GetRun; only with `from_snapshot`, for the run itself is gone.
     UNAVAILABLE: the replica drains or the connection is old; RetryInfo says when to reconnect.
     RESOURCE_EXHAUSTED SLOW_CONSUMER: no frame was taken for 30 s; metadata `after_seq`.
     RESOURCE_EXHAUSTED STREAM_LIMIT: the connection, or the principal, has too many streams open.
@@ -224,7 +229,8 @@ class RunServiceAsyncStub(RunServiceStub):
     """GetRun returns one run.
 
     NOT_FOUND RUN_NOT_FOUND: no run has this id or key.
-    NOT_FOUND RUN_PURGED: it was deleted, or kept no longer; metadata `status` and `last_seq`.
+    NOT_FOUND RUN_PURGED: it was deleted, or kept no longer; metadata `status` (as in filters),
+    `last_seq` (of its last event) and `purge_time` (RFC 3339). Known for 90 days.
     OUT_OF_RANGE CURSOR_AHEAD: at_sequence lies above the newest event.
     OUT_OF_RANGE CURSOR_EXPIRED: events before it are gone, so the past cannot be told.
     """
@@ -274,12 +280,14 @@ class RunServiceAsyncStub(RunServiceStub):
     """ExplainRun says why a run is not moving, and what would move it, down through its child runs.
 
     NOT_FOUND RUN_NOT_FOUND: no run has this id.
+    NOT_FOUND RUN_PURGED: as for GetRun.
     """
     AwaitRun: _aio.UnaryUnaryMultiCallable[_runs_pb2.AwaitRunRequest, _runs_pb2.AwaitRunResponse]  # type: ignore[assignment]
     """AwaitRun answers when the run has ended or the time is over, whichever is first.
 
     For callers that cannot hold a stream: call again until `done`.
     NOT_FOUND RUN_NOT_FOUND: no run has this id.
+    NOT_FOUND RUN_PURGED: as for GetRun.
     """
     ResumeRun: _aio.UnaryUnaryMultiCallable[_runs_pb2.ResumeRunRequest, _runs_pb2.ResumeRunResponse]  # type: ignore[assignment]
     """ResumeRun takes a finished run up again, in a new epoch, and answers after the commit.
@@ -301,6 +309,7 @@ class RunServiceAsyncStub(RunServiceStub):
     """ListSteps lists the steps of a run in program order, with their texts whole.
 
     NOT_FOUND RUN_NOT_FOUND: no run has this id.
+    NOT_FOUND RUN_PURGED: as for GetRun.
     OUT_OF_RANGE CURSOR_AHEAD, CURSOR_EXPIRED: at_sequence, as for GetRun.
     INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
     """
@@ -329,6 +338,7 @@ class RunServiceAsyncStub(RunServiceStub):
     event that ended the newest epoch, is an `end`, and the stream closes OK. Any close without an
     `end` means: call again with `after_seq` set to the last sequence handled. Errors:
     NOT_FOUND RUN_NOT_FOUND, OUT_OF_RANGE CURSOR_AHEAD, CURSOR_EXPIRED: as for ListRunEvents.
+    NOT_FOUND RUN_PURGED: as for GetRun; only with `from_snapshot`, for the run itself is gone.
     UNAVAILABLE: the replica drains or the connection is old; RetryInfo says when to reconnect.
     RESOURCE_EXHAUSTED SLOW_CONSUMER: no frame was taken for 30 s; metadata `after_seq`.
     RESOURCE_EXHAUSTED STREAM_LIMIT: the connection, or the principal, has too many streams open.
@@ -403,7 +413,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """GetRun returns one run.
 
         NOT_FOUND RUN_NOT_FOUND: no run has this id or key.
-        NOT_FOUND RUN_PURGED: it was deleted, or kept no longer; metadata `status` and `last_seq`.
+        NOT_FOUND RUN_PURGED: it was deleted, or kept no longer; metadata `status` (as in filters),
+        `last_seq` (of its last event) and `purge_time` (RFC 3339). Known for 90 days.
         OUT_OF_RANGE CURSOR_AHEAD: at_sequence lies above the newest event.
         OUT_OF_RANGE CURSOR_EXPIRED: events before it are gone, so the past cannot be told.
         """
@@ -489,6 +500,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """ExplainRun says why a run is not moving, and what would move it, down through its child runs.
 
         NOT_FOUND RUN_NOT_FOUND: no run has this id.
+        NOT_FOUND RUN_PURGED: as for GetRun.
         """
 
     @_abc_1.abstractmethod
@@ -501,6 +513,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
 
         For callers that cannot hold a stream: call again until `done`.
         NOT_FOUND RUN_NOT_FOUND: no run has this id.
+        NOT_FOUND RUN_PURGED: as for GetRun.
         """
 
     @_abc_1.abstractmethod
@@ -534,6 +547,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """ListSteps lists the steps of a run in program order, with their texts whole.
 
         NOT_FOUND RUN_NOT_FOUND: no run has this id.
+        NOT_FOUND RUN_PURGED: as for GetRun.
         OUT_OF_RANGE CURSOR_AHEAD, CURSOR_EXPIRED: at_sequence, as for GetRun.
         INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
         """
@@ -586,6 +600,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         event that ended the newest epoch, is an `end`, and the stream closes OK. Any close without an
         `end` means: call again with `after_seq` set to the last sequence handled. Errors:
         NOT_FOUND RUN_NOT_FOUND, OUT_OF_RANGE CURSOR_AHEAD, CURSOR_EXPIRED: as for ListRunEvents.
+        NOT_FOUND RUN_PURGED: as for GetRun; only with `from_snapshot`, for the run itself is gone.
         UNAVAILABLE: the replica drains or the connection is old; RetryInfo says when to reconnect.
         RESOURCE_EXHAUSTED SLOW_CONSUMER: no frame was taken for 30 s; metadata `after_seq`.
         RESOURCE_EXHAUSTED STREAM_LIMIT: the connection, or the principal, has too many streams open.

@@ -142,7 +142,7 @@ class WorkflowServiceServicer(object):
         diagnostic, with line and column.
         INVALID_ARGUMENT DSL_UNSUPPORTED: a newer server stored it, with steps unknown to this one.
         NOT_FOUND WORKFLOW_NOT_FOUND: no such workflow or version.
-        NOT_FOUND RUN_NOT_FOUND: no such run.
+        NOT_FOUND RUN_NOT_FOUND, RUN_PURGED: no such run, or it was removed; as for GetRun.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

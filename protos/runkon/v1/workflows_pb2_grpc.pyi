@@ -80,7 +80,7 @@ class WorkflowServiceStub:
     diagnostic, with line and column.
     INVALID_ARGUMENT DSL_UNSUPPORTED: a newer server stored it, with steps unknown to this one.
     NOT_FOUND WORKFLOW_NOT_FOUND: no such workflow or version.
-    NOT_FOUND RUN_NOT_FOUND: no such run.
+    NOT_FOUND RUN_NOT_FOUND, RUN_PURGED: no such run, or it was removed; as for GetRun.
     """
 
 @_typing.type_check_only
@@ -135,7 +135,7 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     diagnostic, with line and column.
     INVALID_ARGUMENT DSL_UNSUPPORTED: a newer server stored it, with steps unknown to this one.
     NOT_FOUND WORKFLOW_NOT_FOUND: no such workflow or version.
-    NOT_FOUND RUN_NOT_FOUND: no such run.
+    NOT_FOUND RUN_NOT_FOUND, RUN_PURGED: no such run, or it was removed; as for GetRun.
     """
 
 class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -223,7 +223,7 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         diagnostic, with line and column.
         INVALID_ARGUMENT DSL_UNSUPPORTED: a newer server stored it, with steps unknown to this one.
         NOT_FOUND WORKFLOW_NOT_FOUND: no such workflow or version.
-        NOT_FOUND RUN_NOT_FOUND: no such run.
+        NOT_FOUND RUN_NOT_FOUND, RUN_PURGED: no such run, or it was removed; as for GetRun.
         """
 
 def add_WorkflowServiceServicer_to_server(servicer: WorkflowServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

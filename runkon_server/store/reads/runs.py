@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Text, bindparam, case, func, select, true
 from sqlalchemy.dialects.postgresql import ARRAY, TEXT
 
-from runkon_server.errors import RunNotFoundError
+from runkon_server.errors import RunNotFoundError, RunPurgedError
 from runkon_server.store.reads.paging import PAGE_BYTES, fetch_page, paged, weight_of
 from runkon_server.store.rows import Page, RunHead, RunRow
 from runkon_server.store.tables import (
@@ -175,11 +175,40 @@ async def run_head(conn: AsyncConnection, *, namespace: str, run_id: str) -> Run
     return RunHead(run_id=run_id, **row)
 
 
+async def run_by_id(conn: AsyncConnection, *, namespace: str, run_id: str) -> RunRow:
+    """One run.
+
+    Raises:
+        RunNotFoundError: the namespace has no such run.
+        RunPurgedError: it had one, which was removed.
+    """
+    row = (await runs_by_id(conn, [run_id])).get(run_id)
+    if row is not None and row.namespace == namespace:
+        return row
+    raise await refusal_of_absent(conn, namespace=namespace, run_id=run_id)
+
+
+async def refusal_of_absent(
+    conn: AsyncConnection, *, namespace: str, run_id: str
+) -> RunNotFoundError:
+    """What to tell whoever asks for a run that is not there: whether it once was."""
+    head = await find_tombstone(conn, namespace=namespace, run_id=run_id)
+    if head is None or head.purged_at is None:
+        return RunNotFoundError(run_id)
+    return RunPurgedError(
+        run_id, status=head.status, last_seq=head.last_seq, purged_at=head.purged_at
+    )
+
+
 async def find_tombstone(conn: AsyncConnection, *, namespace: str, run_id: str) -> RunHead | None:
     """How far the events of a run went that was removed; None: there was none, or long ago."""
     columns = run_tombstones.c
     statement = select(
-        columns.last_seq, (columns.last_seq + 1).label("oldest_seq"), columns.status, columns.epoch
+        columns.last_seq,
+        (columns.last_seq + 1).label("oldest_seq"),
+        columns.status,
+        columns.epoch,
+        columns.purged_at,
     ).where(columns.run_id == run_id, columns.namespace == namespace)
     row = (await conn.execute(statement)).mappings().one_or_none()
     return None if row is None else RunHead(run_id=run_id, **row)
