@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
 from runkon_client.cli.exits import Exit, explain
 from runkon_client.cli.session import ServerCommand, Settings, print_document
+from runkon_client.cli.sizes import too_large
 from runkon_client.cli.sources import STDIN, read_source, show_diagnostics, write_text
-
-if TYPE_CHECKING:
-    from runkon_client.values import FormattedWorkflow
+from runkon_client.values import FormattedWorkflow
 
 
 @click.command(
@@ -37,7 +35,11 @@ def format_files(settings: Settings, files: tuple[str, ...], *, check: bool, wri
     with settings.connect() as client:
         for file in files:
             source = read_source(file)
-            found[file] = client.format_workflow(source)
+            problem = too_large(source)
+            if problem is not None:
+                found[file] = FormattedWorkflow(formatted="", changed=False, diagnostics=(problem,))
+            else:
+                found[file] = client.format_workflow(source)
             if write and found[file].changed:
                 write_text(file, found[file].formatted)
             if not settings.as_json:

@@ -12,6 +12,7 @@ from runkon_client.cli.exits import Exit, explain
 from runkon_client.cli.extensions import load_extension
 from runkon_client.cli.naming import is_run_id
 from runkon_client.cli.session import ServerCommand, Settings, exit_code_of, print_document
+from runkon_client.cli.sizes import refuse_too_large
 from runkon_client.cli.sources import is_file, read_source, show_refusal, write_text
 from runkon_client.errors import RunkonClientError
 from runkon_client.values import GraphFormat
@@ -107,6 +108,7 @@ def _draw(client: SyncClient, subject: str, graph_format: GraphFormat) -> str:
         return client.graph_workflow(subject, graph_format=graph_format)
     source = read_source(subject)
     try:
+        refuse_too_large(source)
         return client.graph_workflow(source=source, graph_format=graph_format)
     except RunkonClientError as error:
         if exit_code_of(error) is Exit.REFUSED and show_refusal(client, error, subject, source):

@@ -11,6 +11,7 @@ from runkon_client.cli.exits import WATCHED_RUN, Exit
 from runkon_client.cli.material import material_options
 from runkon_client.cli.pairs import read_pairs
 from runkon_client.cli.session import ServerCommand, Settings, exit_code_of, print_document
+from runkon_client.cli.sizes import refuse_too_large
 from runkon_client.cli.sources import is_file, read_source, show_refusal
 from runkon_client.errors import RunkonClientError
 from runkon_client.values import ConflictPolicy
@@ -89,7 +90,7 @@ def run(
         "trigger": "runkon run",
     }
     with settings.connect() as client:
-        handle = _start(client, workflow, options)
+        handle = _start(settings, client, workflow, options)
         if not handle.started:
             click.echo("a live run holds the key already", err=True)
         if watch:
@@ -108,7 +109,9 @@ def run(
             click.echo(f"watch it with: {again}", err=True)
 
 
-def _start(client: SyncClient, workflow: str, options: RunOptions) -> SyncStartedRun:
+def _start(
+    settings: Settings, client: SyncClient, workflow: str, options: RunOptions
+) -> SyncStartedRun:
     """Start it; a source that is refused is shown with what is wrong with it."""
     if not workflow:
         raise click.UsageError("FILE|NAME is empty")
@@ -116,13 +119,14 @@ def _start(client: SyncClient, workflow: str, options: RunOptions) -> SyncStarte
         return client.start_run(workflow, **options)
     source = read_source(workflow)
     try:
+        refuse_too_large(source)
         return client.start_run(**options | {"source": source})
     except RunkonClientError as error:
         beside: Material = {
             "output_schemas": options["output_schemas"],
             "snippets": options["snippets"],
         }
-        refused = exit_code_of(error) is Exit.REFUSED
+        refused = exit_code_of(error) is Exit.REFUSED and not settings.as_json
         if refused and show_refusal(client, error, workflow, source, **beside):
             sys.exit(Exit.REFUSED)
         raise

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
 import click
 
+from runkon_client.cli.sizes import too_large
 from runkon_client.cli.telling import printable
 from runkon_client.values import Severity
 
@@ -114,6 +115,10 @@ def show_refusal(
     """
     if not error.reason.startswith("DSL_"):
         return False
+    problem = too_large(source)
+    if problem is not None:
+        show_diagnostics(path, [problem])
+        return True
     found = client.validate_workflow(source, strict=strict, **beside)
     show_diagnostics(path, found.diagnostics)
     return True

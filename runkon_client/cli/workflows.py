@@ -19,9 +19,10 @@ from runkon_client.cli.session import (
     print_table,
     report,
 )
+from runkon_client.cli.sizes import refuse_too_large, too_large
 from runkon_client.cli.sources import read_source, show_diagnostics, show_refusal
 from runkon_client.errors import RunkonClientError
-from runkon_client.values import InputType
+from runkon_client.values import InputType, Validation
 
 if TYPE_CHECKING:
     from runkon_client import SyncClient
@@ -76,6 +77,7 @@ def _put(
     """Store one file and say so; None if its text was refused."""
     source = read_source(file)
     try:
+        refuse_too_large(source)
         answer = client.put_workflow(source, strict=strict, **beside)
     except RunkonClientError as error:
         if exit_code_of(error) is not Exit.REFUSED or not error.reason.startswith("DSL_"):
@@ -154,13 +156,18 @@ def validate(
     found = {}
     with settings.connect() as client:
         for file in files:
-            found[file] = client.validate_workflow(
-                read_source(file),
-                output_schemas=schemas,
-                snippets=snippets,
-                strict=strict,
-                check_served=served,
-            )
+            source = read_source(file)
+            problem = too_large(source)
+            if problem is not None:
+                found[file] = Validation(valid=False, diagnostics=(problem,), workflow=None)
+            else:
+                found[file] = client.validate_workflow(
+                    source,
+                    output_schemas=schemas,
+                    snippets=snippets,
+                    strict=strict,
+                    check_served=served,
+                )
             if not settings.as_json:
                 show_diagnostics(file, found[file].diagnostics, err=False)
                 if found[file].valid:
