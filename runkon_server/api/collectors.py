@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from runkon_server.runtime.stats import LATENCY_BUCKETS_S, SIZE_BUCKETS
+from runkon_server.store.queues import display_queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from runkon_server.runtime.stats import EngineStats
-    from runkon_server.store.reads.queue import Queue
+    from runkon_server.store.reads.queue import Waiting
 
 __all__ = ["EngineCollector", "ReplicaCollector"]
 
@@ -108,7 +109,7 @@ class ReplicaCollector(Collector):
         database_is_up: Callable[[], bool],
         streams_open: Callable[[], int],
         feed_lag_s: Callable[[], float],
-        queues: Callable[[], Sequence[Queue]],
+        queues: Callable[[], Sequence[Waiting]],
     ) -> None:
         self._database_is_up = database_is_up
         self._streams_open = streams_open
@@ -138,16 +139,17 @@ class ReplicaCollector(Collector):
         depth = GaugeMetricFamily(
             "runkon_task_queue_depth",
             "Tasks that no worker has taken yet.",
-            labels=["namespace", "action"],
+            labels=["namespace", "queue", "action"],
         )
         age = GaugeMetricFamily(
             "runkon_task_queue_age_seconds",
             "How long the oldest of them has waited.",
-            labels=["namespace", "action"],
+            labels=["namespace", "queue", "action"],
         )
-        for queue in self._queues():
-            depth.add_metric([queue.namespace, queue.action], queue.depth)
-            age.add_metric([queue.namespace, queue.action], queue.age_s)
+        for tasks in self._queues():
+            labels = [tasks.namespace, display_queue(tasks.queue), tasks.action]
+            depth.add_metric(labels, tasks.depth)
+            age.add_metric(labels, tasks.age_s)
         yield from (depth, age)
 
 

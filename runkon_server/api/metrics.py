@@ -13,7 +13,7 @@ import structlog
 
 from runkon_server.api.collectors import EngineCollector, ReplicaCollector
 from runkon_server.store.database import is_passing
-from runkon_server.store.reads.queue import longest_queues
+from runkon_server.store.reads.queue import longest_waiting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from runkon_server.runtime.ambient import Ambient
     from runkon_server.runtime.stats import EngineStats
-    from runkon_server.store.reads.queue import Queue
+    from runkon_server.store.reads.queue import Waiting
 
 __all__ = ["Metrics"]
 
@@ -86,7 +86,7 @@ class Metrics:
             buckets=_RPC_BUCKETS_S,
             registry=self.registry,
         )
-        self._queues: Sequence[Queue] = ()
+        self._queues: Sequence[Waiting] = ()
         self._known: dict[str, tuple[prometheus.Gauge, prometheus.Histogram]] = {}
         prometheus.ProcessCollector(registry=self.registry)
         prometheus.GCCollector(registry=self.registry)
@@ -123,7 +123,7 @@ class Metrics:
         while True:
             try:
                 async with self._engine.reads.connect() as conn:
-                    self._queues = await longest_queues(conn)
+                    self._queues = await longest_waiting(conn)
             except Exception as error:
                 if not is_passing(error):
                     raise

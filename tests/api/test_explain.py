@@ -123,6 +123,30 @@ async def test_a_task_says_who_could_do_it_and_where_it_queues(database: str) ->
     assert taken.until_time.ToDatetime() > taken.since_time.ToDatetime()
 
 
+async def test_a_task_names_the_queue_that_nobody_serves(database: str) -> None:
+    """A worker of the default queue does not count, nor does the task that waits there."""
+    async with served(database) as api:
+        await start(api, "workflow w { call plan }")
+        run_id = await start(api, "workflow w { call plan }", labels={"queue": "big gpu"})
+        hello = workers_pb2.WorkerHello(worker_id="w1", actions=["plan"], concurrency=1)
+        async with worker_stream(api, hello):
+            nobody = await blocked(api, run_id, "BLOCKER_KIND_QUEUED_TASK", "in queue `big gpu`, ")
+        hello.queues.append("big gpu")
+        async with worker_stream(api, hello):
+            busy = await blocked(api, run_id, "BLOCKER_KIND_QUEUED_TASK", "one worker serves it")
+        gone = await blocked(api, run_id, "BLOCKER_KIND_QUEUED_TASK", "connected since")
+        lease = await Hand(api, actions=["plan"], queues=["big gpu"]).take()
+
+    assert nobody.text == "in queue `big gpu`, no worker for `plan` has been connected"
+    assert nobody.remedy == "start a worker that serves `plan`, with --queue 'big gpu'"
+    assert nobody.needs_action
+    assert not nobody.task.HasField("last_worker_time")
+    assert (nobody.task.queue, nobody.task.queue_position, nobody.task.workers) == ("big gpu", 1, 0)
+    assert (busy.needs_action, busy.task.workers) == (False, 1)
+    assert gone.task.HasField("last_worker_time")
+    assert (lease.run_id, lease.attempt, lease.delivery) == (run_id, 0, 0)
+
+
 async def test_scripts_and_items_name_the_workers_that_they_need(database: str) -> None:
     async with served(database) as api:
         await put(api, "workflow c { call echo }")

@@ -76,6 +76,19 @@ async def test_every_replica_lists_what_a_worker_said_of_itself(database: str) -
     )
 
 
+async def test_the_queues_of_workers_are_listed(database: str) -> None:
+    """`default` for the one without a name, `*` alone for all."""
+    told = {"a": [], "b": ["gpu", ""], "c": ["gpu", "*"], "d": ["default", "eu", "eu"]}
+    shown = {"a": ["default"], "b": ["default", "gpu"], "c": ["*"], "d": ["default", "eu"]}
+    async with live_api(database, **QUICK) as api, contextlib.AsyncExitStack() as stack:
+        for worker_id, queues in told.items():
+            await stack.enter_async_context(connected(api, worker_id, queues=queues))
+
+        found = await lists(api, *told)
+
+    assert {each.worker_id: list(each.queues) for each in found} == shown
+
+
 async def test_a_poller_is_listed_and_says_so(database: str) -> None:
     async with live_api(database, **QUICK) as api:
         request = workers_pb2.PollTasksRequest(worker_id="p", actions=["a"])

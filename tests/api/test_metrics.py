@@ -99,21 +99,26 @@ def test_batches_are_a_histogram() -> None:
 
 
 async def test_queues_are_read_from_the_database(database: str) -> None:
-    """Depth and age by namespace and action, of queued tasks only."""
+    """Depth and age by namespace, queue and action, of queued tasks only."""
     async with engine_of(database) as engine:
         async with engine.connect() as conn:
-            for number, state in enumerate(["queued", "queued", "done"]):
+            for number, state in enumerate(["queued", "queued", "done", "queued"]):
                 await conn.execute(
                     text(
-                        "INSERT INTO tasks (run_id, id, namespace, step_id, kind, action, state,"
-                        " created_at, payload) VALUES (:run, :id, 'team', 's', 'action', 'plan',"
-                        " :state, clock_timestamp() - interval '90 s', '{}')"
+                        "INSERT INTO tasks (run_id, id, namespace, queue, step_id, kind, action,"
+                        " state, created_at, payload) VALUES (:run, :id, 'team', :queue, 's',"
+                        " 'action', 'plan', :state, clock_timestamp() - interval '90 s', '{}')"
                     ),
-                    {"run": ulid(1), "id": f"t{number}", "state": state},
+                    {
+                        "run": ulid(1),
+                        "id": f"t{number}",
+                        "state": state,
+                        "queue": "gpu" if number == 3 else "",
+                    },
                 )
         metrics = Metrics(FakeReplica(engine), NO_STREAMS)
         following = asyncio.create_task(metrics.follow(SystemAmbient()))
-        depth = 'runkon_task_queue_depth{action="plan",namespace="team"}'
+        depth = 'runkon_task_queue_depth{action="plan",namespace="team",queue="default"}'
 
         async def is_read() -> bool:
             return depth in samples(metrics)
@@ -123,7 +128,8 @@ async def test_queues_are_read_from_the_database(database: str) -> None:
         following.cancel()
 
     assert shown[depth] == 2
-    assert 90 <= shown['runkon_task_queue_age_seconds{action="plan",namespace="team"}'] < 120
+    assert shown[depth.replace("default", "gpu")] == 1
+    assert 90 <= shown[depth.replace("depth", "age_seconds")] < 120
 
 
 def test_the_reference_lists_every_metric_with_its_type() -> None:

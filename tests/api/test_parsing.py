@@ -228,6 +228,7 @@ def test_all_violations_are_told_at_once() -> None:
         ({"workflow": "w", "labels": {str(n): "" for n in range(33)}}, "labels"),
         ({"workflow": "w", "labels": {"no spaces": ""}}, "labels (a key)"),
         ({"workflow": "w", "labels": {"a": "x" * 257}}, "labels.a"),
+        ({"workflow": "w", "labels": {"queue": "*"}}, "labels.queue"),
         ({"workflow": "w", "priority": -101}, "priority"),
         ({"workflow": "w", "key": "x" * 257}, "key"),
         ({"workflow": "w", "parent_run_id": "x" * 257}, "parent_run_id"),

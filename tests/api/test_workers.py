@@ -122,6 +122,7 @@ async def test_a_worker_may_offer_more_than_actions(bench: Bench) -> None:
         "item_providers": ["tickets"],
         "gate_types": ["moon"],
         "scripts": True,
+        "queues": ["gpu", "default"],
     }
     call = bench.stub.Work()
     await call.write(
@@ -136,6 +137,7 @@ async def test_a_worker_may_offer_more_than_actions(bench: Bench) -> None:
         assert hello.actions == frozenset()
         assert hello.item_providers == frozenset({"tickets"})
         assert (hello.gate_types, hello.scripts) == (frozenset({"moon"}), True)
+        assert hello.queues == frozenset({"gpu", ""})
 
 
 async def test_a_frame_is_handled_in_the_order_of_the_contract(bench: Bench) -> None:

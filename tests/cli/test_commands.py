@@ -269,7 +269,12 @@ def test_connected_workers_are_listed_with_what_they_serve(server: FakeServer) -
         "no workers are connected; `runkon worker MODULE` starts one\n",
     )
     streams = workers_pb2.ConnectedWorker(
-        worker_id="w", actions=["build", "*"], gate_types=["deploy"], scripts=True, concurrency=4
+        worker_id="w",
+        actions=["build", "*"],
+        gate_types=["deploy"],
+        scripts=True,
+        concurrency=4,
+        queues=["default", "gpu"],
     )
     polls = workers_pb2.ConnectedWorker(worker_id="v", item_providers=["tickets"], polls=True)
     server.answers["ListWorkers"] = workers_pb2.ListWorkersResponse(workers=[streams, polls])
@@ -277,7 +282,7 @@ def test_connected_workers_are_listed_with_what_they_serve(server: FakeServer) -
 
     assert header.split("  ")[0] == "WORKER"
     assert [row.split()[:2] for row in rows] == [["w", "4"], ["v", "polls"]]
-    assert rows[0].endswith("build, *, gate deploy, scripts")
+    assert rows[0].endswith("default, gpu  build, *, gate deploy, scripts")
     assert rows[1].endswith("items tickets")
 
 

@@ -39,6 +39,20 @@ async def test_it_says_who_it_is_and_grants_what_it_can_take() -> None:
         assert stream.credit == 4
 
 
+async def test_it_says_which_queues_it_serves() -> None:
+    """None unless it is told; a word by itself would be read letter by letter."""
+    nothing = one_action(lambda _: None)
+    async with working(nothing, queues=["gpu", "default"]) as (_, work, _running):
+        named = (await work.next_stream()).hello
+    async with working(nothing) as (_, work, _running):
+        unnamed = (await work.next_stream()).hello
+
+    assert [*named.queues] == ["gpu", "default"]
+    assert [*unnamed.queues] == []
+    with pytest.raises(TypeError, match="sequence of names"):
+        Worker(queues="gpu")
+
+
 async def test_credit_comes_back_however_a_task_ends() -> None:
     """After success, failure and an unknown action open credit equals concurrency again."""
 

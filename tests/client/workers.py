@@ -17,12 +17,17 @@ from runkon_client import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
 
 @contextlib.asynccontextmanager
 async def working(
-    actions: Actions, *, grace_s: float = 5, concurrency: int = 4, peer: Peer | None = None
+    actions: Actions,
+    *,
+    grace_s: float = 5,
+    concurrency: int = 4,
+    peer: Peer | None = None,
+    queues: Sequence[str] = (),
 ) -> AsyncIterator[tuple[Worker, WorkPeer, asyncio.Task[None]]]:
     """A worker that runs against a scripted server; it is stopped at the end, if it still runs."""
     work = WorkPeer()
@@ -34,6 +39,7 @@ async def working(
             concurrency=concurrency,
             actions=actions,
             grace=timedelta(seconds=grace_s),
+            queues=queues,
         )
         running = asyncio.create_task(worker.run())
         try:

@@ -9,29 +9,30 @@ from sqlalchemy import text
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-_QUEUES_MAX: Final = 100
+_WAITING_MAX: Final = 100
 _LONGEST: Final = text("""
-    SELECT namespace, action, count(*) AS depth,
+    SELECT namespace, queue, action, count(*) AS depth,
            extract(epoch FROM clock_timestamp() - min(created_at))::float8 AS age_s
       FROM tasks
      WHERE state = 'queued'
-     GROUP BY namespace, action
-     ORDER BY depth DESC, namespace, action
-     LIMIT :queues_max
+     GROUP BY namespace, queue, action
+     ORDER BY depth DESC, namespace, queue, action
+     LIMIT :waiting_max
 """)
 
 
-class Queue(NamedTuple):
-    """Tasks of one action that nobody has taken yet."""
+class Waiting(NamedTuple):
+    """Tasks of one action and queue that nobody has taken yet."""
 
     namespace: str
+    queue: str
     action: str
     depth: int
     age_s: float
     """Since the oldest of them was queued, by the database's clock."""
 
 
-async def longest_queues(conn: AsyncConnection) -> list[Queue]:
-    """The queues that are not empty, the longest first, at most a hundred."""
-    found = await conn.execute(_LONGEST, {"queues_max": _QUEUES_MAX})
-    return [Queue(*row) for row in found]
+async def longest_waiting(conn: AsyncConnection) -> list[Waiting]:
+    """What waits, the most of it first, at most a hundred."""
+    found = await conn.execute(_LONGEST, {"waiting_max": _WAITING_MAX})
+    return [Waiting(*row) for row in found]
