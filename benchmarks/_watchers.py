@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import random
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -41,7 +40,6 @@ class Watchers:
         self.latencies_s: list[float] = []
         self.events: list[int] = [0] * count
         self.broken: list[str] = []
-        self.reconnects = 0
 
     def stub(self, number: int) -> runs_pb2_grpc.RunServiceAsyncStub:
         """The service on the connection of a watcher."""
@@ -56,7 +54,7 @@ class Watchers:
             if frame.HasField("header"):
                 self.ready.release()
 
-    async def feed(self, number: int, cuts: asyncio.Queue[None] | None) -> None:
+    async def feed(self, number: int) -> None:
         """Follow the namespace, and note by run whether its sequences are 1 to n."""
         cursor = ""
         last: dict[str, int] = {}
@@ -74,10 +72,6 @@ class Watchers:
                     elif frame.HasField("events"):
                         cursor = frame.events.cursor
                         self._note(number, frame.events.events, last)
-                    if cuts is not None and not cuts.empty():
-                        cuts.get_nowait()
-                        self.reconnects += 1
-                        break
             except grpc.aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise
@@ -103,7 +97,6 @@ class Watchers:
 async def watch(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run the watchers until standard input ends."""
     watchers = Watchers(arguments.address, arguments.count)
-    cuts: asyncio.Queue[None] | None = asyncio.Queue() if arguments.cuts else None
     run_ids = arguments.runs.split(",") if arguments.runs else []
     tasks = []
     for number in range(arguments.count):
@@ -111,14 +104,12 @@ async def watch(arguments: argparse.Namespace) -> dict[str, Any]:
             case "idle":
                 work = watchers.idle(number, run_ids[number % len(run_ids)])
             case _:
-                work = watchers.feed(number, cuts)
+                work = watchers.feed(number)
         tasks.append(asyncio.create_task(work))
     for _ in tasks:
         await watchers.ready.acquire()
     print("ready", flush=True)
-    cutting = asyncio.create_task(_cut(cuts, arguments))
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-    cutting.cancel()
     for task in tasks:
         task.cancel()
     ended = await asyncio.gather(*tasks, return_exceptions=True)
@@ -127,16 +118,7 @@ async def watch(arguments: argparse.Namespace) -> dict[str, Any]:
         "latencies_s": watchers.latencies_s,
         "events": watchers.events,
         "broken": watchers.broken[:5],
-        "reconnects": watchers.reconnects,
     }
-
-
-async def _cut(cuts: asyncio.Queue[None] | None, arguments: argparse.Namespace) -> None:
-    if cuts is None:
-        return
-    for _ in range(arguments.cuts):
-        await asyncio.sleep(random.uniform(0.5, 1.5) * arguments.seconds / arguments.cuts)
-        cuts.put_nowait(None)
 
 
 def main() -> None:
@@ -146,8 +128,6 @@ def main() -> None:
     parser.add_argument("--kind", choices=["idle", "feed"], default="feed")
     parser.add_argument("--count", type=int, default=1)
     parser.add_argument("--runs", default="", help="ids of the runs to follow")
-    parser.add_argument("--cuts", type=int, default=0, help="reconnects to force")
-    parser.add_argument("--seconds", type=float, default=60.0, help="over so long a time")
     print(json.dumps(asyncio.run(watch(parser.parse_args()))))
 
 

@@ -230,22 +230,35 @@ def _cores(pid: int, seconds: float) -> float:
 
 
 def measure_reconnects(bench: Bench) -> None:
-    """Part 4: 200 reconnects during the load; every run's sequences are 1 to n."""
-    seconds, count = bench.arguments.reconnect_seconds, 20
-    print(f"4. 200 forced reconnects in {seconds:g} s of load, {count} watchers")
-    with _setting.process(
-        "_watchers", bench.server.address, "--count", str(count),
-        "--cuts", "200", "--seconds", str(seconds * 0.95), is_told_when_to_end=True,
-    ) as watching:  # fmt: skip
+    """Part 4: streams are closed, cut and moved during the load; each sees 1 to n of every run."""
+    seconds, cuts = bench.arguments.reconnect_seconds, 200
+    print(f"4. {cuts} forced reconnects in {seconds:g} s of load, two replicas")
+    with (
+        _setting.server(bench.dsn) as other,
+        _setting.process(
+            "_cut_watchers", bench.server.address, other.address,
+            "--cuts", str(cuts), "--seconds", str(seconds * 0.95), is_told_when_to_end=True,
+        ) as watching,
+    ):  # fmt: skip
         _setting.await_line(watching, "ready")
         begun_at = bench.now()
         load(bench.server.address, seconds, 16)
         seen = finish(watching)
-    made = bench.events_since(begun_at)
-    lost = sum(abs(made - got) for got in seen["events"])
-    print(f"  {made:,} events to each; {seen['broken'] or 'no gaps'}")
-    bench.tell("reconnects", seen["reconnects"], 190, "times", low=False)
-    bench.tell("events lost, or seen twice", lost + len(seen["broken"]), 0, "events")
+        made = bench.events_since(begun_at)
+    feeds, harms = seen["events"], seen["harms"]
+    print(f"  {len(feeds)} subscribers of the namespace, {made:,} events to each")
+    print(
+        f"  {seen['followers']} of single runs, {seen['followed']:,} events of {seen['runs']} runs"
+    )
+    print("  " + ", ".join(f"{count} streams {harm}" for harm, count in sorted(harms.items())))
+    for error in seen["errors"]:
+        print(f"  {error}")
+    bench.tell("reconnects", sum(harms.values()), cuts, "times", low=False)
+    bench.tell("gaps", seen["gaps"], 0, "events")
+    bench.tell("events seen twice", seen["doubles"], 0, "events")
+    lost = sum(abs(made - got) for got in feeds)
+    bench.tell("more or fewer events than in the table", lost + len(seen["errors"]), 0, "events")
+    print(f"  longest pause of a stream over a reconnect: {seen['pause_s'] * 1e3:,.0f} ms")
 
 
 def measure_without_notify(bench: Bench) -> None:
