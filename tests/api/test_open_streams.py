@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 from grpc import StatusCode
+from sqlalchemy import text
 
 from runkon.v1 import runs_pb2, runs_pb2_grpc
 from runkon_server.api.hub import Hub
@@ -19,7 +20,8 @@ from runkon_server.runtime.ambient import SystemAmbient
 from support.feeds import refusal_of
 from support.live_api import Refusal
 from support.replicas import FakeReplica, read, serving
-from support.rows import add_run, engine_of, ulid
+from support.rows import add_events, add_run, engine_of, ulid
+from support.told import as_bytes, stored
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -68,11 +70,11 @@ class Bench:
         self.hub = hub
         self._stub = runs_pb2_grpc.RunServiceStub(channel)
 
-    async def open(self, name: str = "") -> Any:
+    async def open(self, name: str = "", after_seq: int = 0) -> Any:
         """A stream whose header has come."""
         metadata = (("runkon-principal", name),) if name else ()
         call = self._stub.StreamRunEvents(
-            runs_pb2.StreamRunEventsRequest(run_id=RUN), metadata=metadata
+            runs_pb2.StreamRunEventsRequest(run_id=RUN, after_seq=after_seq), metadata=metadata
         )
         await read(call)
         return call
@@ -112,6 +114,46 @@ async def test_a_revocation_ends_streams_that_are_open(database: str) -> None:
     assert [end.code for end in ends] == [StatusCode.UNAUTHENTICATED] * 3
     assert {end.reason for end in ends} == {"CREDENTIALS_REVOKED"}
     assert register.asked == 2
+
+
+async def test_a_revocation_in_mid_page_costs_no_event_once_it_is_taken_back(
+    database: str,
+) -> None:
+    """Two readers at one place, more history than a connection holds; one of them is sent away.
+
+    Both histories are the table's, byte for byte.
+    """
+    register, count = Register(), 600
+    async with bench_on(database, register) as bench, engine_of(database) as engine:
+        async with engine.connect() as conn:
+            progress = ("step_progress", {"step_id": "s", "progress": "ü" * 2_000})
+            await add_events(conn, RUN, *[progress] * count)
+            await conn.execute(text("UPDATE workflow_runs SET last_seq = :n"), {"n": count})
+        whole = await stored(engine, RUN)
+        zoe, ada = await bench.open("zoe"), await bench.open("ada")
+        histories = [as_bytes((await read(call)).events.events) for call in (zoe, ada)]
+        register.revoked.add("zoe")
+        await bench.streams.recheck(0)
+        refused = await collect(zoe, histories[0], count)
+        before = len(histories[0])
+        register.revoked.clear()
+        again = await bench.open("zoe", after_seq=before)
+        await collect(again, histories[0], count)
+        await collect(ada, histories[1], count)
+
+    assert refused == StatusCode.UNAUTHENTICATED
+    assert before < count
+    assert [history == whole for history in histories] == [True, True]
+
+
+async def collect(call: Any, history: list[bytes], count: int) -> StatusCode | None:
+    """Add what comes until there are so many events; the code if the stream is refused before."""
+    try:
+        while len(history) < count:
+            history += as_bytes((await read(call)).events.events)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return None
 
 
 async def test_credentials_that_run_out_end_their_streams(database: str) -> None:
