@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Self, Unpack
 
+from runkon_client.admin import Admin
 from runkon_client.calls import runs as run_calls
 from runkon_client.calls import workers as worker_calls
 from runkon_client.calls import workflows as workflow_calls
@@ -225,6 +226,23 @@ class Client:
                 self._namespace, page_size=page_size, token=token
             )
         )
+
+    async def delete_workflow(self, name: str, *, request_id: str = "") -> int:
+        """Take a name with all its versions away; runs that began before go on.
+
+        Gives the number of versions, 0 if it was deleted before.
+
+        Raises:
+            NotFoundError: no workflow of this name was ever stored.
+        """
+        return await self._transport.perform(
+            workflow_calls.delete_workflow(self._namespace, name, request_id=request_id)
+        )
+
+    @property
+    def admin(self) -> Admin:
+        """What operators do: limits of actions, replicas, retention."""
+        return Admin(self._transport)
 
     async def validate_workflow(
         self,

@@ -13,6 +13,7 @@ from runkon_client.decode import (
     decode_run_status,
     decode_step_summary,
 )
+from runkon_client.decode_admin import decode_limit
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -85,6 +86,7 @@ def _task(task: explanations_pb2.BlockingTask) -> values.BlockingTask:
         last_worker_at=_instant(task.last_worker_time, is_set=task.HasField("last_worker_time")),
         worker_id=task.worker_id,
         queue=task.queue,
+        limit=decode_limit(task.limit) if task.HasField("limit") else None,
     )
 
 

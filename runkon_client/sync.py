@@ -16,6 +16,7 @@ from runkon_client.feeds import FeedFilter, FeedFollower
 from runkon_client.following import DEFAULT_HEARTBEAT
 from runkon_client.retry import RetryPolicy
 from runkon_client.streams import SyncNamespaceStream
+from runkon_client.sync_admin import SyncAdmin
 from runkon_client.sync_handles import SyncGateHandle, SyncGates, SyncRunHandle, SyncStartedRun
 from runkon_client.transport import SyncTransport
 from runkon_client.values import GraphFormat
@@ -221,6 +222,23 @@ class SyncClient:
                 self._namespace, page_size=page_size, token=token
             )
         )
+
+    def delete_workflow(self, name: str, *, request_id: str = "") -> int:
+        """Take a name with all its versions away; runs that began before go on.
+
+        Gives the number of versions, 0 if it was deleted before.
+
+        Raises:
+            NotFoundError: no workflow of this name was ever stored.
+        """
+        return self._transport.perform(
+            workflow_calls.delete_workflow(self._namespace, name, request_id=request_id)
+        )
+
+    @property
+    def admin(self) -> SyncAdmin:
+        """What operators do: limits of actions, replicas, retention."""
+        return SyncAdmin(self._transport)
 
     def validate_workflow(
         self,

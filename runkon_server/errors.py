@@ -138,6 +138,17 @@ class WorkflowNotFoundError(NotFoundError):
     kind = "workflow"
 
 
+class WorkflowDeletedError(WorkflowNotFoundError):
+    """The workflow was deleted; metadata has when and by whom. PutWorkflow brings it back."""
+
+    reason = "WORKFLOW_DELETED"
+
+    def __init__(self, name: str, *, deleted_by: str, deleted_at: str) -> None:
+        super().__init__(name)
+        self.message = f"workflow {name!r} was deleted by {deleted_by} at {deleted_at}"
+        self.metadata |= {"deleted_by": deleted_by, "deleted_time": deleted_at}
+
+
 class RunNotFoundError(NotFoundError):
     """No run has this id or key."""
 
@@ -350,6 +361,18 @@ class GateStarterExcludedError(RunkonError):
         super().__init__(
             f"{principal} started the run and may not resolve gate {gate_id}",
             gate_id=gate_id,
+            principal=principal,
+        )
+
+
+class AdminRequiredError(RunkonError):
+    """Only administrators may do this, and the caller is none."""
+
+    reason = "ADMIN_REQUIRED"
+
+    def __init__(self, principal: str) -> None:
+        super().__init__(
+            f"{principal} is no administrator; call from the machine of a replica",
             principal=principal,
         )
 

@@ -75,6 +75,17 @@ def list_workflows(
     )
 
 
+def delete_workflow(namespace: str, name: str, *, request_id: str) -> Call[int]:
+    """DeleteWorkflow."""
+    return Call(
+        "/runkon.v1.WorkflowService/DeleteWorkflow",
+        workflows_pb2.DeleteWorkflowRequest(
+            namespace=namespace, request_id=request_id or mint_request_id(), name=name
+        ),
+        reader(workflows_pb2.DeleteWorkflowResponse, lambda answer: answer.deleted),
+    )
+
+
 def validate_workflow(
     namespace: str,
     source: str,

@@ -83,6 +83,24 @@ def _workers() -> click.Command:
     return workers
 
 
+def _limits() -> click.Command:
+    from runkon_client.cli.limits import limits
+
+    return limits
+
+
+def _replicas() -> click.Command:
+    from runkon_client.cli.replicas import replicas
+
+    return replicas
+
+
+def _retention() -> click.Command:
+    from runkon_client.cli.retention import retention
+
+    return retention
+
+
 def _demo() -> click.Command:
     from runkon_client.demo.command import demo
 
@@ -99,6 +117,9 @@ COMMANDS: Final[dict[str, tuple[Callable[[], click.Command], str]]] = {
     "workflows": (_workflows, "Store, list, show and check workflows."),
     "worker": (_worker, "Run a worker: actions, items, gates, scripts."),
     "workers": (_workers, "List the workers that are connected, with what they serve."),
+    "limits": (_limits, "Limit actions: how many tasks at once, how many per second."),
+    "replicas": (_replicas, "List the servers of the database, with what is theirs."),
+    "retention": (_retention, "Say how long runs are kept after their end."),
     "graph": (_graph, "Draw a workflow file or a run."),
     "demo": (_demo, "Take the guided tour: a server, a worker, a workflow with a gate."),
 }

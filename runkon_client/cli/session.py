@@ -187,6 +187,10 @@ def _with(message: str, reason: str) -> str:
 def _hint(error: RunkonClientError, settings: Settings) -> str:
     if error.reason == "WORKFLOW_NOT_FOUND":
         return f"`{settings.command('workflows', 'list')}` lists what there is"
+    if error.reason == "WORKFLOW_DELETED":
+        return f"`{settings.command('workflows', 'put', 'FILE')}` brings it back"
+    if error.reason == "ADMIN_REQUIRED":
+        return "`runkon-server limits` and `runkon-server retention` work on the database itself"
     return ""
 
 

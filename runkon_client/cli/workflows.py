@@ -1,4 +1,4 @@
-"""`runkon workflows`: put, list, show, validate, format, graph."""
+"""`runkon workflows`: put, list, show, delete, validate, format, graph."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _STRICT = click.option("--strict", is_flag=True, help="Let warnings refuse it as
 
 @click.group(cls=ServerGroup)
 def workflows() -> None:
-    """Store, list, show, check, format and draw workflows."""
+    """Store, list, show, delete, check, format and draw workflows."""
 
 
 workflows.add_command(format_files)
@@ -135,6 +135,28 @@ def show(settings: Settings, workflow: str) -> None:
         print_document(found)
     else:
         click.echo(found.source, nl=not found.source.endswith("\n"))
+
+
+@workflows.command(epilog=explain())
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def delete(settings: Settings, name: str, *, yes: bool) -> None:
+    """Take a workflow's name away, with all its versions.
+
+    Nobody can start it any more, nor call it from another workflow. Runs that began before go on.
+    Storing it again makes the next version.
+    """
+    if "@" in name:
+        raise click.UsageError("a name goes with all its versions; leave the @VERSION out")
+    if not yes:
+        click.confirm(f"Delete all versions of workflow {name}?", abort=True, err=True)
+    with settings.connect() as client:
+        count = client.delete_workflow(name)
+    if settings.as_json:
+        print_document({"name": name, "deleted": count})
+    else:
+        click.echo(f"{name} deleted, {count} versions" if count else f"{name} was deleted before")
 
 
 @workflows.command(epilog=explain(ok="all can be stored", failed="one cannot be stored"))

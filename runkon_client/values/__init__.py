@@ -1,5 +1,6 @@
 """Plain values of the client: frozen, typed, free of protobuf."""
 
+from runkon_client.values.admin import ActionLimit, Replica, Retention
 from runkon_client.values.events import (
     AlwaysStarted,
     ChildRunFinished,
@@ -93,6 +94,7 @@ from runkon_client.values.workflows import (
 )
 
 __all__ = [
+    "ActionLimit",
     "AlwaysStarted",
     "ApprovalMode",
     "BlockedOn",
@@ -138,8 +140,10 @@ __all__ = [
     "PullRequest",
     "PullRequestApproval",
     "PullRequestCheck",
+    "Replica",
     "ReportedPullRequest",
     "ResumeMode",
+    "Retention",
     "ReviewDecision",
     "Run",
     "RunCancelRequested",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from runkon_client.values.admin import ActionLimit
     from runkon_client.values.gates import Gate
     from runkon_client.values.runs import RunStatus, StepSummary
 
@@ -30,6 +31,7 @@ class BlockerKind(StrEnum):
     DEFINITION = "definition"
     NEEDS_RESUME = "needs_resume"
     TIMER = "timer"
+    LIMITED = "limited"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,8 @@ class BlockingTask:
     """Empty if it is queued."""
     queue: str = ""
     """What a worker has to serve, `default` if its run names none; empty: not told."""
+    limit: ActionLimit | None = None
+    """What was set for its action; None if it is not limited, not queued, or no action."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

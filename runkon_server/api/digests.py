@@ -13,16 +13,21 @@ from runkon_server.runtime.commands import ConflictPolicy
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runkon.v1 import gates_pb2, workflows_pb2
+    from runkon.v1 import admin_pb2, gates_pb2, workflows_pb2
 
     Mutation: TypeAlias = (
-        gates_pb2.ReportPullRequestRequest
+        admin_pb2.ClearActionLimitRequest
+        | admin_pb2.PurgeRunsRequest
+        | admin_pb2.SetActionLimitRequest
+        | admin_pb2.SetRetentionRequest
+        | gates_pb2.ReportPullRequestRequest
         | gates_pb2.ResolveGateRequest
         | runs_pb2.CancelRunRequest
         | runs_pb2.DeleteRunRequest
         | runs_pb2.DismissRunRequest
         | runs_pb2.ResumeRunRequest
         | runs_pb2.StartRunRequest
+        | workflows_pb2.DeleteWorkflowRequest
         | workflows_pb2.PutWorkflowRequest
     )
 

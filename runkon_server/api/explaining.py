@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from runkon.v1 import explanations_pb2, workers_pb2
 from runkon_server.api.places import find_places
 from runkon_server.api.render import render_gate, render_run
+from runkon_server.api.render.admin import render_limit
 from runkon_server.api.render.runs import run_status
 from runkon_server.api.render.values import timestamp
 from runkon_server.core.standstill import (
@@ -81,7 +82,7 @@ class Explainer:
             async with conn.begin():
                 run = await run_by_id(conn, namespace=namespace, run_id=run_id)
                 place = (await find_places(conn, [run])).get(run_id)
-                tree = _Tree()
+                tree = _Tree(namespace)
                 await self._read(conn, namespace, run_id, tree)
         explanation = tree.render(run_id)
         shown = render_run(run, place=place)
@@ -135,7 +136,8 @@ async def _pending_gates(
 class _Tree:
     """The runs that were read, by their ids, with what their blockers refer to."""
 
-    def __init__(self) -> None:
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
         self.standings: dict[str, Standing] = {}
         self._left_out: dict[str, int] = {}
         self._queues: dict[str, str] = {}
@@ -187,10 +189,8 @@ class _Tree:
         match blocker.kind:
             case BlockerKind.GATE:
                 return {"gate": render_gate(self._gates[blocker.subject])}
-            case BlockerKind.QUEUED_TASK | BlockerKind.LEASED_TASK:
-                task = _task(standing, blocker.subject)
-                task.queue = display_queue(self._queues[blocker.subject])
-                return {"task": task}
+            case BlockerKind.QUEUED_TASK | BlockerKind.LEASED_TASK | BlockerKind.LIMITED:
+                return {"task": self._task(standing, blocker.subject)}
             case BlockerKind.CHILD_RUN if blocker.subject in self.standings:
                 return {"child": self.render(blocker.subject)}
             case BlockerKind.LOST_OWNER | BlockerKind.UNAPPLIED_FACTS:
@@ -204,18 +204,20 @@ class _Tree:
             case _:
                 return {}
 
-
-def _task(standing: Standing, task_id: str) -> explanations_pb2.BlockingTask:
-    task = next(each for each in standing.tasks if each.id == task_id)
-    kind = workers_pb2.TaskKind.Value(f"TASK_KIND_{task.kind.upper()}")
-    return explanations_pb2.BlockingTask(
-        task_id=task.id,
-        kind=kind,
-        action=task.action,
-        attempt=task.attempt,
-        delivery=task.delivery,
-        queue_position=task.queue_position,
-        workers=task.workers,
-        last_worker_time=timestamp(task.last_worker_at),
-        worker_id=task.worker_id or "",
-    )
+    def _task(self, standing: Standing, task_id: str) -> explanations_pb2.BlockingTask:
+        task = next(each for each in standing.tasks if each.id == task_id)
+        kind = workers_pb2.TaskKind.Value(f"TASK_KIND_{task.kind.upper()}")
+        limit = None if task.limit is None else render_limit(self._namespace, task.limit)
+        return explanations_pb2.BlockingTask(
+            task_id=task.id,
+            kind=kind,
+            action=task.action,
+            attempt=task.attempt,
+            delivery=task.delivery,
+            queue_position=task.queue_position,
+            workers=task.workers,
+            last_worker_time=timestamp(task.last_worker_at),
+            worker_id=task.worker_id or "",
+            queue=display_queue(self._queues[task_id]),
+            limit=limit,
+        )

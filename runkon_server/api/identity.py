@@ -22,6 +22,7 @@ __all__ = [
     "Identity",
     "LocalIdentity",
     "current_principal",
+    "is_local_peer",
     "principal_of",
     "set_principal",
 ]
@@ -45,6 +46,8 @@ class Caller:
     """Names what the caller proved itself with, never a secret; equal for all calls with it."""
     until_s: float | None = None
     """When that runs out, on the clock of `Ambient.boottime_s`; None if it does not."""
+    is_admin: bool = False
+    """Whether the caller may operate the system, not only use it."""
 
 
 class Identity(Protocol):
@@ -58,7 +61,7 @@ class Identity(Protocol):
 
 
 class LocalIdentity:
-    """Believes callers on this machine, and takes nothing back."""
+    """Believes callers on this machine, who are administrators, and takes nothing back."""
 
     def identify(self, metadata: Iterable[tuple[str, str | bytes]], peer: str) -> Caller:
         """The caller that the metadata names.
@@ -66,11 +69,16 @@ class LocalIdentity:
         Raises:
             InvalidArgumentError: the name is too long or holds what cannot be printed.
         """
-        return Caller(principal_of(metadata, peer), peer)
+        return Caller(principal_of(metadata, peer), peer, is_admin=is_local_peer(peer))
 
     async def still_holds(self, caller: Caller) -> bool:
         """Always."""
         return True
+
+
+def is_local_peer(peer: str) -> bool:
+    """Whether gRPC's name for the other end is one that only this machine can have."""
+    return peer.startswith(_LOCAL_PEERS)
 
 
 def principal_of(metadata: Iterable[tuple[str, str | bytes]], peer: str) -> str:
@@ -84,7 +92,7 @@ def principal_of(metadata: Iterable[tuple[str, str | bytes]], peer: str) -> str:
         InvalidArgumentError: the name is too long or holds what cannot be printed.
     """
     given = [value for key, value in metadata if key == METADATA_KEY]
-    if not given or not peer.startswith(_LOCAL_PEERS):
+    if not given or not is_local_peer(peer):
         return ANONYMOUS
     name = given[-1]
     if isinstance(name, bytes):

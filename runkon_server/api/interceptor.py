@@ -4,6 +4,7 @@ What it takes care of, so that no servicer has to:
 
 * the call's id, method and principal, bound for logs; its outcome, told to an observer;
 * messages that cannot be decoded are INVALID_ARGUMENT (gRPC would say UNKNOWN);
+* what only administrators may do, only they do;
 * field limits: a request that breaks one never reaches a servicer;
 * calls without a deadline get one;
 * domain errors and a database that is away get their status; anything else is a bug, logged with
@@ -57,6 +58,7 @@ _LONG_POLLS: Final = frozenset(
     {"/runkon.v1.RunService/AwaitRun", "/runkon.v1.WorkerService/PollTasks"}
 )
 _OURS: Final = "/runkon.v1."
+_FOR_ADMINS: Final = "/runkon.v1.AdminService/"
 _REQUEST_ID_KEY: Final = "x-request-id"
 _REQUEST_ID: Final = re.compile(r"[!-~]{1,128}")
 _MALFORMED: Final = Empty()
@@ -187,6 +189,8 @@ class CallGuard(grpc.aio.ServerInterceptor):
         try:
             caller = self._streams.identity.identify(metadata, context.peer())
             set_principal(caller.principal)
+            if method.startswith(_FOR_ADMINS) and not caller.is_admin:
+                raise errors.AdminRequiredError(caller.principal)
             with self._admitted(caller, kind) as stream:
                 async with limit:
                     yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 from runkon_server.api.coalesce import Coalescer
 from runkon_server.api.places import find_places, is_in_a_tree
@@ -141,7 +141,7 @@ class Lookups:
         if version is None:
             newest = await self._newest.get((namespace, name))
             if newest is None:
-                raise WorkflowNotFoundError(name)
+                await self._refuse_missing(namespace, name, version)
             version, content_hash = newest
         else:
             content_hash = await self._hash_of(namespace, name, version)
@@ -160,5 +160,9 @@ class Lookups:
                 conn, namespace=namespace, name=name, version=version
             )
         if found is None:
-            raise WorkflowNotFoundError(f"{name}@{version}")
+            await self._refuse_missing(namespace, name, version)
         return found
+
+    async def _refuse_missing(self, namespace: str, name: str, version: int | None) -> NoReturn:
+        async with self._engine.reads.connect() as conn:
+            await workflows.refuse_missing(conn, namespace=namespace, name=name, version=version)

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from runkon.v1 import gates_pb2, runs_pb2, workers_pb2, workflows_pb2
+    from runkon.v1 import admin_pb2, gates_pb2, runs_pb2, workers_pb2, workflows_pb2
     from runkon_server.runtime.ambient import Ambient
 
     ListRequest: TypeAlias = (
-        gates_pb2.ListGatesRequest
+        admin_pb2.ListActionLimitsRequest
+        | admin_pb2.ListReplicasRequest
+        | gates_pb2.ListGatesRequest
         | runs_pb2.ListRunsRequest
         | runs_pb2.ListStepsRequest
         | runs_pb2.ListFanOutItemsRequest

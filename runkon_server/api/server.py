@@ -11,6 +11,8 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from runkon.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
     gates_pb2,
     gates_pb2_grpc,
     runs_pb2,
@@ -20,6 +22,7 @@ from runkon.v1 import (
     workflows_pb2,
     workflows_pb2_grpc,
 )
+from runkon_server.api.admin import AdminEngine, AdminService
 from runkon_server.api.definitions import Definitions
 from runkon_server.api.gates import GateEngine, GateService
 from runkon_server.api.interceptor import CallGuard, CallObserver
@@ -72,6 +75,7 @@ SERVICES: Final[tuple[str, ...]] = tuple(
         (gates_pb2, "GateService"),
         (workflows_pb2, "WorkflowService"),
         (workers_pb2, "WorkerService"),
+        (admin_pb2, "AdminService"),
     )
 )
 """Full names of what a replica serves."""
@@ -81,8 +85,8 @@ class AddressError(ValueError):
     """A listener's address cannot be used; the text says why."""
 
 
-class ServedEngine(RunEngine, GateEngine, Protocol):
-    """The engine as the services of runs, gates and workflows need it."""
+class ServedEngine(RunEngine, GateEngine, AdminEngine, Protocol):
+    """The engine as the services of runs, gates, workflows and administration need it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +126,7 @@ def build_server(
     workflows_pb2_grpc.add_WorkflowServiceServicer_to_server(
         WorkflowService(engine, lookups, definitions, tokens), server
     )
+    admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(engine, lookups, tokens), server)
     workers_pb2_grpc.add_WorkerServiceServicer_to_server(parts.workers, server)
     health_pb2_grpc.add_HealthServicer_to_server(parts.health, server)
     if with_reflection:

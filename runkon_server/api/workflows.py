@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import grpc
 
 from runkon.v1 import types_pb2, workflows_pb2, workflows_pb2_grpc
-from runkon_server import errors
 from runkon_server.api.definitions import LABEL, work_on
-from runkon_server.api.digests import digest_of
 from runkon_server.api.drawing import Drawings
-from runkon_server.api.identity import current_principal
+from runkon_server.api.once import Once
 from runkon_server.api.parsing.checks import namespace_of, page_rows
 from runkon_server.api.render import render_diagnostic, render_workflow
 from runkon_server.api.render.workflows import render_unstored
@@ -19,14 +18,14 @@ from runkon_server.api.validating import Validator
 from runkon_server.dsl.diagnostics import first_problems, has_errors
 from runkon_server.dsl.format import format_text
 from runkon_server.store.reads import workflows
-from runkon_server.store.transactions import in_transaction
-from runkon_server.store.workflows import NewVersion, claim_request, put_version, store_response
+from runkon_server.store.workflows import NewVersion, delete_name, put_version
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from runkon_server.api.definitions import CheckedSource, Definitions
     from runkon_server.api.lookups import Lookups
+    from runkon_server.api.once import Answer
     from runkon_server.api.page_tokens import PageTokens
     from runkon_server.runtime.commands import PinnedDefinition
     from runkon_server.store.rows import Page, WorkflowRow
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["WorkflowEngine", "WorkflowService"]
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
-_METHOD: Final = "PutWorkflow"
 
 
 class WorkflowEngine(Protocol):
@@ -73,77 +71,29 @@ class WorkflowService(workflows_pb2_grpc.WorkflowServiceServicer):
         self, request: workflows_pb2.PutWorkflowRequest, context: Context
     ) -> workflows_pb2.PutWorkflowResponse:
         """Store a definition as a new version, unless the newest has this very content."""
-        put = _Put(request)
-        answer = await self._earlier(put)
+        once = Once(self._engine, self._lookups, request, "PutWorkflow")
+        answer = await once.earlier()
         replayed = answer is not None
         checked = await self._check(request)
         if answer is None:
             pinned = checked.accept(strictly=request.strict)
-            answer = await self._store(put, pinned)
-            if answer is None:  # the same request id, at the same moment
-                answer = await self._earlier(put)
-                replayed = True
-        assert answer is not None
-        name, version, created = answer
+            new = _new_version(once, request, pinned)
+            answer, replayed = await once.perform(partial(_store, new=new))
         async with self._engine.reads.connect() as conn:
             row = await workflows.workflow(
-                conn, namespace=put.namespace, name=name, version=version, full=False
+                conn,
+                namespace=once.namespace,
+                name=answer["name"],
+                version=answer["version"],
+                full=False,
             )
         warnings = [render_diagnostic(each, checked.source) for each in checked.diagnostics]
         return workflows_pb2.PutWorkflowResponse(
             workflow=render_workflow(row),
-            created=created,
+            created=answer["created"],
             diagnostics=warnings,
             replayed=replayed,
         )
-
-    async def _earlier(self, put: _Put) -> tuple[str, int, bool] | None:
-        """The answer to an earlier request of the same id."""
-        if not put.request_id:
-            return None
-        stored = await self._lookups.request(put.namespace, put.request_id)
-        if stored is None:
-            return None
-        if stored.digest != put.digest:
-            raise errors.RequestIdReusedError(put.request_id)
-        answer = stored.response
-        return answer["name"], answer["version"], answer["created"]
-
-    async def _store(self, put: _Put, pinned: PinnedDefinition) -> tuple[str, int, bool] | None:
-        """Name, version and whether it is new; None if another call took the request id."""
-        definition, request = pinned.definition, put.request
-        new = NewVersion(
-            namespace=put.namespace,
-            name=definition.name,
-            content_hash=pinned.content_hash,
-            title=definition.title,
-            description=definition.description,
-            source=request.source,
-            snapshot=pinned.snapshot,
-            created_by=put.principal,
-            output_schemas=dict(request.output_schemas),
-            snippets=dict(request.snippets),
-        )
-
-        async def body(conn: AsyncConnection) -> tuple[str, int, bool] | None:
-            namespace, request_id = put.namespace, put.request_id
-            if request_id and not await claim_request(
-                conn,
-                namespace=namespace,
-                request_id=request_id,
-                method=_METHOD,
-                digest=put.digest,
-            ):
-                return None
-            version, created = await put_version(conn, new)
-            if request_id:
-                answer = {"name": new.name, "version": version, "created": created}
-                await store_response(
-                    conn, namespace=namespace, request_id=request_id, response=answer
-                )
-            return new.name, version, created
-
-        return await in_transaction(self._engine.reads, body)
 
     async def GetWorkflow(
         self, request: workflows_pb2.GetWorkflowRequest, context: Context
@@ -195,6 +145,21 @@ class WorkflowService(workflows_pb2_grpc.WorkflowServiceServicer):
                 conn, namespace=namespace, limit=limit, after=place, full=full
             )
 
+    async def DeleteWorkflow(
+        self, request: workflows_pb2.DeleteWorkflowRequest, context: Context
+    ) -> workflows_pb2.DeleteWorkflowResponse:
+        """Take a name with all its versions away."""
+        once = Once(self._engine, self._lookups, request, "DeleteWorkflow")
+
+        async def body(conn: AsyncConnection) -> Answer:
+            deleted = await delete_name(
+                conn, namespace=once.namespace, name=request.name, principal=once.principal
+            )
+            return {"deleted": deleted}
+
+        answer, replayed = await once.perform(body)
+        return workflows_pb2.DeleteWorkflowResponse(deleted=answer["deleted"], replayed=replayed)
+
     async def ValidateWorkflow(
         self, request: workflows_pb2.ValidateWorkflowRequest, context: Context
     ) -> workflows_pb2.ValidateWorkflowResponse:
@@ -236,14 +201,24 @@ class WorkflowService(workflows_pb2_grpc.WorkflowServiceServicer):
         )
 
 
-class _Put:
-    """A PutWorkflow with what identifies it."""
+def _new_version(
+    once: Once, request: workflows_pb2.PutWorkflowRequest, pinned: PinnedDefinition
+) -> NewVersion:
+    definition = pinned.definition
+    return NewVersion(
+        namespace=once.namespace,
+        name=definition.name,
+        content_hash=pinned.content_hash,
+        title=definition.title,
+        description=definition.description,
+        source=request.source,
+        snapshot=pinned.snapshot,
+        created_by=once.principal,
+        output_schemas=dict(request.output_schemas),
+        snippets=dict(request.snippets),
+    )
 
-    def __init__(self, request: workflows_pb2.PutWorkflowRequest) -> None:
-        self.request = request
-        self.request_id = request.request_id
-        self.namespace = namespace_of(request.namespace)
-        self.principal = current_principal()
-        self.digest = ""
-        if self.request_id:
-            self.digest = digest_of(request, namespace=self.namespace, principal=self.principal)
+
+async def _store(conn: AsyncConnection, *, new: NewVersion) -> Answer:
+    version, created = await put_version(conn, new)
+    return {"name": new.name, "version": version, "created": created}

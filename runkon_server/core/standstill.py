@@ -36,6 +36,32 @@ class BlockerKind(StrEnum):
     DEFINITION = "definition"
     NEEDS_RESUME = "needs_resume"
     TIMER = "timer"
+    LIMITED = "limited"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitInUse:
+    """What was set for an action, and how much of it is in use."""
+
+    action: str
+    concurrency: int | None
+    """Tasks that may be with workers at once; None: any number."""
+    per_s: float | None
+    """Tasks that may be handed out in a second; None: any number."""
+    running: int
+    """Tasks that are with workers."""
+    queued: int
+    next_at: datetime | None
+    """When the rate lets the next task out; in the past if it does now. None without a rate."""
+
+    def reached(self, now: datetime) -> list[str]:
+        """What lets no further task out, in words; nothing if one may go."""
+        found = []
+        if self.concurrency is not None and self.running >= self.concurrency:
+            found.append(f"{self.running} are running of {self.concurrency} at once")
+        if self.per_s is not None and self.next_at is not None and self.next_at > now:
+            found.append(f"of {self.per_s:g} per second, the next goes at {self.next_at:%T} UTC")
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +85,7 @@ class OpenTask:
     last_worker_at: datetime | None
     is_built_in: bool = False
     """Whether every server does it by itself."""
+    limit: LimitInUse | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,7 +286,7 @@ def _of_tasks(run: Standing) -> Iterator[Blocker]:
             text = f"worker {task.worker_id} has {_named(task)}{stops}"
             yield replace(known, text=text, until=task.deadline_at or task.lease_until)
         else:
-            yield _queued(known, task)
+            yield _limited(known, task, run.now) or _queued(known, task)
 
 
 def _queued(known: Blocker, task: OpenTask) -> Blocker:
@@ -280,6 +307,28 @@ def _queued(known: Blocker, task: OpenTask) -> Blocker:
         text=f"no worker for {_named(task)}{since}",
         remedy=_OFFER[task.kind].format(action=task.action),
         needs_action=True,
+    )
+
+
+def _limited(known: Blocker, task: OpenTask, now: datetime) -> Blocker | None:
+    """None: no limit keeps the task from a worker."""
+    limit = task.limit
+    reached = limit.reached(now) if limit is not None and task.workers else []
+    if limit is None or not reached:
+        return None
+    name = quote(task.action)
+    if limit.concurrency == 0:
+        text = f"{_named(task)} is stopped by a limit of 0"
+        remedy = f"let it go on: runkon limits clear {name}"
+        return replace(known, kind=BlockerKind.LIMITED, text=text, remedy=remedy, needs_action=True)
+    options = {"--concurrency": limit.concurrency, "--rate": limit.per_s}
+    given = " ".join(f"{key} {value:g}" for key, value in options.items() if value is not None)
+    return replace(
+        known,
+        kind=BlockerKind.LIMITED,
+        text=f"{_named(task)} is at its limit: {' and '.join(reached)};"
+        f" this one is at place {task.queue_position}",
+        remedy=f"set a higher limit than: runkon limits set {name} {given}",
     )
 
 

@@ -18,6 +18,7 @@ from runkon_server import errors
 from runkon_server.failpoints import failpoint, failpoint_async
 from runkon_server.runtime.ambient import SystemAmbient
 from runkon_server.runtime.arrivals import Arrivals
+from runkon_server.runtime.attendance import Attendance
 from runkon_server.runtime.builtin import BuiltinWorker, echo, sleeper
 from runkon_server.runtime.cancels import CancelEntry
 from runkon_server.runtime.commands import (
@@ -155,7 +156,8 @@ class Engine:
             config, ambient, self.tenure, self.reads, self._registry, self._dispatcher, stats
         )
         self._scanner.gone = lambda: self._listener.gone
-        self._scanner.publish = self._presence.publish
+        self._attendance = Attendance(config, ambient, self.tenure, start_id, self.replica_id)
+        self._scanner.publishers = (self._presence.publish, self._attendance.publish)
         self._arrivals = Arrivals(config, ambient, self.reads, self._dispatcher, stats)
         self._dispatcher.removed = self._presence.closed
         self._lessor = Lessor(
@@ -238,6 +240,8 @@ class Engine:
         self.is_draining = self._scanner.is_draining = self._registry.is_draining = True
         failpoint("drain.begun")
         self._dispatcher.drain()
+        self._attendance.drain()
+        self._scanner.look_for_tasks()
         for listener in list(self._drain_listeners):
             listener()
         for worker in self._builtin:
@@ -255,6 +259,7 @@ class Engine:
             await self._dispatcher.give_back()
             async with self.reads.connect() as conn:
                 await self._presence.withdraw(conn)
+                await self._attendance.withdraw(conn)
                 await failpoint_async("leases.hand_over")
                 handed = 0
                 for token in {self.tenure.token, *self.tenure.former}:

@@ -64,8 +64,8 @@ class Scanner:
         self._lost = asyncio.Event()
         self._due_in_s = math.inf
         self.is_draining = False
-        self.publish: Callable[[AsyncConnection], Awaitable[None]] = _publish_nothing
-        """Writes which workers are connected; the engine connects it before it starts."""
+        self.publishers: Sequence[Callable[[AsyncConnection], Awaitable[None]]] = ()
+        """Write who is there; the engine connects them before it starts."""
         self.gone: Callable[[], Collection[str]] = frozenset
         """The owners whose sessions are gone; connected likewise."""
 
@@ -87,7 +87,7 @@ class Scanner:
                 await self._wait(self._ready, self._pause_s())
 
     async def run_tasks(self) -> None:
-        """Hand out again, or settle, tasks whose worker is gone; tell which workers are there."""
+        """Hand out again, or settle, tasks whose worker is gone; tell who is there."""
         while True:
             await self._guarded(self._settle_lost)
             # Often enough that a task is out again within a second of its deadline.
@@ -186,7 +186,8 @@ class Scanner:
             if requeued and self._stats.peers:
                 await conn.exec_driver_sql(_TELL_OF_TASKS)
             lost = await claims.find_lost(conn, deliveries_max=limit)
-            await self.publish(conn)
+            for publish in self.publishers:
+                await publish(conn)
         if lost:
             await failpoint_async("tasks.lost")
         if requeued:
@@ -212,10 +213,6 @@ class Scanner:
             async with asyncio.timeout(seconds):
                 await event.wait()
         event.clear()
-
-
-async def _publish_nothing(_: AsyncConnection) -> None:
-    return
 
 
 def _settlement(task: claims.LostTask, deliveries_max: int) -> TaskReport:

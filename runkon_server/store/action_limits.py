@@ -7,11 +7,15 @@ replicas, but for tasks on their way when a limit was set.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from runkon_server.core.standstill import LimitInUse
 from runkon_server.store.database import fetch
+from runkon_server.store.rows import Page
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 _READ: Final = """
@@ -41,6 +45,25 @@ WHERE state = 'leased' AND kind = 'action' AND namespace = %(namespace)s AND act
 _SPEND: Final = """
 UPDATE action_limits SET tokens = %(tokens)s, counted_at = clock_timestamp()
 WHERE namespace = %(namespace)s AND action = %(action)s"""
+
+QUEUED_MAX: Final = 1_000
+"""As many waiting tasks of a limited action are counted."""
+
+# A bucket lets a task out from the moment on at which it holds a whole token.
+_USAGES: Final = f"""
+SELECT l.action, l.concurrency, l.per_s,
+    (SELECT count(*) FROM tasks t
+     WHERE t.state = 'leased' AND t.kind = 'action' AND t.namespace = l.namespace
+       AND t.action = l.action),
+    (SELECT count(*) FROM (
+        SELECT 1 FROM tasks q
+        WHERE q.namespace = l.namespace AND q.kind = 'action' AND q.state = 'queued'
+          AND q.action = l.action LIMIT {QUEUED_MAX}) waiting),
+    l.counted_at + make_interval(
+        secs => least(1e9, greatest(0, 1 - l.tokens) / l.per_s))
+FROM action_limits l WHERE l.namespace = %(namespace)s"""
+_USAGES_OF: Final = f"{_USAGES} AND l.action = ANY(%(actions)s)"
+_USAGE_PAGE: Final = f"{_USAGES} AND l.action > %(after)s ORDER BY l.action LIMIT %(limit)s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +103,43 @@ async def set_limit(conn: AsyncConnection, namespace: str, action: str, limit: A
     await conn.exec_driver_sql(_SET, parameters)
 
 
-async def unset_limit(conn: AsyncConnection, namespace: str, action: str) -> None:
-    """Let an action run without limits."""
-    await conn.exec_driver_sql(_UNSET, {"namespace": namespace, "action": action})
+async def unset_limit(conn: AsyncConnection, namespace: str, action: str) -> bool:
+    """Let an action run without limits; False if it did."""
+    names = {"namespace": namespace, "action": action}
+    return bool((await conn.exec_driver_sql(_UNSET, names)).rowcount)
+
+
+async def usages_of(
+    conn: AsyncConnection, namespace: str, actions: Collection[str]
+) -> dict[str, LimitInUse]:
+    """How the limits of these actions are used; actions without any are left out."""
+    rows = await fetch(conn, _USAGES_OF, {"namespace": namespace, "actions": list(actions)})
+    return {row[0]: _in_use(row) for row in rows}
+
+
+async def list_usages(
+    conn: AsyncConnection, namespace: str, *, limit: int, after: str = ""
+) -> Page[LimitInUse]:
+    """The limited actions of a namespace by name.
+
+    Args:
+        after: the last one of the page before.
+    """
+    wanted = {"namespace": namespace, "after": after, "limit": limit + 1}
+    rows = await fetch(conn, _USAGE_PAGE, wanted)
+    return Page([_in_use(row) for row in rows[:limit]], len(rows) > limit)
+
+
+def _in_use(row: Sequence[Any]) -> LimitInUse:
+    action, concurrency, per_s, running, queued, next_at = row
+    return LimitInUse(
+        action=action,
+        concurrency=concurrency,
+        per_s=per_s,
+        running=running,
+        queued=queued,
+        next_at=next_at,
+    )
 
 
 async def lock_allowance(

@@ -146,6 +146,11 @@ async def try_sweep_lock(conn: AsyncConnection) -> bool:
     return bool(is_ours)
 
 
+async def wait_for_sweep_lock(conn: AsyncConnection) -> None:
+    """Be the one that sweeps, until the end of the transaction; what others do takes no second."""
+    await conn.exec_driver_sql("SELECT pg_advisory_xact_lock(%(lock)s)", {"lock": _SWEEP_LOCK})
+
+
 async def namespaces(conn: AsyncConnection) -> list[str]:
     """All that have runs."""
     return [name for (name,) in await fetch(conn, _NAMESPACES, {})]

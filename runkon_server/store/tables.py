@@ -59,6 +59,15 @@ workflows: Final = Table(
     *_instant("created_at"),
 )
 
+deleted_workflows: Final = Table(
+    "deleted_workflows",
+    metadata,
+    *_text("namespace", "name"),
+    *_bigint("last_version"),
+    *_text("deleted_by"),
+    *_instant("deleted_at"),
+)
+
 definitions: Final = Table(
     "definitions",
     metadata,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 
-from runkon_server.store.tables import definitions, requests, workflows
+from runkon_server.errors import WorkflowNotFoundError
+from runkon_server.store.tables import definitions, deleted_workflows, requests, workflows
 
 if TYPE_CHECKING:
     from typing import Any
@@ -43,8 +44,7 @@ async def put_version(conn: AsyncConnection, new: NewVersion) -> tuple[int, bool
     Returns:
         The version that has this content now, and whether it was made now.
     """
-    place = f"{new.namespace}/{new.name}"
-    await conn.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(place, 0))))
+    await _lock_name(conn, new.namespace, new.name)
     newest = (
         await conn.execute(
             select(workflows.c.version, workflows.c.content_hash)
@@ -55,7 +55,8 @@ async def put_version(conn: AsyncConnection, new: NewVersion) -> tuple[int, bool
     ).one_or_none()
     if newest is not None and newest.content_hash == new.content_hash:
         return newest.version, False
-    version = 1 if newest is None else newest.version + 1
+    last = await _last_deleted(conn, new.namespace, new.name) if newest is None else newest.version
+    version = last + 1
     await conn.execute(
         insert(definitions)
         .values(
@@ -82,6 +83,45 @@ async def put_version(conn: AsyncConnection, new: NewVersion) -> tuple[int, bool
         )
     )
     return version, True
+
+
+async def delete_name(conn: AsyncConnection, *, namespace: str, name: str, principal: str) -> int:
+    """Take every version of a name away; gives how many, 0 if it was deleted before.
+
+    Runs have the definition that they were started with by its content, which stays.
+
+    Args:
+        conn: open transaction; the caller commits.
+
+    Raises:
+        WorkflowNotFoundError: no workflow of this name was ever stored.
+    """
+    await _lock_name(conn, namespace, name)
+    gone = workflows.delete().where(workflows.c.namespace == namespace, workflows.c.name == name)
+    versions = (await conn.execute(gone.returning(workflows.c.version))).scalars().all()
+    if not versions:
+        if not await _last_deleted(conn, namespace, name):
+            raise WorkflowNotFoundError(name)
+        return 0
+    said = {"last_version": max(versions), "deleted_by": principal}
+    mark = insert(deleted_workflows).values(namespace=namespace, name=name, **said)
+    again = {**said, "deleted_at": func.clock_timestamp()}
+    keys = [deleted_workflows.c.namespace, deleted_workflows.c.name]
+    await conn.execute(mark.on_conflict_do_update(index_elements=keys, set_=again))
+    return len(versions)
+
+
+async def _lock_name(conn: AsyncConnection, namespace: str, name: str) -> None:
+    place = func.hashtextextended(f"{namespace}/{name}", 0)
+    await conn.execute(select(func.pg_advisory_xact_lock(place)))
+
+
+async def _last_deleted(conn: AsyncConnection, namespace: str, name: str) -> int:
+    """The last version that the name had when it was deleted; 0 if it never was."""
+    statement = select(deleted_workflows.c.last_version).where(
+        deleted_workflows.c.namespace == namespace, deleted_workflows.c.name == name
+    )
+    return (await conn.execute(statement)).scalar_one_or_none() or 0
 
 
 async def claim_request(

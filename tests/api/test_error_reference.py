@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from grpc import StatusCode
 
-from runkon.v1 import gates_pb2, runs_pb2, workers_pb2, workflows_pb2
+from runkon.v1 import admin_pb2, gates_pb2, runs_pb2, workers_pb2, workflows_pb2
 from runkon_server.api.status import CODES
 from tools import error_reference
 
@@ -43,7 +43,7 @@ def test_every_reason_is_named_by_a_method_that_fails_with_it() -> None:
 
 
 def test_every_method_is_known_with_its_reasons() -> None:
-    services = (runs_pb2, gates_pb2, workflows_pb2, workers_pb2)
+    services = (runs_pb2, gates_pb2, workflows_pb2, workers_pb2, admin_pb2)
     methods = {
         method.name
         for module in services

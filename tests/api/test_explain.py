@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 from sqlalchemy import delete, text
 
-from runkon.v1 import gates_pb2, runs_pb2, workers_pb2
+from runkon.v1 import admin_pb2, gates_pb2, runs_pb2, workers_pb2
 from runkon.v1.explanations_pb2 import BlockerKind
 from runkon.v1.gates_pb2 import GATE_DECISION_APPROVE
 from runkon_client.cli import main
@@ -145,6 +145,38 @@ async def test_a_task_names_the_queue_that_nobody_serves(database: str) -> None:
     assert (busy.needs_action, busy.task.workers) == (False, 1)
     assert gone.task.HasField("last_worker_time")
     assert (lease.run_id, lease.attempt, lease.delivery) == (run_id, 0, 0)
+
+
+async def test_a_task_beyond_a_limit_names_it_and_what_would_move_it(database: str) -> None:
+    """At most one at once; none at all; one in an hour. Without a worker, that comes first."""
+    async with served(database) as api:
+        hello = workers_pb2.WorkerHello(worker_id="w1", actions=["plan"], concurrency=9)
+        limit = admin_pb2.SetActionLimitRequest(action="plan", concurrency=1)
+        await api.admin.SetActionLimit(limit)
+        first = await start(api, "workflow w { call plan }")
+        second = await start(api, "workflow w { call plan }")
+        await blocked(api, second, "BLOCKER_KIND_QUEUED_TASK", "no worker for `plan` has")
+        await Hand(api, actions=["plan"]).take()
+        await blocked(api, first, "BLOCKER_KIND_LEASED_TASK")
+        async with worker_stream(api, hello):
+            full = await blocked(api, second, "BLOCKER_KIND_LIMITED", "1 are running of 1 at once")
+            limit.concurrency = 0
+            await api.admin.SetActionLimit(limit)
+            stopped = await blocked(api, second, "BLOCKER_KIND_LIMITED", "a limit of 0")
+            async with api.engine.reads.connect() as conn:
+                await conn.execute(
+                    text("UPDATE action_limits SET concurrency = NULL, per_s = 1.0/3600, tokens=0")
+                )
+            slow = await blocked(api, second, "BLOCKER_KIND_LIMITED", "the next goes at")
+
+    assert (full.needs_action, stopped.needs_action, slow.needs_action) == (False, True, False)
+    assert parsed(full.remedy) == parsed(stopped.remedy) == {"action": "plan"}
+    assert "--concurrency 1" in full.remedy
+    assert (full.task.limit.action, full.task.limit.running, full.task.limit.queued) == (
+        "plan", 1, 1,
+    )  # fmt: skip
+    assert slow.task.limit.next_task_time.ToDatetime() > slow.since_time.ToDatetime()
+    assert full.step_name == "plan"
 
 
 async def test_scripts_and_items_name_the_workers_that_they_need(database: str) -> None:

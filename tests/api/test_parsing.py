@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-from runkon.v1 import events_pb2, gates_pb2, runs_pb2, workers_pb2, workflows_pb2
+from runkon.v1 import admin_pb2, events_pb2, gates_pb2, runs_pb2, workers_pb2, workflows_pb2
 from runkon_server.api.parsing import checks
 from runkon_server.api.parsing.runs import kinds_of, parse_workflow_name
 from runkon_server.api.parsing.table import VALIDATORS, validate
@@ -100,6 +100,14 @@ GOOD: list[Message] = [
         heartbeat=made(workers_pb2.TaskHeartbeat, task_id=f"{GATE}#0", token="t"),
     ),
     made(workers_pb2.ListWorkersRequest, namespace="a", page_size=9),
+    made(workflows_pb2.DeleteWorkflowRequest, name="w", request_id="r 1"),
+    made(admin_pb2.SetActionLimitRequest, action="deploy", concurrency=0, rate_per_second=0.1),
+    made(admin_pb2.ListActionLimitsRequest, page_size=9),
+    made(admin_pb2.ClearActionLimitRequest, action="deploy", request_id="r 1"),
+    made(admin_pb2.ListReplicasRequest, page_size=9),
+    made(admin_pb2.GetRetentionRequest, for_all=True),
+    made(admin_pb2.SetRetentionRequest, namespace="a", keep_forever=True, request_id="r 1"),
+    made(admin_pb2.PurgeRunsRequest, namespace="a", dry_run=True, request_id="r 1"),
 ]
 GOOD_IDS = [type(each).__name__ for each in GOOD]
 
@@ -122,7 +130,7 @@ def copy_of(request: Message, **fields: Any) -> Message:
 
 
 def request_types() -> Iterator[type[Message]]:
-    for module in (runs_pb2, gates_pb2, workflows_pb2, workers_pb2):
+    for module in (runs_pb2, gates_pb2, workflows_pb2, workers_pb2, admin_pb2):
         for service in module.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 yield GetMessageClass(method.input_type)
@@ -370,6 +378,22 @@ def test_start_run_keeps_its_limits(fields: dict[str, Any], wrong: str) -> None:
         (made(workflows_pb2.GetWorkflowRequest), "name"),
         (made(workflows_pb2.GetWorkflowRequest, name="w", version=-1), "version"),
         (made(workflows_pb2.ListWorkflowsRequest, page_size=-5), "page_size"),
+        (made(workflows_pb2.DeleteWorkflowRequest), "name"),
+        (made(admin_pb2.SetActionLimitRequest, concurrency=1), "action"),
+        (made(admin_pb2.SetActionLimitRequest, action="a"), "concurrency"),
+        (made(admin_pb2.SetActionLimitRequest, action="a", concurrency=-1), "concurrency"),
+        (made(admin_pb2.SetActionLimitRequest, action="a", rate_per_second=0), "rate_per_second"),
+        (
+            made(admin_pb2.SetActionLimitRequest, action="a", rate_per_second=float("nan")),
+            "rate_per_second",
+        ),
+        (made(admin_pb2.ClearActionLimitRequest), "action"),
+        (made(admin_pb2.ListReplicasRequest, page_size=-1), "page_size"),
+        (made(admin_pb2.GetRetentionRequest, namespace="a", for_all=True), "namespace"),
+        (made(admin_pb2.SetRetentionRequest), "policy"),
+        (made(admin_pb2.SetRetentionRequest, inherit=False), "inherit"),
+        (made(admin_pb2.SetRetentionRequest, keep_for={"seconds": -1}), "keep_for"),
+        (made(admin_pb2.PurgeRunsRequest, older_than={"seconds": 2**40}), "older_than"),
         (made(workers_pb2.WorkRequest, credit=-1), "credit"),
         (made(workers_pb2.PollTasksRequest, worker_id="w"), "actions"),
         (

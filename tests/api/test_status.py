@@ -35,6 +35,8 @@ SAMPLES: list[errors.RunkonError] = [
     errors.RunIsChildError("01C", parent="01R"),
     errors.FilterInvalidError(7, "unknown field `x`", name="x"),
     errors.GateSelectionInvalidError(["x"], ["yes", "no"]),
+    errors.WorkflowDeletedError("w", deleted_by="zoe", deleted_at="2026-01-01T00:00:00Z"),
+    errors.AdminRequiredError("zoe"),
     *(
         kind("x")
         for kind in (

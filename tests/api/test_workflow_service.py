@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from grpc import StatusCode
 from sqlalchemy import func, select
 
-from runkon.v1 import types_pb2, workflows_pb2
+from runkon.v1 import gates_pb2, runs_pb2, types_pb2, workflows_pb2
 from runkon.v1.workflows_pb2 import (
+    DeleteWorkflowRequest,
     GetWorkflowRequest,
     ListWorkflowsRequest,
     PutWorkflowRequest,
@@ -17,6 +18,7 @@ from runkon.v1.workflows_pb2 import (
 )
 from runkon_server.store import tables
 from support.live_api import refusal
+from support.live_work import ended, start, waiting
 
 if TYPE_CHECKING:
     from support.live_api import LiveApi
@@ -119,6 +121,82 @@ async def test_unknown_workflows_and_versions_are_not_found(api: LiveApi) -> Non
         error = await refusal(get(api, **fields))
 
         assert (error.code, error.reason) == (StatusCode.NOT_FOUND, "WORKFLOW_NOT_FOUND")
+
+
+async def delete(api: LiveApi, **fields: Any) -> workflows_pb2.DeleteWorkflowResponse:
+    return await api.workflows.DeleteWorkflow(DeleteWorkflowRequest(**fields), metadata=ZOE)
+
+
+async def test_a_deleted_name_starts_nothing_and_says_why(api: LiveApi) -> None:
+    """By name and by version; lists leave it out; other namespaces keep theirs."""
+    await put(api, SOURCE)
+    await put(api, SOURCE, namespace="other")
+    answer = await delete(api, name="w")
+
+    assert (answer.deleted, answer.replayed) == (1, False)
+    for name in ("w", "w@1"):
+        error = await refusal(api.runs.StartRun(runs_pb2.StartRunRequest(workflow=name)))
+        assert (error.code, error.reason) == (StatusCode.NOT_FOUND, "WORKFLOW_DELETED")
+        assert (error.metadata["name"], error.metadata["deleted_by"]) == (name, "zoe")
+    assert (await refusal(get(api, name="w"))).reason == "WORKFLOW_DELETED"
+    assert not (await api.workflows.ListWorkflows(ListWorkflowsRequest())).workflows
+    assert not (await api.workflows.ListWorkflows(ListWorkflowsRequest(name="w"))).workflows
+    assert (await get(api, name="w", namespace="other")).version == 1
+
+
+async def test_deleting_is_safe_to_repeat(api: LiveApi) -> None:
+    """With and without a request id; a name that never was is not found."""
+    await put(api, SOURCE)
+    first = await delete(api, name="w", request_id="r")
+    again = await delete(api, name="w", request_id="r")
+    late = await delete(api, name="w")
+    other = await refusal(delete(api, name="v", request_id="r"))
+    never = await refusal(delete(api, name="v"))
+    back = await put(api, SOURCE)
+
+    assert (first.deleted, again.deleted, again.replayed, late.deleted) == (1, 1, True, 0)
+    assert (other.reason, never.reason) == ("REQUEST_ID_REUSED", "WORKFLOW_NOT_FOUND")
+    assert (back.created, back.workflow.version) == (True, 2)
+
+
+async def test_runs_of_a_deleted_workflow_go_on_and_stay_readable(api: LiveApi) -> None:
+    """One that has begun goes on to its end and can begin anew; its definition can be read."""
+    await put(api, "workflow w { gate human_review { name = check } call echo }")
+    run_id = await start(api, workflow="w")
+    await waiting(api, run_id)
+    await delete(api, name="w")
+    await api.gates.ResolveGate(
+        gates_pb2.ResolveGateRequest(
+            run_gate=gates_pb2.RunGate(run_id=run_id, gate_name="check"),
+            decision=gates_pb2.GATE_DECISION_APPROVE,
+        )
+    )
+    done = await ended(api, run_id)
+    full = await api.runs.GetRun(runs_pb2.GetRunRequest(run_id=run_id, view=types_pb2.VIEW_FULL))
+    drawn = await api.workflows.GraphWorkflow(workflows_pb2.GraphWorkflowRequest(run_id=run_id))
+
+    assert done.status == types_pb2.RUN_STATUS_COMPLETED
+    assert full.run.definition_snapshot.startswith('{"name":"w"')
+    assert "check" in drawn.graph
+
+
+async def test_a_step_that_calls_a_deleted_workflow_fails(api: LiveApi) -> None:
+    """It is looked up by its name when the step begins, as one that never was stored."""
+    await put(api, SOURCE.replace("inputs { a required }", ""))
+    parent = "workflow p { gate human_review { name = check } call workflow w }"
+    run_id = await start(api, parent)
+    await waiting(api, run_id)
+    await delete(api, name="w")
+    await api.gates.ResolveGate(
+        gates_pb2.ResolveGateRequest(
+            run_gate=gates_pb2.RunGate(run_id=run_id, gate_name="check"),
+            decision=gates_pb2.GATE_DECISION_APPROVE,
+        )
+    )
+    done = await ended(api, run_id)
+
+    assert done.status == types_pb2.RUN_STATUS_FAILED
+    assert "w" in done.error
 
 
 async def test_workflows_and_versions_are_listed_page_by_page(api: LiveApi) -> None:

@@ -6,8 +6,17 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from client.peers import RUN_ID
+from google.protobuf.duration_pb2 import Duration
 
-from runkon.v1 import explanations_pb2, gates_pb2, runs_pb2, types_pb2, workers_pb2, workflows_pb2
+from runkon.v1 import (
+    admin_pb2,
+    explanations_pb2,
+    gates_pb2,
+    runs_pb2,
+    types_pb2,
+    workers_pb2,
+    workflows_pb2,
+)
 from runkon_client import RunSpec
 from runkon_client.values import (
     CheckState,
@@ -30,6 +39,9 @@ RUN = types_pb2.Run(id=RUN_ID, status=types_pb2.RUN_STATUS_RUNNING, epoch=1)
 DONE = types_pb2.Run(id=RUN_ID, status=types_pb2.RUN_STATUS_COMPLETED, epoch=1)
 GATE = gates_pb2.Gate(id="g1", name="review", state=gates_pb2.GATE_STATE_PENDING)
 WORKER = workers_pb2.ConnectedWorker(worker_id="w", actions=["*", "build"], concurrency=4)
+LIMIT = admin_pb2.ActionLimit(action="build", concurrency=0, rate_per_second=0.5, queued=4)
+REPLICA = admin_pb2.Replica(id="r1", version="1.2", live=True, runs_owned=3, workers=2)
+KEPT = admin_pb2.Retention(namespace="team", keep_for=Duration(seconds=604_800), inherited=True)
 WORKFLOW = workflows_pb2.Workflow(name="deploy", version=3)
 
 PULL_REQUEST = PullRequest(
@@ -267,6 +279,53 @@ OPERATIONS: dict[str, tuple[dict[str, list[Message]], Callable[[Any], Any]]] = {
     "workers": (
         {"ListWorkers": [workers_pb2.ListWorkersResponse(workers=[WORKER])]},
         lambda client: client.workers(page_size=9),
+    ),
+    "delete_workflow": (
+        {"DeleteWorkflow": [workflows_pb2.DeleteWorkflowResponse(deleted=3)]},
+        lambda client: client.delete_workflow("deploy", request_id="gone"),
+    ),
+    "admin.limits": (
+        {
+            "ListActionLimits": [
+                admin_pb2.ListActionLimitsResponse(limits=[LIMIT], next_page_token="more"),
+                admin_pb2.ListActionLimitsResponse(limits=[LIMIT]),
+            ]
+        },
+        lambda client: client.admin.limits(page_size=1),
+    ),
+    "admin.set_limit": (
+        {"SetActionLimit": [admin_pb2.SetActionLimitResponse(limit=LIMIT)]},
+        lambda client: client.admin.set_limit(
+            "build", concurrency=0, rate_per_s=0.5, request_id="l"
+        ),
+    ),
+    "admin.clear_limit": (
+        {"ClearActionLimit": [admin_pb2.ClearActionLimitResponse(cleared=True)]},
+        lambda client: client.admin.clear_limit("build", request_id="c"),
+    ),
+    "admin.replicas": (
+        {"ListReplicas": [admin_pb2.ListReplicasResponse(replicas=[REPLICA])]},
+        lambda client: client.admin.replicas(),
+    ),
+    "admin.retention": (
+        {"GetRetention": [admin_pb2.GetRetentionResponse(retention=KEPT)]},
+        lambda client: client.admin.retention(),
+    ),
+    "admin.set_retention": (
+        {"SetRetention": [admin_pb2.SetRetentionResponse(retention=KEPT)]},
+        lambda client: client.admin.set_retention(timedelta(days=7), request_id="k"),
+    ),
+    "admin.set_retention for ever": (
+        {"SetRetention": [admin_pb2.SetRetentionResponse()]},
+        lambda client: client.admin.set_retention(None, request_id="k"),
+    ),
+    "admin.inherit_retention": (
+        {"SetRetention": [admin_pb2.SetRetentionResponse()]},
+        lambda client: client.admin.inherit_retention(request_id="i"),
+    ),
+    "admin.count_due": (
+        {"PurgeRuns": [admin_pb2.PurgeRunsResponse(due=7)]},
+        lambda client: client.admin.count_due(timedelta(days=7)),
     ),
     "validate_workflow": (
         {

@@ -20,6 +20,7 @@ from runkon_server.store.transactions import in_transaction
 from runkon_server.store.workflows import (
     NewVersion,
     claim_request,
+    delete_name,
     put_version,
     store_response,
 )
@@ -92,6 +93,56 @@ async def test_one_version_is_found_by_name_and_number(engine: AsyncEngine) -> N
     assert (first.head, first.snapshot is not None) == ({"name": "w", "inputs": []}, True)
     assert hashes == {("default", "w"): (2, "h2")}
     assert pinned == "h1"
+
+
+async def delete(engine: AsyncEngine, name: str, namespace: str = "default") -> int:
+    async def body(conn: AsyncConnection) -> int:
+        return await delete_name(conn, namespace=namespace, name=name, principal="zoe")
+
+    return await in_transaction(engine, body)
+
+
+async def test_a_deleted_name_goes_on_with_its_next_version(engine: AsyncEngine) -> None:
+    """Also with the content that it had, and after it was deleted once more."""
+    await put(engine, version_of("w", "h1"))
+    await put(engine, version_of("w", "h2"))
+    await put(engine, version_of("w", "h1", namespace="other"))
+
+    assert [await delete(engine, "w"), await delete(engine, "w")] == [2, 0]
+    assert await put(engine, version_of("w", "h2")) == (3, True)
+    assert await delete(engine, "w") == 1
+    assert await put(engine, version_of("w", "h2")) == (4, True)
+    assert await put(engine, version_of("w", "h1", namespace="other")) == (1, False)
+    with pytest.raises(errors.WorkflowNotFoundError):
+        await delete(engine, "v")
+
+
+async def test_what_was_deleted_says_so_and_what_never_was_does_not(engine: AsyncEngine) -> None:
+    await put(engine, version_of("w", "h1"))
+    await delete(engine, "w")
+    async with engine.connect() as conn:
+        for version in (None, 1):
+            with pytest.raises(errors.WorkflowDeletedError) as refused:
+                await workflows.workflow(
+                    conn, namespace="default", name="w", version=version, full=True
+                )
+            assert refused.value.metadata["deleted_by"] == "zoe"
+        with pytest.raises(errors.WorkflowNotFoundError) as unknown:
+            await workflows.workflow(conn, namespace="default", name="w", version=2, full=True)
+
+    assert type(unknown.value) is errors.WorkflowNotFoundError
+
+
+async def test_storing_and_deleting_at_once_leaves_versions_without_doubles(
+    engine: AsyncEngine,
+) -> None:
+    """Ten writers and five deleters: every version was made once, whoever came first."""
+    await put(engine, version_of("w", "first"))
+    writers = [put(engine, version_of("w", f"h{n}")) for n in range(10)]
+    deleters = [delete(engine, "w") for _ in range(5)]
+    made, _ = await asyncio.gather(asyncio.gather(*writers), asyncio.gather(*deleters))
+
+    assert sorted(made) == [(version, True) for version in range(2, 12)]
 
 
 async def test_workflows_are_listed_by_name_and_versions_newest_first(engine: AsyncEngine) -> None:

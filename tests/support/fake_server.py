@@ -14,7 +14,13 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from runkon.v1 import gates_pb2_grpc, runs_pb2_grpc, workers_pb2_grpc, workflows_pb2_grpc
+from runkon.v1 import (
+    admin_pb2_grpc,
+    gates_pb2_grpc,
+    runs_pb2_grpc,
+    workers_pb2_grpc,
+    workflows_pb2_grpc,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -129,6 +135,9 @@ def serving() -> Iterator[FakeServer]:
     )
     workers_pb2_grpc.add_WorkerServiceServicer_to_server(
         _servicer(workers_pb2_grpc.WorkerServiceServicer, fake), server
+    )
+    admin_pb2_grpc.add_AdminServiceServicer_to_server(
+        _servicer(admin_pb2_grpc.AdminServiceServicer, fake), server
     )
     fake.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()

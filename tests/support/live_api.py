@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from runkon.v1 import (
+    admin_pb2_grpc,
     gates_pb2_grpc,
     runs_pb2_grpc,
     workers_pb2,
@@ -19,6 +20,8 @@ from runkon.v1 import (
     workflows_pb2_grpc,
 )
 from runkon_server.api.health import Health
+from runkon_server.api.identity import LocalIdentity
+from runkon_server.api.open_streams import OpenStreams
 from runkon_server.api.server import SERVICES, Parts, bind, build_server
 from runkon_server.api.start_inbox import StartInbox
 from runkon_server.api.streaming import Streaming
@@ -29,6 +32,8 @@ from support.replicas import read
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
+
+    from runkon_server.api.identity import Identity
 
 
 class LiveApi:
@@ -42,13 +47,17 @@ class LiveApi:
         self.gates = gates_pb2_grpc.GateServiceStub(channel)
         self.workflows = workflows_pb2_grpc.WorkflowServiceStub(channel)
         self.workers = workers_pb2_grpc.WorkerServiceStub(channel)
+        self.admin = admin_pb2_grpc.AdminServiceStub(channel)
 
 
 @contextlib.asynccontextmanager
-async def live_api(database: str, **settings: Any) -> AsyncIterator[LiveApi]:
+async def live_api(
+    database: str, *, identity: Identity | None = None, **settings: Any
+) -> AsyncIterator[LiveApi]:
     """Serve the database as long as the context lasts; `settings` are those of `EngineConfig`."""
     engine = Engine(EngineConfig(dsn=database, **settings))
-    streams, health = Streaming(engine), Health(engine, SERVICES)
+    streams = Streaming(engine, OpenStreams(identity or LocalIdentity()))
+    health = Health(engine, SERVICES)
     parts = Parts(streams=streams, workers=WorkerService(engine), health=health)
     server = build_server(engine, parts)
     address = f"127.0.0.1:{bind(server, '127.0.0.1:0')}"

@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from runkon.v1 import admin_pb2 as runkon_dot_v1_dot_admin__pb2
 from runkon.v1 import gates_pb2 as runkon_dot_v1_dot_gates__pb2
 from runkon.v1 import types_pb2 as runkon_dot_v1_dot_types__pb2
 from runkon.v1 import workers_pb2 as runkon_dot_v1_dot_workers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1crunkon/v1/explanations.proto\x12\trunkon.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15runkon/v1/gates.proto\x1a\x15runkon/v1/types.proto\x1a\x17runkon/v1/workers.proto\"\x85\x02\n\x0b\x45xplanation\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x15\n\rworkflow_name\x18\x02 \x01(\t\x12$\n\x06status\x18\x03 \x01(\x0e\x32\x14.runkon.v1.RunStatus\x12,\n\x0c\x63urrent_step\x18\x04 \x01(\x0b\x32\x16.runkon.v1.StepSummary\x12\x10\n\x08headline\x18\x05 \x01(\t\x12$\n\x08\x62lockers\x18\x06 \x03(\x0b\x32\x12.runkon.v1.Blocker\x12\x19\n\x11\x62lockers_left_out\x18\x07 \x01(\x05\x12(\n\x04time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x90\x03\n\x07\x42locker\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.runkon.v1.BlockerKind\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06remedy\x18\x03 \x01(\t\x12\x14\n\x0cneeds_action\x18\x04 \x01(\x08\x12\x0f\n\x07step_id\x18\x05 \x01(\t\x12\x11\n\tstep_name\x18\x06 \x01(\t\x12.\n\nsince_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nuntil_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1f\n\x04gate\x18\t \x01(\x0b\x32\x0f.runkon.v1.GateH\x00\x12\'\n\x04task\x18\n \x01(\x0b\x32\x17.runkon.v1.BlockingTaskH\x00\x12\'\n\x05\x63hild\x18\x0b \x01(\x0b\x32\x16.runkon.v1.ExplanationH\x00\x12)\n\x05owner\x18\x0c \x01(\x0b\x32\x18.runkon.v1.BlockingOwnerH\x00\x42\t\n\x07\x64\x65tails\"\xf6\x01\n\x0c\x42lockingTask\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12!\n\x04kind\x18\x02 \x01(\x0e\x32\x13.runkon.v1.TaskKind\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\x10\n\x08\x64\x65livery\x18\x05 \x01(\x05\x12\x16\n\x0equeue_position\x18\x06 \x01(\x05\x12\x0f\n\x07workers\x18\x07 \x01(\x05\x12\x34\n\x10last_worker_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tworker_id\x18\t \x01(\t\x12\r\n\x05queue\x18\n \x01(\t\"c\n\rBlockingOwner\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\r\n\x05\x61live\x18\x02 \x01(\x08\x12\x32\n\x0elease_end_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x9d\x03\n\x0b\x42lockerKind\x12\x1c\n\x18\x42LOCKER_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x42LOCKER_KIND_START_DELAY\x10\x01\x12\x15\n\x11\x42LOCKER_KIND_GATE\x10\x02\x12\x1c\n\x18\x42LOCKER_KIND_QUEUED_TASK\x10\x03\x12\x1c\n\x18\x42LOCKER_KIND_LEASED_TASK\x10\x04\x12\x1c\n\x18\x42LOCKER_KIND_RETRY_DELAY\x10\x05\x12\x1a\n\x16\x42LOCKER_KIND_CHILD_RUN\x10\x06\x12\x1b\n\x17\x42LOCKER_KIND_LOST_OWNER\x10\x07\x12\x1a\n\x16\x42LOCKER_KIND_NOT_TAKEN\x10\x08\x12 \n\x1c\x42LOCKER_KIND_UNAPPLIED_FACTS\x10\t\x12\x16\n\x12\x42LOCKER_KIND_GRACE\x10\n\x12\x1b\n\x17\x42LOCKER_KIND_DEFINITION\x10\x0b\x12\x1d\n\x19\x42LOCKER_KIND_NEEDS_RESUME\x10\x0c\x12\x16\n\x12\x42LOCKER_KIND_TIMER\x10\rBJ\n\rdev.runkon.v1B\x11\x45xplanationsProtoP\x01Z$runkon.dev/protos/runkon/v1;runkonv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1crunkon/v1/explanations.proto\x12\trunkon.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15runkon/v1/admin.proto\x1a\x15runkon/v1/gates.proto\x1a\x15runkon/v1/types.proto\x1a\x17runkon/v1/workers.proto\"\x85\x02\n\x0b\x45xplanation\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x15\n\rworkflow_name\x18\x02 \x01(\t\x12$\n\x06status\x18\x03 \x01(\x0e\x32\x14.runkon.v1.RunStatus\x12,\n\x0c\x63urrent_step\x18\x04 \x01(\x0b\x32\x16.runkon.v1.StepSummary\x12\x10\n\x08headline\x18\x05 \x01(\t\x12$\n\x08\x62lockers\x18\x06 \x03(\x0b\x32\x12.runkon.v1.Blocker\x12\x19\n\x11\x62lockers_left_out\x18\x07 \x01(\x05\x12(\n\x04time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x90\x03\n\x07\x42locker\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.runkon.v1.BlockerKind\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0e\n\x06remedy\x18\x03 \x01(\t\x12\x14\n\x0cneeds_action\x18\x04 \x01(\x08\x12\x0f\n\x07step_id\x18\x05 \x01(\t\x12\x11\n\tstep_name\x18\x06 \x01(\t\x12.\n\nsince_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nuntil_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1f\n\x04gate\x18\t \x01(\x0b\x32\x0f.runkon.v1.GateH\x00\x12\'\n\x04task\x18\n \x01(\x0b\x32\x17.runkon.v1.BlockingTaskH\x00\x12\'\n\x05\x63hild\x18\x0b \x01(\x0b\x32\x16.runkon.v1.ExplanationH\x00\x12)\n\x05owner\x18\x0c \x01(\x0b\x32\x18.runkon.v1.BlockingOwnerH\x00\x42\t\n\x07\x64\x65tails\"\x9d\x02\n\x0c\x42lockingTask\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12!\n\x04kind\x18\x02 \x01(\x0e\x32\x13.runkon.v1.TaskKind\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\x10\n\x08\x64\x65livery\x18\x05 \x01(\x05\x12\x16\n\x0equeue_position\x18\x06 \x01(\x05\x12\x0f\n\x07workers\x18\x07 \x01(\x05\x12\x34\n\x10last_worker_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tworker_id\x18\t \x01(\t\x12\r\n\x05queue\x18\n \x01(\t\x12%\n\x05limit\x18\x0b \x01(\x0b\x32\x16.runkon.v1.ActionLimit\"c\n\rBlockingOwner\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\r\n\x05\x61live\x18\x02 \x01(\x08\x12\x32\n\x0elease_end_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xb7\x03\n\x0b\x42lockerKind\x12\x1c\n\x18\x42LOCKER_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x42LOCKER_KIND_START_DELAY\x10\x01\x12\x15\n\x11\x42LOCKER_KIND_GATE\x10\x02\x12\x1c\n\x18\x42LOCKER_KIND_QUEUED_TASK\x10\x03\x12\x1c\n\x18\x42LOCKER_KIND_LEASED_TASK\x10\x04\x12\x1c\n\x18\x42LOCKER_KIND_RETRY_DELAY\x10\x05\x12\x1a\n\x16\x42LOCKER_KIND_CHILD_RUN\x10\x06\x12\x1b\n\x17\x42LOCKER_KIND_LOST_OWNER\x10\x07\x12\x1a\n\x16\x42LOCKER_KIND_NOT_TAKEN\x10\x08\x12 \n\x1c\x42LOCKER_KIND_UNAPPLIED_FACTS\x10\t\x12\x16\n\x12\x42LOCKER_KIND_GRACE\x10\n\x12\x1b\n\x17\x42LOCKER_KIND_DEFINITION\x10\x0b\x12\x1d\n\x19\x42LOCKER_KIND_NEEDS_RESUME\x10\x0c\x12\x16\n\x12\x42LOCKER_KIND_TIMER\x10\r\x12\x18\n\x14\x42LOCKER_KIND_LIMITED\x10\x0e\x42J\n\rdev.runkon.v1B\x11\x45xplanationsProtoP\x01Z$runkon.dev/protos/runkon/v1;runkonv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,14 +37,14 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'runkon.v1.explanations_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\rdev.runkon.v1B\021ExplanationsProtoP\001Z$runkon.dev/protos/runkon/v1;runkonv1'
-  _globals['_BLOCKERKIND']._serialized_start=1165
-  _globals['_BLOCKERKIND']._serialized_end=1578
-  _globals['_EXPLANATION']._serialized_start=148
-  _globals['_EXPLANATION']._serialized_end=409
-  _globals['_BLOCKER']._serialized_start=412
-  _globals['_BLOCKER']._serialized_end=812
-  _globals['_BLOCKINGTASK']._serialized_start=815
-  _globals['_BLOCKINGTASK']._serialized_end=1061
-  _globals['_BLOCKINGOWNER']._serialized_start=1063
-  _globals['_BLOCKINGOWNER']._serialized_end=1162
+  _globals['_BLOCKERKIND']._serialized_start=1227
+  _globals['_BLOCKERKIND']._serialized_end=1666
+  _globals['_EXPLANATION']._serialized_start=171
+  _globals['_EXPLANATION']._serialized_end=432
+  _globals['_BLOCKER']._serialized_start=435
+  _globals['_BLOCKER']._serialized_end=835
+  _globals['_BLOCKINGTASK']._serialized_start=838
+  _globals['_BLOCKINGTASK']._serialized_end=1123
+  _globals['_BLOCKINGOWNER']._serialized_start=1125
+  _globals['_BLOCKINGOWNER']._serialized_end=1224
 # @@protoc_insertion_point(module_scope)

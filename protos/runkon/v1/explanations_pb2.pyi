@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from runkon.v1 import admin_pb2 as _admin_pb2
 from runkon.v1 import gates_pb2 as _gates_pb2
 from runkon.v1 import types_pb2 as _types_pb2
 from runkon.v1 import workers_pb2 as _workers_pb2
@@ -57,6 +58,8 @@ class _BlockerKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BlockerKi
     """Somebody has to resume it."""
     BLOCKER_KIND_TIMER: _BlockerKind.ValueType  # 13
     """A timer of another kind."""
+    BLOCKER_KIND_LIMITED: _BlockerKind.ValueType  # 14
+    """A task of an action that is at its limit, see SetActionLimit; `task` is set with its `limit`."""
 
 class BlockerKind(_BlockerKind, metaclass=_BlockerKindEnumTypeWrapper):
     """What a run waits for. Servers may know more kinds than clients."""
@@ -89,6 +92,8 @@ BLOCKER_KIND_NEEDS_RESUME: BlockerKind.ValueType  # 12
 """Somebody has to resume it."""
 BLOCKER_KIND_TIMER: BlockerKind.ValueType  # 13
 """A timer of another kind."""
+BLOCKER_KIND_LIMITED: BlockerKind.ValueType  # 14
+"""A task of an action that is at its limit, see SetActionLimit; `task` is set with its `limit`."""
 Global___BlockerKind: _TypeAlias = BlockerKind  # noqa: Y015
 
 @_typing.final
@@ -247,6 +252,7 @@ class BlockingTask(_message.Message):
     LAST_WORKER_TIME_FIELD_NUMBER: _builtins.int
     WORKER_ID_FIELD_NUMBER: _builtins.int
     QUEUE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task."""
     kind: _workers_pb2.TaskKind.ValueType
@@ -271,6 +277,12 @@ class BlockingTask(_message.Message):
     def last_worker_time(self) -> _timestamp_pb2.Timestamp:
         """When the last such worker went; unset if there is one now, or if none is known to have been."""
 
+    @_builtins.property
+    def limit(self) -> _admin_pb2.ActionLimit:
+        """What was set for its action, and how much of it is in use; unset if it is not limited, not
+        queued, or no action.
+        """
+
     def __init__(
         self,
         *,
@@ -284,10 +296,11 @@ class BlockingTask(_message.Message):
         last_worker_time: _timestamp_pb2.Timestamp | None = ...,
         worker_id: _builtins.str = ...,
         queue: _builtins.str = ...,
+        limit: _admin_pb2.ActionLimit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_worker_time", b"last_worker_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_worker_time", b"last_worker_time", "limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attempt", b"attempt", "delivery", b"delivery", "kind", b"kind", "last_worker_time", b"last_worker_time", "queue", b"queue", "queue_position", b"queue_position", "task_id", b"task_id", "worker_id", b"worker_id", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attempt", b"attempt", "delivery", b"delivery", "kind", b"kind", "last_worker_time", b"last_worker_time", "limit", b"limit", "queue", b"queue", "queue_position", b"queue_position", "task_id", b"task_id", "worker_id", b"worker_id", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -141,6 +141,7 @@ class RunServiceServicer(object):
 
         The definition is pinned for the life of the run. Errors:
         NOT_FOUND WORKFLOW_NOT_FOUND: no such workflow or version.
+        NOT_FOUND WORKFLOW_DELETED: it was deleted; metadata says when and by whom.
         INVALID_ARGUMENT INPUTS_INVALID: missing or undeclared inputs.
         INVALID_ARGUMENT DSL_SYNTAX, DSL_SEMANTIC, DSL_LIMIT, DSL_UNSUPPORTED: an inline source that is
         refused; one violation per diagnostic, with line and column.

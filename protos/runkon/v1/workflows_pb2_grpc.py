@@ -55,6 +55,11 @@ class WorkflowServiceStub(object):
                 request_serializer=runkon_dot_v1_dot_workflows__pb2.ListWorkflowsRequest.SerializeToString,
                 response_deserializer=runkon_dot_v1_dot_workflows__pb2.ListWorkflowsResponse.FromString,
                 _registered_method=True)
+        self.DeleteWorkflow = channel.unary_unary(
+                '/runkon.v1.WorkflowService/DeleteWorkflow',
+                request_serializer=runkon_dot_v1_dot_workflows__pb2.DeleteWorkflowRequest.SerializeToString,
+                response_deserializer=runkon_dot_v1_dot_workflows__pb2.DeleteWorkflowResponse.FromString,
+                _registered_method=True)
         self.ValidateWorkflow = channel.unary_unary(
                 '/runkon.v1.WorkflowService/ValidateWorkflow',
                 request_serializer=runkon_dot_v1_dot_workflows__pb2.ValidateWorkflowRequest.SerializeToString,
@@ -98,6 +103,7 @@ class WorkflowServiceServicer(object):
         """GetWorkflow returns one version of a workflow.
 
         NOT_FOUND WORKFLOW_NOT_FOUND: no such workflow or version.
+        NOT_FOUND WORKFLOW_DELETED: it was deleted; metadata says when and by whom.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,6 +114,21 @@ class WorkflowServiceServicer(object):
 
         INVALID_ARGUMENT: a negative page_size.
         INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteWorkflow(self, request, context):
+        """DeleteWorkflow takes a name with all its versions away.
+
+        Nobody can start the workflow from then on: StartRun and steps that call it by its name fail,
+        the latter as if it had never been stored. Runs that were started before go on with what they
+        were started with, can be resumed, and stay readable; only the text of the source is gone, with
+        its comments. PutWorkflow of the same name brings it back, as the version after the last one.
+        Deleting what is deleted is OK. Errors:
+        NOT_FOUND WORKFLOW_NOT_FOUND: no workflow of this name was ever stored.
+        ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,6 +163,7 @@ class WorkflowServiceServicer(object):
         diagnostic, with line and column.
         INVALID_ARGUMENT DSL_UNSUPPORTED: a newer server stored it, with steps unknown to this one.
         NOT_FOUND WORKFLOW_NOT_FOUND: no such workflow or version.
+        NOT_FOUND WORKFLOW_DELETED: it was deleted; pictures of its runs can be had by their ids.
         NOT_FOUND RUN_NOT_FOUND, RUN_PURGED: no such run, or it was removed; as for GetRun.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -165,6 +187,11 @@ def add_WorkflowServiceServicer_to_server(servicer, server):
                     servicer.ListWorkflows,
                     request_deserializer=runkon_dot_v1_dot_workflows__pb2.ListWorkflowsRequest.FromString,
                     response_serializer=runkon_dot_v1_dot_workflows__pb2.ListWorkflowsResponse.SerializeToString,
+            ),
+            'DeleteWorkflow': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteWorkflow,
+                    request_deserializer=runkon_dot_v1_dot_workflows__pb2.DeleteWorkflowRequest.FromString,
+                    response_serializer=runkon_dot_v1_dot_workflows__pb2.DeleteWorkflowResponse.SerializeToString,
             ),
             'ValidateWorkflow': grpc.unary_unary_rpc_method_handler(
                     servicer.ValidateWorkflow,
@@ -269,6 +296,33 @@ class WorkflowService(object):
             '/runkon.v1.WorkflowService/ListWorkflows',
             runkon_dot_v1_dot_workflows__pb2.ListWorkflowsRequest.SerializeToString,
             runkon_dot_v1_dot_workflows__pb2.ListWorkflowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteWorkflow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runkon.v1.WorkflowService/DeleteWorkflow',
+            runkon_dot_v1_dot_workflows__pb2.DeleteWorkflowRequest.SerializeToString,
+            runkon_dot_v1_dot_workflows__pb2.DeleteWorkflowResponse.FromString,
             options,
             channel_credentials,
             insecure,

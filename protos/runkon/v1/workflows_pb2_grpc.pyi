@@ -52,12 +52,24 @@ class WorkflowServiceStub:
     """GetWorkflow returns one version of a workflow.
 
     NOT_FOUND WORKFLOW_NOT_FOUND: no such workflow or version.
+    NOT_FOUND WORKFLOW_DELETED: it was deleted; metadata says when and by whom.
     """
     ListWorkflows: _grpc.UnaryUnaryMultiCallable[_workflows_pb2.ListWorkflowsRequest, _workflows_pb2.ListWorkflowsResponse]
     """ListWorkflows lists the newest version of every workflow by name, or every version of one.
 
     INVALID_ARGUMENT: a negative page_size.
     INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
+    """
+    DeleteWorkflow: _grpc.UnaryUnaryMultiCallable[_workflows_pb2.DeleteWorkflowRequest, _workflows_pb2.DeleteWorkflowResponse]
+    """DeleteWorkflow takes a name with all its versions away.
+
+    Nobody can start the workflow from then on: StartRun and steps that call it by its name fail,
+    the latter as if it had never been stored. Runs that were started before go on with what they
+    were started with, can be resumed, and stay readable; only the text of the source is gone, with
+    its comments. PutWorkflow of the same name brings it back, as the version after the last one.
+    Deleting what is deleted is OK. Errors:
+    NOT_FOUND WORKFLOW_NOT_FOUND: no workflow of this name was ever stored.
+    ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
     """
     ValidateWorkflow: _grpc.UnaryUnaryMultiCallable[_workflows_pb2.ValidateWorkflowRequest, _workflows_pb2.ValidateWorkflowResponse]
     """ValidateWorkflow checks a definition and what it calls, and stores nothing.
@@ -80,6 +92,7 @@ class WorkflowServiceStub:
     diagnostic, with line and column.
     INVALID_ARGUMENT DSL_UNSUPPORTED: a newer server stored it, with steps unknown to this one.
     NOT_FOUND WORKFLOW_NOT_FOUND: no such workflow or version.
+    NOT_FOUND WORKFLOW_DELETED: it was deleted; pictures of its runs can be had by their ids.
     NOT_FOUND RUN_NOT_FOUND, RUN_PURGED: no such run, or it was removed; as for GetRun.
     """
 
@@ -107,12 +120,24 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     """GetWorkflow returns one version of a workflow.
 
     NOT_FOUND WORKFLOW_NOT_FOUND: no such workflow or version.
+    NOT_FOUND WORKFLOW_DELETED: it was deleted; metadata says when and by whom.
     """
     ListWorkflows: _aio.UnaryUnaryMultiCallable[_workflows_pb2.ListWorkflowsRequest, _workflows_pb2.ListWorkflowsResponse]  # type: ignore[assignment]
     """ListWorkflows lists the newest version of every workflow by name, or every version of one.
 
     INVALID_ARGUMENT: a negative page_size.
     INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
+    """
+    DeleteWorkflow: _aio.UnaryUnaryMultiCallable[_workflows_pb2.DeleteWorkflowRequest, _workflows_pb2.DeleteWorkflowResponse]  # type: ignore[assignment]
+    """DeleteWorkflow takes a name with all its versions away.
+
+    Nobody can start the workflow from then on: StartRun and steps that call it by its name fail,
+    the latter as if it had never been stored. Runs that were started before go on with what they
+    were started with, can be resumed, and stay readable; only the text of the source is gone, with
+    its comments. PutWorkflow of the same name brings it back, as the version after the last one.
+    Deleting what is deleted is OK. Errors:
+    NOT_FOUND WORKFLOW_NOT_FOUND: no workflow of this name was ever stored.
+    ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
     """
     ValidateWorkflow: _aio.UnaryUnaryMultiCallable[_workflows_pb2.ValidateWorkflowRequest, _workflows_pb2.ValidateWorkflowResponse]  # type: ignore[assignment]
     """ValidateWorkflow checks a definition and what it calls, and stores nothing.
@@ -135,6 +160,7 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     diagnostic, with line and column.
     INVALID_ARGUMENT DSL_UNSUPPORTED: a newer server stored it, with steps unknown to this one.
     NOT_FOUND WORKFLOW_NOT_FOUND: no such workflow or version.
+    NOT_FOUND WORKFLOW_DELETED: it was deleted; pictures of its runs can be had by their ids.
     NOT_FOUND RUN_NOT_FOUND, RUN_PURGED: no such run, or it was removed; as for GetRun.
     """
 
@@ -171,6 +197,7 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         """GetWorkflow returns one version of a workflow.
 
         NOT_FOUND WORKFLOW_NOT_FOUND: no such workflow or version.
+        NOT_FOUND WORKFLOW_DELETED: it was deleted; metadata says when and by whom.
         """
 
     @_abc_1.abstractmethod
@@ -183,6 +210,23 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
 
         INVALID_ARGUMENT: a negative page_size.
         INVALID_ARGUMENT PAGE_TOKEN_INVALID: a token that is damaged or belongs to another request.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteWorkflow(
+        self,
+        request: _workflows_pb2.DeleteWorkflowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_workflows_pb2.DeleteWorkflowResponse, _abc.Awaitable[_workflows_pb2.DeleteWorkflowResponse]]:
+        """DeleteWorkflow takes a name with all its versions away.
+
+        Nobody can start the workflow from then on: StartRun and steps that call it by its name fail,
+        the latter as if it had never been stored. Runs that were started before go on with what they
+        were started with, can be resumed, and stay readable; only the text of the source is gone, with
+        its comments. PutWorkflow of the same name brings it back, as the version after the last one.
+        Deleting what is deleted is OK. Errors:
+        NOT_FOUND WORKFLOW_NOT_FOUND: no workflow of this name was ever stored.
+        ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
         """
 
     @_abc_1.abstractmethod
@@ -223,6 +267,7 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         diagnostic, with line and column.
         INVALID_ARGUMENT DSL_UNSUPPORTED: a newer server stored it, with steps unknown to this one.
         NOT_FOUND WORKFLOW_NOT_FOUND: no such workflow or version.
+        NOT_FOUND WORKFLOW_DELETED: it was deleted; pictures of its runs can be had by their ids.
         NOT_FOUND RUN_NOT_FOUND, RUN_PURGED: no such run, or it was removed; as for GetRun.
         """
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from runkon.v1 import gates_pb2, runs_pb2, workers_pb2, workflows_pb2
-from runkon_server.api.parsing import gates, runs, workers, workflows
+from runkon.v1 import admin_pb2, gates_pb2, runs_pb2, workers_pb2, workflows_pb2
+from runkon_server.api.parsing import admin, gates, runs, workers, workflows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,6 +40,7 @@ VALIDATORS: Final[Mapping[type[Message], Callable[[Any], None]]] = MappingProxyT
         workflows_pb2.PutWorkflowRequest: workflows.check_put_workflow,
         workflows_pb2.GetWorkflowRequest: workflows.check_get_workflow,
         workflows_pb2.ListWorkflowsRequest: workflows.check_list_workflows,
+        workflows_pb2.DeleteWorkflowRequest: workflows.check_delete_workflow,
         workflows_pb2.ValidateWorkflowRequest: workflows.check_validate_workflow,
         workflows_pb2.FormatWorkflowRequest: workflows.check_format_workflow,
         workflows_pb2.GraphWorkflowRequest: workflows.check_graph_workflow,
@@ -48,6 +49,13 @@ VALIDATORS: Final[Mapping[type[Message], Callable[[Any], None]]] = MappingProxyT
         workers_pb2.ReportTaskRequest: workers.check_report_task,
         workers_pb2.HeartbeatTaskRequest: workers.check_heartbeat_task,
         workers_pb2.ListWorkersRequest: workers.check_list_workers,
+        admin_pb2.SetActionLimitRequest: admin.check_set_action_limit,
+        admin_pb2.ListActionLimitsRequest: admin.check_list,
+        admin_pb2.ClearActionLimitRequest: admin.check_clear_action_limit,
+        admin_pb2.ListReplicasRequest: admin.check_list,
+        admin_pb2.GetRetentionRequest: admin.check_get_retention,
+        admin_pb2.SetRetentionRequest: admin.check_set_retention,
+        admin_pb2.PurgeRunsRequest: admin.check_purge_runs,
     }
 )
 

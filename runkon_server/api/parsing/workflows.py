@@ -70,6 +70,15 @@ def check_get_workflow(request: workflows_pb2.GetWorkflowRequest) -> None:
     check.done()
 
 
+def check_delete_workflow(request: workflows_pb2.DeleteWorkflowRequest) -> None:
+    """Refuse a DeleteWorkflowRequest that breaks a limit."""
+    check = Check()
+    check.namespace(request.namespace)
+    check.request_id(request.request_id)
+    check.label("name", request.name, NAME_BYTES, required=True)
+    check.done()
+
+
 def check_list_workflows(request: workflows_pb2.ListWorkflowsRequest) -> None:
     """Refuse a ListWorkflowsRequest that breaks a limit."""
     check = Check()

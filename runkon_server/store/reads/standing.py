@@ -13,15 +13,17 @@ from runkon_server.core.standstill import (
     PendingGate,
     Standing,
 )
+from runkon_server.store.action_limits import usages_of
 from runkon_server.store.database import fetch
 from runkon_server.store.queues import EVERY_QUEUE
 from runkon_server.store.sessions import ADVISORY_CLASS, HELD_KEYS, key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from runkon_server.core.standstill import LimitInUse
     from runkon_server.store.rows import GateRow
 
 CHILDREN_MAX: Final = 50
@@ -114,9 +116,12 @@ async def read_standings(
     children = _grouped(await fetch(conn, _CHILDREN, ids))
     tasks: dict[str, list[OpenTask]] = defaultdict(list)
     queues: dict[str, dict[str, str]] = defaultdict(dict)
-    for row in (await conn.exec_driver_sql(_TASKS, ids)).mappings():
-        tasks[row["run_id"]].append(_task(dict(row), is_built_in))
-        queues[row["run_id"]][row["id"]] = row["queue"]
+    task_rows = [dict(row) for row in (await conn.exec_driver_sql(_TASKS, ids)).mappings()]
+    limits = await _limits(conn, task_rows)
+    for task in task_rows:
+        queues[task["run_id"]][task["id"]] = task["queue"]
+        limit = limits.get((task["namespace"], task["action"]))
+        tasks[task["run_id"]].append(_task(task, is_built_in, limit))
     alive = {key for (key,) in await fetch(conn, HELD_KEYS, {"class": ADVISORY_CLASS})}
     found: dict[str, FoundStanding] = {}
     for row in (await conn.exec_driver_sql(_RUNS, ids)).mappings():
@@ -149,6 +154,21 @@ async def read_standings(
     return found
 
 
+async def _limits(
+    conn: AsyncConnection, tasks: Sequence[Mapping[str, Any]]
+) -> dict[tuple[str, str], LimitInUse]:
+    """What limits those of the tasks that wait, by namespace and action."""
+    waiting: dict[str, set[str]] = defaultdict(set)
+    for task in tasks:
+        if task["kind"] == "action" and task["state"] == "queued":
+            waiting[task["namespace"]].add(task["action"])
+    return {
+        (namespace, action): limit
+        for namespace, actions in waiting.items()
+        for action, limit in (await usages_of(conn, namespace, actions)).items()
+    }
+
+
 def _grouped(rows: Sequence[Sequence[Any]]) -> dict[str, list[Sequence[Any]]]:
     """Rows by their first column, without it."""
     grouped: dict[str, list[Sequence[Any]]] = defaultdict(list)
@@ -157,11 +177,17 @@ def _grouped(rows: Sequence[Sequence[Any]]) -> dict[str, list[Sequence[Any]]]:
     return grouped
 
 
-def _task(row: dict[str, Any], is_built_in: Callable[[str, str, str], bool]) -> OpenTask:
+def _task(
+    row: dict[str, Any],
+    is_built_in: Callable[[str, str, str], bool],
+    limit: LimitInUse | None,
+) -> OpenTask:
+    if row["kind"] != "action" or row["state"] != "queued":
+        limit = None
     built_in = is_built_in(row.pop("namespace"), row["kind"], row["action"])
     del row["run_id"], row["queue"]
     attempt = int(row["id"].rpartition("#")[2])
-    return OpenTask(**row, attempt=attempt, is_built_in=built_in)
+    return OpenTask(**row, attempt=attempt, is_built_in=built_in, limit=limit)
 
 
 def _gate(gate: GateRow) -> PendingGate:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from sqlalchemy import BigInteger, Text, bindparam, cast, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from runkon_server.errors import WorkflowNotFoundError
+from runkon_server.errors import WorkflowDeletedError, WorkflowNotFoundError
 from runkon_server.store.reads.paging import PAGE_BYTES, fetch_page, paged, weight_of
 from runkon_server.store.rows import Page, WorkflowRow
-from runkon_server.store.tables import definitions, workflows
+from runkon_server.store.tables import definitions, deleted_workflows, workflows
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -63,6 +64,7 @@ async def workflow(
 
     Raises:
         WorkflowNotFoundError: the namespace has no such workflow, or it has no such version.
+        WorkflowDeletedError: it had.
     """
     statement = _select_workflows(full=full).where(
         workflows.c.namespace == namespace, workflows.c.name == name
@@ -72,8 +74,30 @@ async def workflow(
     statement = statement.order_by(workflows.c.version.desc()).limit(1)
     row = (await conn.execute(statement)).one_or_none()
     if row is None:
-        raise WorkflowNotFoundError(name if version is None else f"{name}@{version}")
+        await refuse_missing(conn, namespace=namespace, name=name, version=version)
     return _workflow(row, full=full)
+
+
+async def refuse_missing(
+    conn: AsyncConnection, *, namespace: str, name: str, version: int | None
+) -> NoReturn:
+    """Say why there is no such workflow, or no such version of it.
+
+    Raises:
+        WorkflowDeletedError: it was deleted.
+        WorkflowNotFoundError: it was never there.
+    """
+    called = name if version is None else f"{name}@{version}"
+    statement = select(
+        deleted_workflows.c.last_version,
+        deleted_workflows.c.deleted_by,
+        deleted_workflows.c.deleted_at,
+    ).where(deleted_workflows.c.namespace == namespace, deleted_workflows.c.name == name)
+    found = (await conn.execute(statement)).one_or_none()
+    if found is None or (version or 1) > found.last_version:
+        raise WorkflowNotFoundError(called)
+    at = found.deleted_at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    raise WorkflowDeletedError(called, deleted_by=found.deleted_by, deleted_at=at)
 
 
 async def newest_workflows(
