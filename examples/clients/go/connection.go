@@ -17,7 +17,8 @@ const serviceConfig = `{"methodConfig": [{
     {"service": "runkon.v1.RunService"},
     {"service": "runkon.v1.GateService"},
     {"service": "runkon.v1.WorkflowService"},
-    {"service": "runkon.v1.WorkerService"}
+    {"service": "runkon.v1.WorkerService"},
+    {"service": "runkon.v1.AdminService"}
   ],
   "waitForReady": true,
   "retryPolicy": {

@@ -10,7 +10,7 @@ const PRINCIPAL = "ada";
 const SERVICE_CONFIG = {
   methodConfig: [
     {
-      name: ["RunService", "GateService", "WorkflowService", "WorkerService"].map((name) => ({
+      name: ["RunService", "GateService", "WorkflowService", "WorkerService", "AdminService"].map((name) => ({
         service: `runkon.v1.${name}`,
       })),
       waitForReady: true,
