@@ -10,9 +10,13 @@ const PRINCIPAL = "ada";
 const SERVICE_CONFIG = {
   methodConfig: [
     {
-      name: ["RunService", "GateService", "WorkflowService", "WorkerService", "AdminService"].map((name) => ({
-        service: `runkon.v1.${name}`,
-      })),
+      name: [
+        "RunService",
+        "GateService",
+        "WorkflowService",
+        "WorkerService",
+        "AdminService",
+      ].map((name) => ({ service: `runkon.v1.${name}` })),
       waitForReady: true,
       retryPolicy: {
         maxAttempts: 5,
