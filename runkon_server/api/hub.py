@@ -15,7 +15,7 @@ import structlog
 
 from runkon_server.api.coalesce import Coalescer
 from runkon_server.api.frames import KeptFrames, build_frame
-from runkon_server.api.recent import PAGE_BYTES, PAGE_EVENTS, Entry, RecentEvents
+from runkon_server.api.recent import PAGE_BYTES, PAGE_EVENTS, Entry, FreshEvents, RecentEvents
 from runkon_server.store.database import is_passing
 from runkon_server.store.reads.following import events_above, last_seqs, tails_above
 
@@ -157,7 +157,7 @@ class Watch:
 
     async def _frame_at(self, seq: int) -> Frame | None:
         hub, run_id = self._hub, self._run.run_id
-        if not hub.is_at_hand(run_id, seq + 1):
+        if not hub.recent.has(run_id, seq + 1):
             kept = hub.replayed.above(run_id, seq)
             if kept is not None:
                 return kept
@@ -177,7 +177,7 @@ class Watch:
     async def above(self, seq: int) -> Sequence[Entry | StoredEvent]:
         """Events directly above `seq`, at most a page; none if there are no more for now."""
         run = self._run
-        found = self._hub.at_hand(run.run_id, seq)
+        found = self._hub.recent.above(run.run_id, seq)
         if found or (run.head <= seq and not run.stale):
             return found
         read = run.reading.get(seq)
@@ -212,7 +212,7 @@ class Hub:
         self._engine = engine
         self._watched: dict[str, _Watched] = {}
         self.recent = RecentEvents(recent_bytes)
-        self.fresh = RecentEvents(FRESH_BYTES)
+        self._fresh = FreshEvents(FRESH_BYTES)
         self.replayed = KeptFrames(REPLAYED_BYTES)
         self.is_draining = False
         self.watches_open = 0
@@ -230,6 +230,7 @@ class Hub:
         run = self._watched.get(run_id)
         if run is None:
             run = self._watched[run_id] = _Watched(run_id)
+            self.recent.add(self._fresh.take(run_id))
         watch = Watch(self, run)
         run.watches.add(watch)
         self.watches_open += 1
@@ -277,14 +278,6 @@ class Hub:
         self._ahead.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.debug("hub.read_ahead_failed", reason=str(task.exception()))
-
-    def is_at_hand(self, run_id: str, seq: int) -> bool:
-        """Whether an event is in memory; for `Watch` only."""
-        return self.recent.has(run_id, seq) or self.fresh.has(run_id, seq)
-
-    def at_hand(self, run_id: str, seq: int) -> list[Entry]:
-        """Events in memory directly above `seq`, at most a page; for `Watch` only."""
-        return self.recent.above(run_id, seq) or self.fresh.above(run_id, seq)
 
     async def read_page(self, run: _Watched, seq: int) -> Sequence[Entry | StoredEvent]:
         """Read events above `seq` from the table; for `Watch` only.
@@ -342,7 +335,7 @@ class Hub:
         watched = self._watched.get(run_id)
         if watched is None:
             if events:
-                self.fresh.add(events)
+                self._fresh.add(run_id, events)
         elif events:
             self.recent.add(events)
             watched.advance(events[-1].seq)
@@ -354,7 +347,7 @@ class Hub:
         """A standby has taken over, perhaps without the last events: everything is read again."""
         self.rewrites += 1
         self.recent.clear()
-        self.fresh.clear()
+        self._fresh.clear()
         self.replayed.clear()
         for run in self._watched.values():
             run.head, run.frame, run.stale = 0, None, True

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-__all__ = ["PAGE_BYTES", "PAGE_EVENTS", "Entry", "RecentEvents", "StoredEvent", "encoded"]
+__all__ = [
+    "PAGE_BYTES",
+    "PAGE_EVENTS",
+    "Entry",
+    "FreshEvents",
+    "RecentEvents",
+    "StoredEvent",
+    "encoded",
+]
 
 PAGE_EVENTS: Final = 256
 PAGE_BYTES: Final = 1024 * 1024
@@ -136,3 +144,39 @@ class RecentEvents:
                 break
             found.append(entry)
         return found
+
+
+class FreshEvents:
+    """Events of runs that nobody follows, as they were told, the oldest runs dropped first.
+
+    This is done for every event of the replica, most of which nobody ever asks for: so they
+    are not looked at one by one.
+
+    Args:
+        budget: bytes that they may take, about.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._weight = 0
+        self._told: OrderedDict[str, list[tuple[Sequence[StoredEvent], int]]] = OrderedDict()
+
+    def add(self, run_id: str, records: Sequence[StoredEvent]) -> None:
+        """Keep events of a run."""
+        weight = _ENTRY_BYTES * len(records) + 2 * sum([len(each.payload) for each in records])
+        self._told.setdefault(run_id, []).append((records, weight))
+        self._weight += weight
+        while self._weight > self._budget:
+            _, dropped = self._told.popitem(last=False)
+            self._weight -= sum([each for _, each in dropped])
+
+    def take(self, run_id: str) -> list[StoredEvent]:
+        """The events of a run, in order, which are no longer kept here."""
+        taken = self._told.pop(run_id, ())
+        self._weight -= sum([weight for _, weight in taken])
+        return [record for records, _ in taken for record in records]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._told.clear()
+        self._weight = 0

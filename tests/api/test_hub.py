@@ -14,7 +14,7 @@ from sqlalchemy import event, text
 
 from runkon_server.api.frames import Frame, KeptFrames
 from runkon_server.api.hub import READ_MAX, TAIL_EVENTS, Hub
-from runkon_server.api.recent import PAGE_EVENTS, Entry, RecentEvents
+from runkon_server.api.recent import PAGE_EVENTS, Entry, FreshEvents, RecentEvents
 from runkon_server.runtime.commands import EventRecord
 from support.replicas import FakeReplica
 from support.rows import NOON, add_events, add_run, engine_of, ulid
@@ -371,14 +371,12 @@ async def test_whoever_follows_a_run_right_after_its_start_reads_no_page(
     with hub.watch(RUN) as watch, statements(engine) as sent:
         watch.learn_head(3)
         replica.tell(RUN, [record(4)])
-        first = await watch.frame_above(0)
-        assert first is not None
-        second = await watch.frame_above(first.examined_seq)
+        frame = await watch.frame_above(0)
+        assert frame is not None
+        rest = await watch.frame_above(4)
 
     assert sent == []
-    assert second is not None
-    assert (first.first_seq, first.examined_seq) == (1, 3)
-    assert (second.first_seq, second.examined_seq) == (4, 4)
+    assert (frame.first_seq, frame.examined_seq, rest) == (1, 4, None)
 
 
 async def test_11_first_events_that_a_failover_took_back_are_read_again(
@@ -395,15 +393,33 @@ async def test_11_first_events_that_a_failover_took_back_are_read_again(
 
 
 async def test_little_is_kept_of_runs_that_nobody_follows(engine: AsyncEngine) -> None:
-    """What is told of them is kept for a moment: the newest, within a budget."""
+    """1,000 runs with an event of 4,000 bytes each: of the newest ones it is at hand."""
     replica = FakeReplica(engine)
     hub = Hub(replica)
-    for seq in range(1, 1_001):
-        replica.tell(RUN, [record(seq, size=4_000)])
+    for number in range(1, 1_001):
+        replica.tell(ulid(number), [record(1, ulid(number), size=4_000)])
 
-    assert not hub.is_at_hand(RUN, 1)
-    assert not hub.is_at_hand(RUN, 500)
-    assert hub.is_at_hand(RUN, 1_000)
+    def is_kept(number: int) -> bool:
+        with hub.watch(ulid(number)):
+            return hub.recent.has(ulid(number), 1)
+
+    assert [is_kept(number) for number in (1, 400, 900, 1_000)] == [False, False, True, True]
+
+
+def test_fresh_events_of_a_run_are_taken_once_and_together() -> None:
+    """Taking makes room; a run that is heavier than everything may be is not kept."""
+    fresh = FreshEvents(budget=10_000)
+    fresh.add("a", [record(1), record(2)])
+    fresh.add("b", [record(1, size=3_000)])
+    fresh.add("a", [record(3)])
+
+    assert [each.seq for each in fresh.take("a")] == [1, 2, 3]
+    assert fresh.take("a") == []
+    fresh.add("c", [record(1, size=500)])
+    assert [each.seq for each in fresh.take("b")] == [1]
+    fresh.add("d", [record(1, size=9_000)])
+    fresh.add("e", [record(1)])
+    assert [len(fresh.take(each)) for each in "cde"] == [0, 0, 1]
 
 
 async def test_nothing_is_read_for_runs_that_nobody_follows(engine: AsyncEngine) -> None:
