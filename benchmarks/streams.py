@@ -27,6 +27,8 @@ SLOW_STEPS: Final = (
     "workflow slow_steps { inputs { seconds required }" + "\n call sleep" * 10 + "\n}"
 )
 STEP_S: Final = 0.1
+KNOWN_S: Final = 3.0
+"""Until replicas that are up know of each other, and send notices; before, there is the poll."""
 PARKED: Final = "workflow parked { gate human_approval { } }"
 LONG: Final = "workflow long {" + "\n call echo" * 1_000 + "\n}"
 WATCHERS: Final = 100
@@ -117,6 +119,7 @@ def measure_latency(bench: Bench) -> None:
     tell_latency(bench)
     print(f"  steps of {STEP_S:g} s, followed on another replica")
     with _setting.server(bench.dsn) as other:
+        time.sleep(KNOWN_S)
         tell_latency(bench, "--step-s", str(STEP_S), "--follow-at", other.address)
     print(f"  {WATCHERS} watchers of all events of 64 concurrent runs")
     with _setting.process(
