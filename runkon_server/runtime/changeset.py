@@ -193,7 +193,7 @@ class Changeset:
             if order.timeout_s is not None:
                 row["timeout_s"] = order.timeout_s
             if task.token is None:
-                batch.queued_tasks = True
+                batch.queued_tasks.add((self.namespace, self.queue, order.kind, order.action))
             else:
                 row["token"] = task.token
                 row["worker_id"] = task.session.worker_id

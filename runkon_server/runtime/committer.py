@@ -80,7 +80,6 @@ class Committer:
 
     Args:
         after_commit: called with each durable batch, before its entries are told.
-        notice: makes the hint for other replicas from a batch; None sends nothing.
     """
 
     def __init__(
@@ -91,14 +90,12 @@ class Committer:
         stats: EngineStats,
         *,
         after_commit: Callable[[Batch], None],
-        notice: Callable[[Batch], str | None],
     ) -> None:
         self._config = config
         self._ambient = ambient
         self._tenure = tenure
         self._stats = stats
         self._after_commit = after_commit
-        self._notice = notice
         self._queue: deque[Entry] = deque()
         self._busy_runs: set[str] = set()
         self._busy_keys: set[tuple[Any, ...]] = set()
@@ -316,10 +313,8 @@ class Committer:
         touched = locked.runs.values()
         await failpoint_async("batch.decided")
         try:
-            await write(
-                conn, batch.writes, touched, stamp,
-                notice=self._notice(batch), committed=partial(self._announce, batch),
-            )  # fmt: skip
+            announce = partial(self._announce, batch)
+            await write(conn, batch.writes, touched, stamp, committed=announce)
         except psycopg.Error as error:
             if not (database.is_connection_loss(error) or conn.is_lost):
                 raise

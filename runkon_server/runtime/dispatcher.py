@@ -8,7 +8,6 @@ an action is to them is a script, an item provider or a type of gates.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
@@ -17,16 +16,17 @@ import structlog
 
 from runkon_server import errors
 from runkon_server.failpoints import failpoint, failpoint_async
+from runkon_server.runtime.backlog import Backlog
 from runkon_server.runtime.leases import claimed_lease, content_hash_of, ordered_lease
 from runkon_server.runtime.limits import ActionLimits
-from runkon_server.runtime.roster import Need, Roster, need_of
+from runkon_server.runtime.roster import Roster, need_of, offer_of
 from runkon_server.runtime.sessions import EVERYWHERE, WorkerSession
 from runkon_server.store import claims
 from runkon_server.store.database import is_passing
 from runkon_server.store.locking import run_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
     from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         WorkerHello,
     )
     from runkon_server.runtime.programs import Program
+    from runkon_server.runtime.roster import Need, Offer
     from runkon_server.runtime.settings import EngineConfig
     from runkon_server.runtime.stats import EngineStats
     from runkon_server.store.claims import ClaimedTask
@@ -76,11 +77,12 @@ class Dispatcher:
         self._reads = reads
         self._stats = stats
         self._sessions: dict[WorkerSession, None] = {}
-        """In the order in which they came, which is the order of claims too."""
+        """In the order of claims: who was given something from the queue goes to its end."""
         self._roster = Roster()
         self._holders: dict[str, WorkerSession] = {}
-        self._backlog: set[Need] = set()
-        """What waits in the table as far as this replica knows, and some session here serves."""
+        self._backlog = Backlog()
+        self._left_over: set[tuple[Offer, str]] = set()
+        """Limited actions of which more may wait for such workers than could be handed out."""
         self._beats: list[tuple[WorkerSession | BeatFuture, TaskHeartbeat, str]] = []
         self._unseen: list[tuple[str, str, str]] = []
         """Leases (run id, task id, token) that never left for a worker."""
@@ -127,7 +129,11 @@ class Dispatcher:
             return
         del self._sessions[session]
         self._roster.remove(session)
-        self._backlog = {need for need in self._backlog if self._roster.is_served(need)}
+        self._backlog.keep(self._roster.is_served)
+        self._claim_wanted.set()  # what it served by name may be a fallback's now
+        if self._left_over:
+            offers = {offer_of(each, "action") for each in self._sessions}
+            self._left_over = {each for each in self._left_over if each[0] in offers}
         for task_id in session.tasks:
             if self._holders.get(task_id) is session:
                 del self._holders[task_id]
@@ -165,7 +171,9 @@ class Dispatcher:
         Named workers go before fallbacks, which take actions only; among equals they take turns.
         """
         need = need_of(namespace, queue, kind, name)
-        if need in self._backlog or (kind == "action" and (namespace, name) in self.limits.known):
+        if self._backlog.is_own(need) or (
+            kind == "action" and (namespace, name) in self.limits.known
+        ):
             return None
         session = self._roster.next_with_credit(need)
         if session is not None:
@@ -211,14 +219,20 @@ class Dispatcher:
         """A task waits in the table for a worker."""
         need = need_of(namespace, queue, kind, name)
         if self._roster.is_served(need):
-            self._backlog.add(need)
+            self._backlog.add(need, is_own=True)
             self._claim_wanted.set()
 
-    def look(self) -> None:
-        """Something may have been queued elsewhere."""
-        for session in self._sessions:
-            session.may_find_more = True
-        self._claim_wanted.set()
+    def look(self, needs: Iterable[Need] | None = None) -> None:
+        """Something was queued elsewhere that asks for this; None: it may ask for anything."""
+        if needs is None:
+            for session in self._sessions:
+                session.may_find_more = True
+            self._claim_wanted.set()
+            return
+        for need in needs:
+            if self._roster.is_served(need):
+                self._backlog.add(need, is_own=False)
+                self._claim_wanted.set()
 
     def give_back_later(self, task_id: str, token: str) -> None:
         """Queue a task again that is leased under this token, if it is: no worker was told."""
@@ -264,37 +278,83 @@ class Dispatcher:
 
     # -- the queue -------------------------------------------------------------------------------
 
-    async def run_claims(self) -> None:
-        """Lease queued tasks to workers with credit: when told, and every `poll_s` anyway."""
+    async def run_polls(self) -> None:
+        """Look for all that nobody may have told of, every `poll_s`."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._config.poll_s):
-                    await self._claim_wanted.wait()
+            await self._ambient.sleep(self._config.poll_s)
+            self.look()
+
+    async def run_claims(self) -> None:
+        """Lease queued tasks to workers with credit, when told."""
+        while True:
+            await self._claim_wanted.wait()
             self._claim_wanted.clear()
             try:
                 await self.give_back()
                 await self.limits.refresh()
-                for session in [s for s in self._sessions if s.credit > 0 and s.is_open]:
-                    await self._claim(session)
+                await self._claim_round()
             except Exception as error:
                 if not is_passing(error):
                     raise
                 log.warning("claim.failed", error=str(error).strip())
                 await self._ambient.sleep(self._config.poll_s)
 
-    async def _claim(self, session: WorkerSession) -> None:
-        kinds = [kind for kind in session.offers if session.takes(kind)]
-        session.may_find_more = False
-        if self.limits.known:
-            named = self._roster.named_beside(session, "action")
-            for action, left in self.limits.open_to(session, named):
-                await self._claim_some(session, partial(self.limits.claim, session, action, left))
-        for kind in kinds:
-            await self._claim_kind(session, kind)
+    async def _claim_round(self) -> None:
+        """Look once for each kind of offer that may find something: equal workers share a look."""
+        done: set[Offer] = set()
+        for session in [each for each in self._sessions if each.credit > 0 and each.is_open]:
+            looks_for_all, session.may_find_more = session.may_find_more, False
+            needs = [need for need in self._backlog if self._roster.serves(session, need)]
+            if self.limits.known:
+                await self._claim_limited(session, None if looks_for_all else needs)
+            for kind in filter(session.takes, session.offers):
+                offer = offer_of(session, kind)
+                if offer in done or not (looks_for_all or any(n.kind == kind for n in needs)):
+                    continue
+                if await self._claim_kind(session, kind):
+                    done.add(offer)
 
-    async def _claim_kind(self, session: WorkerSession, kind: TaskKind) -> None:
-        if not await self._claim_some(session, partial(self._take, session, kind)):
-            self._served(session, kind)
+    async def _claim_limited(self, session: WorkerSession, needs: Sequence[Need] | None) -> None:
+        """Look for tasks of limited actions: of all, or of those asked for or left at a limit."""
+        named = self._roster.named_beside(session, "action")
+        told = {need.name for need in needs or () if need.kind == "action"}
+        offer = offer_of(session, "action")
+        for action, left in self.limits.open_to(session, named):
+            if needs is not None and action not in told and (offer, action) not in self._left_over:
+                continue
+            before = self._backlog.moment
+            take = partial(self.limits.claim, session, action, left)
+            has_more = await self._claim_some(session, take)
+            if has_more or self.limits.is_at_limit(session.namespace, action):
+                self._left_over.add((offer, action))
+            else:
+                self._left_over.discard((offer, action))
+                self._drained(before, session, "action", {action})
+
+    async def _claim_kind(self, session: WorkerSession, kind: TaskKind) -> bool:
+        """Look for tasks of a kind; True when nothing is left that such a worker is given."""
+        before = self._backlog.moment
+        if await self._claim_some(session, partial(self._take, session, kind)):
+            return False
+        self._drained(before, session, kind, None)
+        return True
+
+    def _drained(
+        self, before: int, session: WorkerSession, kind: TaskKind, names: Collection[str] | None
+    ) -> None:
+        """Nothing is left of what such a session is given.
+
+        Args:
+            before: when the look began.
+            names: of limited actions; None: of all names but those.
+        """
+        limited = self.limits.limited(session.namespace) if kind == "action" else ()
+
+        def is_met(need: Need) -> bool:
+            is_looked_for = need.name not in limited if names is None else need.name in names
+            return need.kind == kind and is_looked_for and self._roster.serves(session, need)
+
+        self._backlog.drained(before, is_met)
 
     async def _claim_some(
         self, session: WorkerSession, take: Callable[[int], Awaitable[list[ClaimedTask]]]
@@ -306,12 +366,15 @@ class Dispatcher:
             return True
         session.credit -= limit
         claimed: list[ClaimedTask] = []
+        self._stats.queue_looks += 1
         try:
             claimed = await take(limit)
         finally:
             if session.is_open:
                 session.credit += limit - len(claimed)
         await self._hand_out(session, claimed)
+        if claimed and session in self._sessions:
+            self._sessions[session] = self._sessions.pop(session)
         if len(claimed) < limit:
             return False
         session.may_find_more = True
@@ -364,14 +427,6 @@ class Dispatcher:
             return await self.program(task.namespace, content_hash)
         except errors.WorkflowNotFoundError:
             return None
-
-    def _served(self, session: WorkerSession, kind: TaskKind) -> None:
-        """The queue held less than was asked for: nothing of what this worker serves is left."""
-        self._backlog = {
-            need
-            for need in self._backlog
-            if need.kind != kind or not self._roster.serves(session, need)
-        }
 
     # -- heartbeats ------------------------------------------------------------------------------
 

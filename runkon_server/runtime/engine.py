@@ -30,8 +30,9 @@ from runkon_server.runtime.commands import (
 from runkon_server.runtime.committer import Committer
 from runkon_server.runtime.dispatcher import Dispatcher
 from runkon_server.runtime.gates import GateVoteEntry
+from runkon_server.runtime.hints import EVERYTHING, Hints, needs_in
 from runkon_server.runtime.lessor import Lessor
-from runkon_server.runtime.listener import EVERYTHING, Listener
+from runkon_server.runtime.listener import Listener
 from runkon_server.runtime.presence import Presence
 from runkon_server.runtime.progress import ProgressFilter
 from runkon_server.runtime.providers import PROVIDED, ItemProviders
@@ -46,6 +47,7 @@ from runkon_server.runtime.sweeper import Sweeper
 from runkon_server.runtime.tenure import Tenure
 from runkon_server.store import claims
 from runkon_server.store.database import close_reads, create_reads, is_connection_loss
+from runkon_server.store.hints import send_last_hints
 from runkon_server.store.locking import NewRequest, run_of
 from runkon_server.store.lookups import find_gate
 
@@ -143,10 +145,10 @@ class Engine:
             config, ambient, start_id, self.tenure, stats,
             heard=self._heard, entered=self._entered,
         )  # fmt: skip
+        self._hints = Hints(config, ambient, start_id, stats)
         self._committer = Committer(
-            config, ambient, self.tenure, stats,
-            after_commit=self._after_commit, notice=self._listener.notice,
-        )  # fmt: skip
+            config, ambient, self.tenure, stats, after_commit=self._after_commit
+        )
         self._dispatcher = Dispatcher(config, ambient, self.reads, stats)
         self._registry = Registry(
             config, ambient, self._committer, self.tenure, self._dispatcher, self.reads, stats
@@ -175,6 +177,7 @@ class Engine:
             self._spawn(work)
             for work in (
                 self._listener.run(),
+                self._hints.run(),
                 self._scanner.run_runs(),
                 self._scanner.run_tasks(),
                 self._scanner.run_idle(),
@@ -184,6 +187,7 @@ class Engine:
                 Sweeper(config, ambient, self.reads, stats).run(),
                 self._arrivals.run(),
                 self._dispatcher.run_claims(),
+                self._dispatcher.run_polls(),
                 self._dispatcher.run_heartbeats(),
             )
         ]
@@ -265,10 +269,7 @@ class Engine:
                 for token in {self.tenure.token, *self.tenure.former}:
                     handed += await claims.hand_over(conn, token=token)
                 await failpoint_async("leases.handed_over")
-                await conn.exec_driver_sql(
-                    "SELECT pg_notify('runkon', %(hint)s)",
-                    {"hint": f'{{"s":"{self._start_id}","r":1}}'},
-                )
+                await send_last_hints(conn, self._hints.farewell())
                 log.info("replica.stopped", replica=self.replica_id, runs_handed_over=handed)
         await self._lessor.stop()
         await close_reads(self.reads)
@@ -335,6 +336,7 @@ class Engine:
             listener()
 
     def _after_commit(self, batch: Batch) -> None:
+        self._hints.tell(batch)
         for run_id, records in batch.events.items():
             self._tell(run_id, records)
 
@@ -357,7 +359,7 @@ class Engine:
         if "l" in hint:
             self._scanner.look_for_tasks()
         if "t" in hint:
-            self._dispatcher.look()
+            self._dispatcher.look(needs_in(hint["t"]))
         if "q" in hint:
             for listener in list(self._start_listeners):
                 listener()

@@ -8,7 +8,7 @@ not wait, and must not raise for anything a caller or a race can cause: that is 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from runkon_server import errors
@@ -16,6 +16,7 @@ from runkon_server.core import facts as core_facts
 from runkon_server.runtime.commands import EventRecord
 
 if TYPE_CHECKING:
+    from runkon_server.core.decision import TaskKind
     from runkon_server.store.locking import Locked, LockedRun, NewRequest, Wants
     from runkon_server.store.writing import Writes
 
@@ -35,8 +36,8 @@ class Batch:
     """Runs owned by another replica that has to look at new facts."""
     ready_runs: bool = False
     """Whether some run became ready without an owner."""
-    queued_tasks: bool = False
-    """Whether some task was queued without a worker."""
+    queued_tasks: set[tuple[str, str, TaskKind, str]] = field(default_factory=set)
+    """Namespace, queue, kind and name of what was queued without a worker."""
     may_take: bool = True
     """Whether this replica may become the owner of runs, see `Tenure.is_standing`."""
     is_announced: bool = False

@@ -68,6 +68,10 @@ class ActionLimits:
         """The limited actions of a namespace."""
         return [action for in_namespace, action in self.known if in_namespace == namespace]
 
+    def is_at_limit(self, namespace: str, action: str) -> bool:
+        """Whether an action is left alone because it can be given no more for now."""
+        return (namespace, action) in self._pauses
+
     def open_to(
         self, session: WorkerSession, named: Collection[tuple[str, str]]
     ) -> list[tuple[str, frozenset[str]]]:

@@ -15,16 +15,17 @@ import psycopg
 import structlog
 
 from runkon_server.failpoints import failpoint, failpoint_async
+from runkon_server.runtime.hints import EVERYTHING
 from runkon_server.runtime.tenure import Absences
 from runkon_server.store import sessions
 from runkon_server.store.database import connect_listener, is_read_only
+from runkon_server.store.hints import CHANNEL
 from runkon_server.store.timelines import enter_history
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runkon_server.runtime.ambient import Ambient
-    from runkon_server.runtime.entries import Batch
     from runkon_server.runtime.settings import EngineConfig
     from runkon_server.runtime.stats import EngineStats
     from runkon_server.runtime.tenure import Tenure
@@ -32,18 +33,15 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-PAYLOAD_BYTES_MAX: Final = 7_900
 PROBE_S: Final = 1.0
-EVERYTHING: Final = "*"
 
 
 class Listener:
     """Receives hints, sees peers come and go, and knows whether the database answers.
 
     Args:
-        sender: names this replica in its hints, which it does not want to hear itself.
-        heard: called with each hint: `e` runs with new events, `f` runs with new facts, `r` ready
-            runs exist, `t` queued tasks exist, `c` tasks to be cancelled with their reasons.
+        sender: whose hints not to hear, because they are this replica's.
+        heard: called with each hint; what is in one says `hints.Lot.payloads`.
         entered: called with the history of every server that this replica gets a session on.
     """
 
@@ -80,28 +78,6 @@ class Listener:
             not self.is_read_only
             and self._ambient.boottime_s() - self._last_answer_s < 2.2 * PROBE_S
         )
-
-    def notice(self, batch: Batch) -> str | None:
-        """What the other replicas should hear of a batch; None when there are none."""
-        if self._stats.peers == 0:
-            return None
-        hint: dict[str, Any] = {"s": self._sender}
-        if batch.events:
-            hint["e"] = list(batch.events)
-        if batch.facts_for_others:
-            hint["f"] = sorted(batch.facts_for_others)
-        if batch.ready_runs:
-            hint["r"] = 1
-        if batch.queued_tasks:
-            hint["t"] = 1
-        if batch.writes.task_cancels:
-            hint["c"] = {c["id"]: c["reason"] for c in batch.writes.task_cancels}
-        if len(hint) == 1:
-            return None
-        text = json.dumps(hint, separators=(",", ":"))
-        if len(text) > PAYLOAD_BYTES_MAX:
-            text = json.dumps({"s": self._sender, "e": EVERYTHING, "f": EVERYTHING, "t": 1})
-        return text
 
     async def run(self) -> None:
         """Listen for ever, reconnecting; at once the first time, for others count the seconds."""
@@ -144,10 +120,10 @@ class Listener:
         self._locked_s = self._ambient.boottime_s()
 
     async def _listen(self, conn: psycopg.AsyncConnection[Any]) -> None:
-        await conn.execute("LISTEN runkon")
+        await conn.execute(f"LISTEN {CHANNEL}")
         await self._probe(conn)
         # Hints sent while nobody listened are lost: look at everything once.
-        self._heard({"e": EVERYTHING, "f": EVERYTHING, "r": 1, "t": 1})
+        self._heard({"e": EVERYTHING, "f": EVERYTHING, "r": 1, "t": EVERYTHING})
         while True:
             async for note in conn.notifies(timeout=PROBE_S):
                 self._last_answer_s = self._ambient.boottime_s()

@@ -7,7 +7,7 @@ what waits in the table, follow from it.
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from runkon_server.runtime.providers import PROVIDED
 from runkon_server.runtime.sessions import ANY_SCRIPT, EVERYWHERE
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from runkon_server.runtime.sessions import WorkerSession
 
 KeyT = TypeVar("KeyT")
+Offer: TypeAlias = "tuple[str, frozenset[str], TaskKind, frozenset[str], bool]"
+"""Namespace, queues, kind, names and whether it is a fallback: equal offers find the same tasks."""
 
 
 class Need(NamedTuple):
@@ -36,6 +38,11 @@ def need_of(namespace: str, queue: str, kind: TaskKind, name: str) -> Need:
     if kind == "items" and name in PROVIDED:
         return Need(EVERYWHERE, queue, kind, name)
     return Need(namespace, queue, kind, name)
+
+
+def offer_of(session: WorkerSession, kind: TaskKind) -> Offer:
+    """What a session takes of one kind of task."""
+    return (session.namespace, session.queues, kind, session.offers[kind], session.is_fallback)
 
 
 class Roster:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 # The worker for them may be connected elsewhere.
-_TELL_OF_TASKS = """SELECT pg_notify('runkon', '{"s":"scan","t":1}')"""
+_TELL_OF_TASKS = """SELECT pg_notify('runkon', '{"s":"scan","t":"*"}')"""
 
 PARTITIONS_S = 6 * 3_600.0
 DUE_PAUSE_S = 0.04

@@ -45,6 +45,8 @@ class EngineStats:
     tasks_reported: Counter[str] = field(default_factory=Counter)
     """By acknowledgement."""
     tasks_redelivered: int = 0
+    queue_looks: int = 0
+    """Statements that looked for queued tasks."""
     workers_connected: int = 0
     """Gauge."""
     peers: int = 0

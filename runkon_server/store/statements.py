@@ -297,5 +297,3 @@ WHERE q.namespace = u.namespace AND q.request_id = u.request_id"""
 RELEASE_REQUESTS = """
 DELETE FROM requests q USING unnest($1::text[], $2::text[]) AS u(n, r)
 WHERE q.namespace = u.n AND q.request_id = u.r"""
-
-NOTIFY = "SELECT pg_notify('runkon', $1)"

@@ -32,7 +32,6 @@ from runkon_server.store.statements import (
     INSERT_TIMERS,
     INSERT_VOTES,
     MOVE_KEYS,
-    NOTIFY,
     RELEASE_REQUESTS,
     STORE_RESPONSES,
     UPDATE_DETAILS,
@@ -191,13 +190,11 @@ async def write(
     touched: Iterable[LockedRun],
     stamp: Stamp,
     *,
-    notice: str | None,
     committed: Callable[[], None],
 ) -> None:
     """Send everything and COMMIT, in one round trip.
 
     Args:
-        notice: payload for the other replicas, a hint; None sends nothing.
         committed: called at once when the answer to COMMIT is there. Must not raise.
 
     Raises:
@@ -236,8 +233,6 @@ async def write(
         (RELEASE_REQUESTS, writes.released_requests, _released(writes.released_requests)),
     ]
     chosen = [(statement, parameters) for statement, rows, parameters in statements if rows]
-    if notice is not None:
-        chosen.append((NOTIFY, (notice,)))
     if is_armed(POINTS_WITHIN):
         await _write_in_steps(pipeline, chosen)
         chosen = []

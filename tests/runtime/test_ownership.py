@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,11 @@ WITH run AS (
 INSERT INTO facts (run_id, fact_seq, kind, payload, recorded_at)
 SELECT id, fact_seq, 'cancel_asked', %s, now() FROM run"""
 """What another replica does whose hint is lost."""
+STORE = """
+WITH run AS (
+    UPDATE workflow_runs SET fact_seq = fact_seq + 1 WHERE id = %s RETURNING id, fact_seq)
+INSERT INTO facts (run_id, fact_seq, kind, payload, recorded_at)
+SELECT id, fact_seq, %s, %s, now() FROM run"""
 FACT = dump_fact(CancelAsked(reason="elsewhere", force=True))
 STEAL = """
 UPDATE workflow_runs SET owner_token = 'thief', generation = generation + 1,
@@ -77,6 +83,24 @@ async def test_a_fact_is_found_without_a_hint(database: str, rogue: Rogue) -> No
 
         assert await rogue.ended(run_id, within_s=10) == "cancelled"
         assert engine.stats.leases_lost == 0
+
+
+async def test_a_fact_that_nobody_understands_holds_up_its_run_only(
+    database: str, rogue: Rogue
+) -> None:
+    """It is read in one query with that of another run, which goes on; nobody polls."""
+    async with engine_on(database, poll_s=60.0, linger_s=60.0) as engine:
+        Worker(engine, "build").credit(2)
+        ids = [await started(engine, "call build") for _ in range(2)]
+        for run_id, kind, payload in zip(
+            ids, ("of_tomorrow", "cancel_asked"), ("{}", FACT), strict=True
+        ):
+            await rogue.rows(STORE, run_id, kind, payload)
+
+        await rogue.rows("SELECT pg_notify('runkon', %s)", json.dumps({"s": "x", "f": ids}))
+
+        assert await rogue.ended(ids[1]) == "cancelled"
+        assert (await rogue.run(ids[0]))["status"] == "running"
 
 
 async def test_a_fact_during_parking_is_not_lost(database: str, rogue: Rogue) -> None:

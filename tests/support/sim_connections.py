@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import psycopg
 import psycopg.errors
 
+from runkon_server.store import hints
 from runkon_server.store.fates import Fate as Found
 from support.sim_reads import LOCKS, READS, locks_of
 from support.sim_writes import WRITES
@@ -71,13 +72,12 @@ class Faults:
 
 
 class Session:
-    """The committer's connection: what `Pipeline` is to it."""
+    """A connection of its own: what `Pipeline` is to the committer, and to hints."""
 
     def __init__(self, tables: Tables, faults: Faults) -> None:
         self._tables = tables
         self._faults = faults
         self._tx: Transaction | None = None
-        self._notices: list[str] = []
         self.is_lost = False
         self.opening: tuple[Statement, ...] = (("BEGIN", ()),)
 
@@ -132,6 +132,10 @@ class Session:
                 self._tables.roll_back(tx)
                 self._tx = None
             return []
+        if sql == hints.SEND:
+            for payload in parameters[0]:
+                self._faults.notify(payload)
+            return []
         assert tx is not None
         tx.since_s = self._tables.elapsed_s
         if sql in LOCKS:
@@ -140,8 +144,6 @@ class Session:
             self._commit(tx)
         elif sql in WRITES:
             tx.writes.append((WRITES[sql], (self._tables, *parameters)))
-        elif sql.startswith("SELECT pg_notify"):
-            self._notices.append(parameters[0])
         else:
             assert sql == "BEGIN", sql
         return []
@@ -149,7 +151,6 @@ class Session:
     def _commit(self, tx: Transaction) -> None:
         fate = self._faults.fates.popleft() if self._faults.fates else Fate.ANSWERED
         self._faults.seen(fate)
-        notices, self._notices = self._notices, []
         if fate is Fate.CONFLICT:
             raise psycopg.errors.SerializationFailure
         self._tx = None
@@ -159,8 +160,6 @@ class Session:
             self._tables.roll_back(tx)
         else:
             self._tables.commit(tx)
-            for notice in notices:
-                self._faults.notify(notice)
         if fate is Fate.FORGOTTEN:
             self._tables.outcomes[tx.xid] = None
         if fate is not Fate.ANSWERED:

@@ -10,6 +10,7 @@ from runkon_server.runtime.arrivals import Arrivals
 from runkon_server.runtime.committer import Committer
 from runkon_server.runtime.dispatcher import Dispatcher
 from runkon_server.runtime.engine import Engine
+from runkon_server.runtime.hints import Hints
 from runkon_server.runtime.lessor import GUARD_SHARE
 from runkon_server.runtime.listener import Listener
 from runkon_server.runtime.presence import Presence
@@ -129,9 +130,10 @@ class SimEngine(Engine):
             config, ambient, self._start_id, self.tenure, stats,
             heard=self._heard, entered=self._entered,
         )  # fmt: skip
+        self._hints = SimHints(self._connect, config, ambient, self._start_id, stats)
         self._committer = SimCommitter(
             self._connect, partial(fate_of, self._tables, self._faults), config, ambient,
-            self.tenure, stats, after_commit=self._after_commit, notice=self._listener.notice,
+            self.tenure, stats, after_commit=self._after_commit,
         )  # fmt: skip
         self._dispatcher = Dispatcher(config, ambient, self.reads, stats)
         self._registry = Registry(
@@ -153,6 +155,7 @@ class SimEngine(Engine):
             self._spawn(work)
             for work in (
                 self._renew_leases(),
+                self._hints.run(),
                 self._scanner.run_runs(),
                 self._scanner.run_tasks(),
                 self._scanner.run_idle(),
@@ -160,6 +163,7 @@ class SimEngine(Engine):
                 self._registry.notifier.run(),
                 self._arrivals.run(),
                 self._dispatcher.run_claims(),
+                self._dispatcher.run_polls(),
                 self._dispatcher.run_heartbeats(),
             )
         ]
@@ -181,7 +185,8 @@ class SimEngine(Engine):
         await self._dispatcher.give_back()
         async with self.reads.connect() as conn:
             await claims.hand_over(conn, token=self.tenure.token)
-        self._faults.notify('{"s":"","r":1}')
+        for payload in self._hints.farewell():
+            self._faults.notify(payload)
 
     async def resume(self, run_id: str, mode: ResumeMode, step_id: str | None) -> None:
         """Take an ended run up again, if nothing comes in between."""
@@ -240,6 +245,17 @@ class SimCommitter(Committer):
     async def _ask_fate(self, locked: Locked, witness: tuple[str, int] | None) -> Fate:
         await self._ambient.sleep(0)
         return self._ask_model(locked.xid, witness)
+
+
+class SimHints(Hints):
+    """Hints by way of a session of the model."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Pipeline]], *rest: Any) -> None:
+        super().__init__(*rest)
+        self._connect_to_model = connect
+
+    async def _open(self) -> Pipeline:
+        return await self._connect_to_model()
 
 
 class Replica:

@@ -1,0 +1,204 @@
+"""Hints between replicas: they name what became ready, fit a notification, and may all be lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runkon_server.runtime.backlog import Backlog
+from runkon_server.runtime.hints import PAYLOADS_MAX, Lot, needs_in
+from runkon_server.runtime.roster import Need
+from runkon_server.store.hints import PAYLOAD_BYTES_MAX
+from support.engines import Worker, engine_on, start, until
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from runkon_server.runtime.engine import Engine
+    from support.engines import Rogue
+
+BUILD = Need("default", "", "action", "build")
+TEST = Need("default", "", "action", "test")
+HINTERS = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT pg_notify%%'"
+
+
+async def know_each_other(*replicas: Engine) -> None:
+    others = len(replicas) - 1
+    await until(lambda: all(each.stats.peers == others for each in replicas), "they see each other")
+
+
+async def have_looked(*replicas: Engine) -> None:
+    """Wait until no session means to look for what nobody told of, as new ones do."""
+    sessions = [session for each in replicas for session in each._dispatcher._sessions]
+    await until(lambda: not any(each.may_find_more for each in sessions), "all have looked")
+
+
+def lot(**told: object) -> Lot:
+    made = Lot()
+    for name, value in told.items():
+        setattr(made, name, value)
+    return made
+
+
+async def test_a_task_wakes_only_the_sessions_that_serve_it(database: str) -> None:
+    """Nobody polls; the worker is on another replica, beside one that serves something else."""
+    async with (
+        engine_on(database, poll_s=60.0) as owner,
+        engine_on(database, poll_s=60.0) as other,
+        engine_on(database, poll_s=60.0) as bystander,
+    ):
+        await know_each_other(owner, other, bystander)
+        worker = Worker(other, "build").credit(8)
+        Worker(other, "test").credit(8)
+        auditor = Worker(bystander, "audit").credit(8)
+        await owner.start_run(start("call build"))
+        await owner.start_run(start("call audit"))
+        await asyncio.gather(worker.lease(), auditor.lease())  # both replicas listen
+        await have_looked(other, bystander)
+        before = other.stats.queue_looks, bystander.stats.queue_looks
+
+        await owner.start_run(start("call build"))
+        await worker.lease(1)
+
+        assert other.stats.queue_looks - before[0] == 1
+        assert bystander.stats.queue_looks == before[1]
+
+
+async def test_equal_workers_share_one_look(database: str) -> None:
+    """Ten sessions that serve the same: a task that is told of is looked for once, not ten times.
+
+    And they take turns, so that the first one does not get all.
+    """
+    async with (
+        engine_on(database, poll_s=60.0) as owner,
+        engine_on(database, poll_s=60.0) as other,
+    ):
+        await know_each_other(owner, other)
+        workers = [Worker(other, "build").credit(4) for _ in range(10)]
+        looks: list[int] = []
+
+        def have_come() -> bool:
+            return sum(len(each.leases) for each in workers) == len(looks) + 1
+
+        for _ in range(4):
+            await owner.start_run(start("call build"))
+            await until(have_come, "it comes")
+            await have_looked(other)
+            looks.append(other.stats.queue_looks)
+
+        assert [later - earlier for earlier, later in pairwise(looks)] == [1, 1, 1]
+        assert max(len(each.leases) for each in workers) == 1
+
+
+async def test_steps_of_many_runs_cross_replicas_without_a_poll(
+    database: str, rogue: Rogue
+) -> None:
+    """Each step is decided on one replica and worked on at the other: by hints alone."""
+    async with (
+        engine_on(database, poll_s=60.0) as owner,
+        engine_on(database, poll_s=60.0) as other,
+    ):
+        await know_each_other(owner, other)
+        Worker(other, "build").serve(credit=5)
+        outcomes = await owner.start_runs([start("call build call build call build")] * 20)
+        run_ids = [each.run_id for each in outcomes if not isinstance(each, Exception)]
+
+        assert await rogue.all_ended(run_ids) == {"completed"}
+        await rogue.assert_sound()
+
+
+async def test_24_hints_are_sent_again_after_their_session_was_lost(
+    database: str, rogue: Rogue
+) -> None:
+    """What is told while there is none is found by the poll; later tasks come by hint again."""
+    async with engine_on(database) as owner, engine_on(database) as other:
+        await know_each_other(owner, other)
+        worker = Worker(other, "build").credit(10)
+        await owner.start_run(start("call build"))
+        await worker.lease()
+        before: set[int] = set()
+
+        async def are_sent() -> bool:
+            await owner.start_run(start("call build"))
+            worker.credit(1)
+            found = {each["pid"] for each in await rogue.rows(HINTERS)} - before
+            before.update(found)
+            return bool(found)
+
+        await eventually(are_sent, "a session sends hints")
+        for pid in list(before):
+            await rogue.rows("SELECT pg_terminate_backend(%s)", pid)
+
+        await eventually(are_sent, "another session sends hints")
+
+
+def test_hints_fit_their_notifications() -> None:
+    """300 runs of 26 letters take more than one; each names its sender, nothing is left out."""
+    runs = {f"{number:026}": None for number in range(600)}
+    cancels = {f"task-{number}": "deadline" for number in range(50)}
+    told = lot(events=runs, facts=dict(list(runs.items())[:40]), needs={BUILD: None})
+    told.cancels, told.ready_runs = cancels, True
+
+    payloads = told.payloads("me")
+    hints = [json.loads(each) for each in payloads]
+
+    assert 1 < len(payloads) <= PAYLOADS_MAX
+    assert max(map(len, payloads)) <= PAYLOAD_BYTES_MAX
+    assert {hint["s"] for hint in hints} == {"me"}
+    assert [run for hint in hints for run in hint.get("e", [])] == list(runs)
+    assert sum(len(hint.get("f", [])) for hint in hints) == 40
+    assert {k: v for hint in hints for k, v in hint.get("c", {}).items()} == cancels
+    assert [need for hint in hints for need in hint.get("t", [])] == [list(BUILD)]
+    assert [hint.get("r") for hint in hints].count(1) == 1
+
+
+def test_too_many_hints_become_one_to_look_at_everything() -> None:
+    runs = {f"{number:026}": None for number in range(10_000)}
+
+    (payload,) = lot(events=runs, needs={BUILD: None}).payloads("me")
+
+    assert json.loads(payload) == {"s": "me", "r": 1, "e": "*", "f": "*", "t": "*"}
+
+
+def test_what_fits_no_notification_is_left_to_the_poll() -> None:
+    told = lot(cancels={"task": "x" * PAYLOAD_BYTES_MAX}, facts={"run": None})
+
+    (payload,) = told.payloads("me")
+
+    assert json.loads(payload) == {"s": "me", "f": ["run"]}
+
+
+@pytest.mark.parametrize("told", [1, "*", None, [["default", "build"]], [["a"] * 9], [7]])
+def test_hints_of_other_releases_mean_that_anything_may_be_queued(told: object) -> None:
+    """Releases until now say `1`; later ones may name more than we know."""
+    assert needs_in(told) is None
+
+
+def test_hints_name_needs() -> None:
+    assert needs_in([list(BUILD), list(TEST)]) == [BUILD, TEST]
+
+
+def test_what_is_told_during_a_look_is_looked_for_again() -> None:
+    backlog = Backlog()
+    backlog.add(BUILD, is_own=True)
+    before = backlog.moment
+    backlog.add(TEST, is_own=False)
+    backlog.add(BUILD, is_own=True)
+
+    backlog.drained(before, lambda _: True)
+    assert set(backlog) == {BUILD, TEST}
+
+    backlog.drained(backlog.moment, BUILD.__eq__)
+    assert (set(backlog), backlog.is_own(BUILD)) == ({TEST}, False)
+
+
+def test_only_own_tasks_are_queued_behind() -> None:
+    """What another replica queued may be overtaken: a worker here has credit for both."""
+    backlog = Backlog()
+    backlog.add(TEST, is_own=False)
+    backlog.add(BUILD, is_own=True)
+
+    assert (backlog.is_own(TEST), backlog.is_own(BUILD)) == (False, True)
