@@ -23,6 +23,7 @@ from runkon_server.runtime.actors import (
 )
 from runkon_server.runtime.alarms import Alarms
 from runkon_server.runtime.budgets import out_of_events
+from runkon_server.runtime.catching_up import FactReader
 from runkon_server.runtime.children import prepare
 from runkon_server.runtime.commands import ACCEPTED
 from runkon_server.runtime.gates import GateTimeoutEntry
@@ -33,7 +34,7 @@ from runkon_server.runtime.programs import Programs
 from runkon_server.runtime.reports import ReportEntry, not_recorded
 from runkon_server.runtime.resuming import Resumption
 from runkon_server.store.database import is_passing
-from runkon_server.store.loading import load_facts, load_runs
+from runkon_server.store.loading import load_runs
 from runkon_server.store.locking import run_of
 from runkon_server.store.timelines import outer_fence
 
@@ -87,6 +88,7 @@ class Registry:
         self._tasks: set[asyncio.Task[None]] = set()
         self.actors: dict[str, Actor] = {}
         self.programs = Programs()
+        self._facts = FactReader(reads, self._spawn, self.pause)
         self.notifier = Notifier(ambient, reads, self._deliver)
         self.loader = Loader(self, config, ambient, committer, tenure)
         self.is_draining = False
@@ -286,7 +288,7 @@ class Registry:
         kept = [offer for offer in entry.offers if id(offer) not in rejected]
         actor.pending[:0] = kept
         if entry.is_behind:
-            self._spawn(self._catch_up(actor))
+            self._facts.catch_up(actor)
         elif entry.is_over_budget and not actor.pending:
             actor.submit(actor.decide([]))
         else:
@@ -412,23 +414,7 @@ class Registry:
         """Another replica stored a fact for a run of ours."""
         actor = self.actors.get(run_id)
         if actor is not None:
-            self._spawn(self._catch_up(actor))
-
-    async def _catch_up(self, actor: Actor) -> None:
-        """Read the facts that were stored by others and go on."""
-        try:
-            async with self.reads.connect() as conn:
-                facts = await load_facts(conn, [actor.run_id])
-            await failpoint_async("facts.read")
-        except Exception as error:
-            if not is_passing(error):
-                raise
-            await self.pause()
-            actor.move()
-            return
-        stored = facts.get(actor.run_id, ())
-        actor.pending += [Offer(each.fact, fact_seq=each.fact_seq) for each in stored]
-        actor.move()
+            self._facts.catch_up(actor)
 
     def forget(self, run_id: str) -> None:
         """Drop what is in memory of a run, if anything is."""
