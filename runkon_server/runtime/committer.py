@@ -344,6 +344,7 @@ class Committer:
                 await self._ambient.sleep(0.05)
                 continue
             log.warning("commit.resolved", xid=locked.xid, fate=fate.value)
+            self._stats.commits_resolved[fate.value] += 1
             if fate is Fate.UNKNOWN:
                 break
             return fate is Fate.COMMITTED

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from runkon_server.runtime.actors import DecisionEntry
     from runkon_server.runtime.ambient import Ambient
     from runkon_server.runtime.changeset import Changeset
-    from runkon_server.runtime.commands import Acknowledge, TaskReport
+    from runkon_server.runtime.commands import Acknowledge, TaskReport, Verdict
     from runkon_server.runtime.committer import Committer
     from runkon_server.runtime.dispatcher import Dispatcher
     from runkon_server.runtime.entries import Batch, Entry, FactRecorded
@@ -437,6 +437,8 @@ class Registry:
         """Take a worker's report: to the run in memory here, or into the table for its owner."""
         failpoint("report.received")
         run_id = run_of(report.fact.task_id)
+        if acknowledge is not None:
+            acknowledge = partial(self._acknowledge, acknowledge)
         if report.gate_decision is not None:
             self.submit(LookEntry(run_id, namespace, report, acknowledge, self.recorded))
             return
@@ -445,6 +447,10 @@ class Registry:
             actor.offer(report_offer(report, acknowledge))
         else:
             self._record_report(namespace, report, acknowledge)
+
+    def _acknowledge(self, acknowledge: Acknowledge, verdict: Verdict) -> None:
+        self.stats.tasks_reported[verdict.status] += 1
+        acknowledge(verdict)
 
     def _record_report(
         self,

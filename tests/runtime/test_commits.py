@@ -30,6 +30,7 @@ async def test_a_start_whose_commit_is_lost_happens_once(
 
         assert proxy.losses == 1
         assert engine.stats.ambiguous_commits == 1
+        assert engine.stats.commits_resolved.total() == 1
         assert (started.started, started.replayed) == (True, False)
         assert await rogue.ended(started.run_id) == "completed"
         assert (await rogue.row("SELECT count(*) AS n FROM workflow_runs"))["n"] == 1

@@ -40,6 +40,7 @@ async def test_a_report_counts_once(engine: Engine, rogue: Rogue) -> None:
     assert await worker.answer(lease) is AckStatus.DUPLICATE
     assert await worker.answer(lease, digest="other") is AckStatus.REFUSED
     assert await worker.answer(lease, token="foreign") is AckStatus.REFUSED
+    assert engine.stats.tasks_reported == {"accepted": 1, "duplicate": 1, "refused": 2}
 
     assert await worker.answer(await worker.lease(1)) is AckStatus.ACCEPTED
     assert await rogue.ended(run_id) == "completed"
