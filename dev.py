@@ -140,6 +140,19 @@ def failpoints(arguments: list[str]) -> int:
     return become(install("dev"), ["-m", "failpoints.sweep", *arguments])
 
 
+def kills(arguments: list[str]) -> int:
+    """Kill and freeze workers at random under 1,000 tasks (--tasks N): none may be lost."""
+    tasks = "1000"
+    if "--tasks" in arguments:
+        at = arguments.index("--tasks")
+        tasks, arguments = "".join(arguments[at + 1 : at + 2]), arguments[:at] + arguments[at + 2 :]
+    if not tasks.isdecimal() or tasks.strip("0") == "":
+        raise SystemExit("--tasks takes a number")
+    os.environ["RUNKON_KILLED_TASKS"] = tasks
+    rig = "tests/e2e/test_worker_kills.py"
+    return become(install("dev"), ["-m", "pytest", "-q", "-s", rig, *arguments])
+
+
 def run_named(task: str, package: Path, arguments: list[str]) -> int:
     """Run the program of a package that the first argument names; without a name, list them."""
     known = programs_in(package)
@@ -161,7 +174,7 @@ def programs_in(package: Path) -> dict[str, str]:
 
 TASKS: dict[str, "Callable[[list[str]], int]"] = {
     task.__name__: task
-    for task in (demo, test, faults, failpoints, chaos, check, gen, bench, fuzz, mutants)
+    for task in (demo, test, faults, failpoints, kills, chaos, check, gen, bench, fuzz, mutants)
 }
 
 

@@ -82,11 +82,11 @@ async def working(
 
 
 @contextlib.contextmanager
-def worker_process(address: str, module: Path) -> Iterator[subprocess.Popen[bytes]]:
+def worker_process(address: str, module: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """`runkon worker MODULE` as a process of its own."""
     environment = {name: text for name, text in os.environ.items() if "RUNKON_" not in name}
     process = subprocess.Popen(
-        [sys.executable, "-m", "runkon_client.cli", "worker", str(module)],
+        [sys.executable, "-m", "runkon_client.cli", "worker", *options, str(module)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
