@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 UNSURE = (errors.OutcomeUnknownError, errors.UnavailableError, errors.DatabaseUnavailableError)
 GATE_TYPES = frozenset({"custom"})
+QUEUE = "sim"
+"""Of all runs and workers: whoever forgets it on the way keeps them apart for ever."""
 SILENT_EVERY = 3
 """One hello in about so many does not tell what is in hand."""
 
@@ -130,6 +132,7 @@ class SimWorker:
             namespace=NAMESPACE,
             worker_id=self.name,
             actions=frozenset({"*"}),
+            queues=frozenset({QUEUE}),
             item_providers=frozenset({"things"}),
             gate_types=GATE_TYPES,
             scripts=True,

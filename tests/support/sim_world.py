@@ -15,7 +15,7 @@ from runkon_server.verify.invariants import LIVENESS, OF_HISTORIES, OF_RUNS, che
 from runkon_server.verify.violations import Violation
 from support.programs import CHILD, FLAG, Programs
 from support.sim_connections import Fate, Faults, decide_late
-from support.sim_parties import Follower, History, SimWorker
+from support.sim_parties import QUEUE, Follower, History, SimWorker
 from support.sim_replicas import CONFIG, IDLE_IN_TX_S, NAMESPACE, Numbers, Replica
 from support.sim_tables import Tables
 from support.workflows import accepted
@@ -176,7 +176,7 @@ class SimWorld:
             principal="ann",
             request_id=name,
             digest=pinned.content_hash,
-            labels={"name": f"{name} {pinned.content_hash}"},
+            labels={"name": f"{name} {pinned.content_hash}", "queue": QUEUE},
             fail_fast=request % 2 == 0,
         )
         args = {
