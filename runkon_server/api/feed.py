@@ -17,6 +17,7 @@ import structlog
 from runkon.v1 import runs_pb2
 from runkon_server.api.encoding import encode_event
 from runkon_server.api.recent import PAGE_BYTES, PAGE_EVENTS
+from runkon_server.api.waking import Pulse, Wake
 from runkon_server.api.wire import ELEMENT_BYTES, element, tag_of
 from runkon_server.store.database import is_passing
 from runkon_server.store.reads.feed import events_of_namespace, read_horizon
@@ -138,7 +139,7 @@ class FeedWatch:
         self.group: _Group | None = None
         self.sheet: Sheet | None = None
         """What the hub has found for a reader that waited."""
-        self.woken = asyncio.Event()
+        self.woken = Wake(hub.pulse)
         """Set when there is something new, or the replica drains."""
 
     @property
@@ -182,6 +183,7 @@ class FeedHub:
         self._reading: dict[tuple[FeedQuery, FeedPlace, int], asyncio.Task[Sheet]] = {}
         self._sheets: OrderedDict[tuple[FeedQuery, FeedPlace], Sheet] = OrderedDict()
         self._stirred = asyncio.Event()
+        self.pulse = Pulse()
         self.version = 0
         """Counts what the engine told; a read that began before may lack it."""
         self.is_draining = False

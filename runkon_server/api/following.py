@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Following", "Start", "heartbeat_of", "parse_following"]
 
 HEARTBEAT_S: Final = 10.0
+EVERY_KIND: Final[frozenset[str]] = frozenset()
 
 
 class Start(Enum):
@@ -52,7 +53,7 @@ def parse_following(request: runs_pb2.StreamRunEventsRequest) -> Following:
         run_id=request.run_id,
         start=_STARTS.get(request.WhichOneof("cursor") or "", Start.AFTER),
         after_seq=request.after_seq,
-        kinds=kinds_of(list(request.kinds)),
+        kinds=kinds_of(request.kinds) if request.kinds else EVERY_KIND,
         heartbeat_s=heartbeat_of(request),
     )
 

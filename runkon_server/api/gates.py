@@ -24,6 +24,8 @@ from runkon_server.store.reads import gates
 from runkon_server.store.reads.gates import GateCursor, GateQuery
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from runkon_server.api.lookups import Lookups
@@ -53,7 +55,9 @@ class GateEngine(Protocol):
 class GateStreams(Protocol):
     """Who serves StreamGates."""
 
-    async def serve(self, request: gates_pb2.StreamGatesRequest, context: Context) -> None:
+    def serve(
+        self, request: gates_pb2.StreamGatesRequest, context: Context
+    ) -> Coroutine[Any, Any, None]:
         """Write the frames of one stream; never return."""
 
 
@@ -144,11 +148,11 @@ class GateService(gates_pb2_grpc.GateServiceServicer):
             replayed=reported.replayed,
         )
 
-    async def StreamGates(  # type: ignore[override]  # writes its frames instead of yielding
+    def StreamGates(  # type: ignore[override]  # writes its frames instead of yielding
         self, request: gates_pb2.StreamGatesRequest, context: Context
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         """The gates that wait, and what becomes of them."""
-        await self._streams.serve(request, context)
+        return self._streams.serve(request, context)
 
 
 class _Target(TypedDict):

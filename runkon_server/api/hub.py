@@ -8,19 +8,19 @@ engine tells is a short cut; the guarantee is a look at the table every second.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import structlog
 
 from runkon_server.api.coalesce import Coalescer
 from runkon_server.api.frames import KeptFrames, build_frame
 from runkon_server.api.recent import PAGE_BYTES, PAGE_EVENTS, Entry, FreshEvents, RecentEvents
+from runkon_server.api.waking import Pulse, Wake
 from runkon_server.store.database import is_passing
 from runkon_server.store.reads.following import events_above, last_seqs, tails_above
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+    from collections.abc import Callable, Collection, Coroutine, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -113,15 +113,22 @@ class _Watched:
 
 
 class Watch:
-    """One stream's view of its run. Belongs to one task."""
+    """One stream's view of its run, open as long as its context. Belongs to one task."""
 
     __slots__ = ("_hub", "_run", "woken")
 
     def __init__(self, hub: Hub, run: _Watched) -> None:
         self._hub = hub
         self._run = run
-        self.woken = asyncio.Event()
+        self.woken = Wake(hub.pulse)
         """Set when there may be something new, or the replica drains."""
+
+    def __enter__(self) -> Self:
+        self._run = self._hub.add_watch(self, self._run)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hub.drop_watch(self, self._run)
 
     @property
     def head(self) -> int:
@@ -214,6 +221,7 @@ class Hub:
         self.recent = RecentEvents(recent_bytes)
         self._fresh = FreshEvents(FRESH_BYTES)
         self.replayed = KeptFrames(REPLAYED_BYTES)
+        self.pulse = Pulse()
         self.is_draining = False
         self.watches_open = 0
         self.rewrites = 0
@@ -224,23 +232,26 @@ class Hub:
         engine.on_drain(self._on_drain)
         engine.on_rewrite(self._on_rewrite)
 
-    @contextlib.contextmanager
-    def watch(self, run_id: str) -> Iterator[Watch]:
+    def watch(self, run_id: str) -> Watch:
         """Follow a run as long as the context lasts."""
-        run = self._watched.get(run_id)
-        if run is None:
-            run = self._watched[run_id] = _Watched(run_id)
-            self.recent.add(self._fresh.take(run_id))
-        watch = Watch(self, run)
-        run.watches.add(watch)
+        return Watch(self, self._watched.get(run_id) or _Watched(run_id))
+
+    def add_watch(self, watch: Watch, run: _Watched) -> _Watched:
+        """A watch has been opened; for `Watch` only. Gives what it shares with the others."""
+        known = self._watched.get(run.run_id)
+        if known is None:
+            known = self._watched[run.run_id] = run
+            self.recent.add(self._fresh.take(run.run_id))
+        known.watches.add(watch)
         self.watches_open += 1
-        try:
-            yield watch
-        finally:
-            self.watches_open -= 1
-            run.watches.discard(watch)
-            if not run.watches:
-                self._watched.pop(run_id, None)
+        return known
+
+    def drop_watch(self, watch: Watch, run: _Watched) -> None:
+        """It has been closed; for `Watch` only."""
+        self.watches_open -= 1
+        run.watches.discard(watch)
+        if not run.watches:
+            self._watched.pop(run.run_id, None)
 
     async def follow(self, ambient: Ambient) -> None:
         """Look every second how far the followed runs are; never returns."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from contextlib import aclosing, asynccontextmanager, nullcontext
+from contextlib import aclosing
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -34,12 +34,11 @@ from runkon_server.store.failures import as_domain_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-    from contextlib import AbstractContextManager
+    from types import TracebackType
 
     from google.protobuf.message import Message
     from google.rpc.status_pb2 import Status
 
-    from runkon_server.api.identity import Caller
     from runkon_server.api.open_streams import OpenStream
     from runkon_server.runtime.ambient import Ambient
 
@@ -110,9 +109,9 @@ class CallGuard(grpc.aio.ServerInterceptor):
         observer: CallObserver | None = None,
         open_streams: OpenStreams | None = None,
     ) -> None:
-        self._ambient = ambient
-        self._observer = observer or Unobserved()
-        self._streams = open_streams or OpenStreams(LocalIdentity())
+        self.ambient = ambient
+        self.observer = observer or Unobserved()
+        self.streams = open_streams or OpenStreams(LocalIdentity())
         self._wrapped: dict[str, tuple[Any, grpc.RpcMethodHandler[Any, Any]]] = {}
 
     async def intercept_service(
@@ -160,7 +159,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
 
             async def stream(request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401 - any message
                 async with (
-                    self._call(method, context, None, kind),
+                    _Call(self, method, context, kind),
                     aclosing(behaviour(checked(request), context)) as answers,
                 ):
                     async for answer in answers:
@@ -169,67 +168,122 @@ class CallGuard(grpc.aio.ServerInterceptor):
             return stream
 
         async def call(request: Any, context: Context) -> Any:  # noqa: ANN401 - as above
-            async with self._call(method, context, deadline_s, kind):
+            async with _Call(self, method, context, kind, deadline_s):
                 return await behaviour(checked(request), context)
 
         return call
 
-    @asynccontextmanager
-    async def _call(
-        self, method: str, context: Context, deadline_s: float | None, kind: _Kind
-    ) -> AsyncIterator[None]:
-        began_s = self._ambient.boottime_s()
-        self._observer.started(method)
-        code, failure = grpc.StatusCode.OK, None
-        metadata = tuple(context.invocation_metadata() or ())
-        request_id = _given_request_id(metadata) or self._ambient.ulid()
-        structlog.contextvars.bind_contextvars(method=method, request_id=request_id)
-        limit = asyncio.timeout(None if _has_deadline(context) else deadline_s)
-        stream: OpenStream | None = None
-        try:
-            caller = self._streams.identity.identify(metadata, context.peer())
-            set_principal(caller.principal)
-            if method.startswith(_FOR_ADMINS) and not caller.is_admin:
-                raise errors.AdminRequiredError(caller.principal)
-            with self._admitted(caller, kind) as stream:
-                async with limit:
-                    yield
-        except grpc.aio.AbortError:
-            code = _code(context.code())
-            raise
-        except (asyncio.CancelledError, GeneratorExit):
-            if stream is None or stream.failure is None:
-                code = grpc.StatusCode.CANCELLED
-                raise
-            # The cancel was ours, and it is answered for.
-            if stream.task is not None:
-                stream.task.uncancel()
-            failure = self._failure(stream.failure, request_id)
-            code = _code(failure.code)
-        except Exception as error:  # noqa: BLE001 - nobody is left who could answer for it
-            if isinstance(error, TimeoutError) and limit.expired():
-                failure = status.deadline_exceeded(deadline_s or 0, request_id=request_id)
-            else:
-                failure = self._failure(error, request_id)
-            code = _code(failure.code)
-        finally:
-            self._observer.finished(method, code, self._ambient.boottime_s() - began_s)
-        if failure is not None:
-            rendered = rpc_status.to_status(failure)
-            await context.abort(rendered.code, rendered.details, rendered.trailing_metadata)
-
-    def _admitted(self, caller: Caller, kind: _Kind) -> AbstractContextManager[OpenStream | None]:
-        if kind is _Kind.UNARY:
-            return nullcontext()
-        return self._streams.admit(caller, is_counted=kind is _Kind.EVENTS)
-
-    def _failure(self, error: Exception, request_id: str) -> Status:
+    def failure(self, error: Exception, request_id: str) -> Status:
+        """What a caller is told of an error; one that is nobody's fault but ours is logged."""
         known = error if isinstance(error, errors.RunkonError) else as_domain_error(error)
         if known is not None and type(known) in status.CODES:
             return status.to_status(known, request_id=request_id)
-        reference = self._ambient.ulid()
+        reference = self.ambient.ulid()
         log.error("call.failed", reference=reference, exc_info=error)
         return status.internal(reference)
+
+
+class _Call:
+    """One call from begin to end, as an asynchronous context.
+
+    A class, since a generator would be a frame more that every idle stream holds.
+    """
+
+    __slots__ = (
+        "_began_s", "_context", "_deadline_s", "_guard", "_kind", "_limit", "_method",
+        "_request_id", "_stream",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        guard: CallGuard,
+        method: str,
+        context: Context,
+        kind: _Kind,
+        deadline_s: float | None = None,
+    ) -> None:
+        self._guard = guard
+        self._method = method
+        self._context = context
+        self._kind = kind
+        self._deadline_s = deadline_s
+        self._began_s = 0.0
+        self._request_id = ""
+        self._stream: OpenStream | None = None
+        self._limit: asyncio.Timeout | None = None
+        """Of calls that came without a deadline of their own."""
+
+    async def __aenter__(self) -> None:
+        self._began_s = self._guard.ambient.boottime_s()
+        self._guard.observer.started(self._method)
+        try:
+            await self._begin()
+        except BaseException as error:
+            await self._finish(error)
+            raise
+
+    async def _begin(self) -> None:
+        context = self._context
+        metadata = tuple(context.invocation_metadata() or ())
+        self._request_id = _given_request_id(metadata) or self._guard.ambient.ulid()
+        structlog.contextvars.bind_contextvars(method=self._method, request_id=self._request_id)
+        streams = self._guard.streams
+        caller = streams.identity.identify(metadata, context.peer())
+        set_principal(caller.principal)
+        if self._method.startswith(_FOR_ADMINS) and not caller.is_admin:
+            raise errors.AdminRequiredError(caller.principal)
+        if self._kind is not _Kind.UNARY:
+            stream = streams.admit(caller, is_counted=self._kind is _Kind.EVENTS)
+            self._stream = stream.__enter__()
+        elif self._deadline_s is not None and not _has_deadline(context):
+            self._limit = await asyncio.timeout(self._deadline_s).__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._limit is not None:
+            try:
+                await self._limit.__aexit__(kind, error, traceback)
+            except TimeoutError as expired:
+                error = expired
+        await self._finish(error)
+
+    async def _finish(self, error: BaseException | None) -> None:
+        """Answer for what was raised, unless gRPC has to see that itself."""
+        if self._stream is not None:
+            self._stream.__exit__()
+        code, failure = self._outcome(error)
+        guard = self._guard
+        guard.observer.finished(self._method, code, guard.ambient.boottime_s() - self._began_s)
+        if failure is not None:
+            rendered = rpc_status.to_status(failure)
+            await self._context.abort(rendered.code, rendered.details, rendered.trailing_metadata)
+
+    def _outcome(self, error: BaseException | None) -> tuple[grpc.StatusCode, Status | None]:
+        """What to tell the observer, and the caller if it is not told already."""
+        if error is None:
+            return grpc.StatusCode.OK, None
+        if isinstance(error, grpc.aio.AbortError):
+            return _code(self._context.code()), None
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
+            stream = self._stream
+            if stream is None or stream.failure is None:
+                return grpc.StatusCode.CANCELLED, None
+            # The cancel was ours, and it is answered for.
+            if stream.task is not None:
+                stream.task.uncancel()
+            error = stream.failure
+        failure: Status | None = None
+        if not isinstance(error, Exception):  # the process ends
+            return grpc.StatusCode.OK, None
+        if isinstance(error, TimeoutError) and self._limit is not None and self._limit.expired():
+            failure = status.deadline_exceeded(self._deadline_s or 0, request_id=self._request_id)
+        else:
+            failure = self._guard.failure(error, self._request_id)
+        return _code(failure.code), failure
 
 
 def _kind_of(method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> _Kind:

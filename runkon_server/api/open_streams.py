@@ -8,10 +8,9 @@ credentials, however many streams are open with them.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 
@@ -19,8 +18,6 @@ from runkon_server.api.identity import ANONYMOUS
 from runkon_server.errors import CredentialsRevokedError, StreamLimitError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from runkon_server.api.identity import Caller, Identity
     from runkon_server.errors import RunkonError
     from runkon_server.runtime.ambient import Ambient
@@ -45,15 +42,38 @@ class StreamLimits:
 
 
 class OpenStream:
-    """One stream under way."""
+    """One stream under way, as long as its context."""
 
-    __slots__ = ("caller", "failure", "task")
+    __slots__ = ("_among", "_is_counted", "caller", "failure", "task")
 
-    def __init__(self, caller: Caller, task: asyncio.Task[object] | None) -> None:
+    def __init__(
+        self,
+        among: OpenStreams,
+        caller: Caller,
+        task: asyncio.Task[object] | None,
+        *,
+        is_counted: bool,
+    ) -> None:
+        self._among = among
+        self._is_counted = is_counted
         self.caller = caller
         self.task = task
         self.failure: RunkonError | None = None
         """Why it was ended from here."""
+
+    def __enter__(self) -> Self:
+        self._among.add(self, self._counted())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._among.discard(self, self._counted())
+
+    def _counted(self) -> tuple[str, str]:
+        """The peer and the principal among whose streams it is; empty where none are counted."""
+        caller = self.caller
+        is_named = self._is_counted and caller.principal != ANONYMOUS
+        is_shared = not self._is_counted or caller.peer.startswith(_SHARED_PEERS)
+        return "" if is_shared else caller.peer, caller.principal if is_named else ""
 
     def end(self, failure: RunkonError) -> None:
         """Cancel its task; whoever catches that answers with the failure."""
@@ -85,33 +105,32 @@ class OpenStreams:
         self._by_peer: Counter[str] = Counter()
         self._by_principal: Counter[str] = Counter()
 
-    @contextlib.contextmanager
-    def admit(self, caller: Caller, *, is_counted: bool) -> Iterator[OpenStream]:
-        """Let a caller have a stream as long as the context lasts.
+    def admit(self, caller: Caller, *, is_counted: bool) -> OpenStream:
+        """Let a caller have a stream, of the current task, as long as the context lasts.
+
+        To enter the context raises StreamLimitError if there are too many already.
 
         Args:
             is_counted: whether it is one of those that are limited.
-
-        Raises:
-            StreamLimitError: there are too many already.
         """
-        peer = caller.peer if is_counted and not caller.peer.startswith(_SHARED_PEERS) else ""
-        principal = caller.principal if is_counted and caller.principal != ANONYMOUS else ""
+        return OpenStream(self, caller, asyncio.current_task(), is_counted=is_counted)
+
+    def add(self, stream: OpenStream, counted: tuple[str, str]) -> None:
+        """A stream begins; for `OpenStream` only."""
+        peer, principal = counted
         _check("this connection", self._by_peer[peer], self._limits.per_connection, peer)
         _check(principal, self._by_principal[principal], self._limits.per_principal, principal)
-        stream = OpenStream(caller, asyncio.current_task())
         self._open.add(stream)
-        counted = ((self._by_peer, peer), (self._by_principal, principal))
-        for counter, key in counted:
-            counter[key] += 1
-        try:
-            yield stream
-        finally:
-            self._open.discard(stream)
-            for counter, key in counted:
-                counter[key] -= 1
-                if not counter[key]:
-                    del counter[key]
+        self._by_peer[peer] += 1
+        self._by_principal[principal] += 1
+
+    def discard(self, stream: OpenStream, counted: tuple[str, str]) -> None:
+        """It has ended; for `OpenStream` only."""
+        self._open.discard(stream)
+        for counter, key in zip((self._by_peer, self._by_principal), counted, strict=True):
+            counter[key] -= 1
+            if not counter[key]:
+                del counter[key]
 
     async def follow(self, ambient: Ambient) -> None:
         """Look again at those who listen; never returns."""

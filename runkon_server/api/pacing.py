@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+from runkon_server.api.waking import BEAT_S
 from runkon_server.errors import SlowConsumerError
 
 if TYPE_CHECKING:
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
     import grpc
     from google.protobuf.message import Message
+
+    from runkon_server.api.waking import Wake
 
 __all__ = ["WRITE_S", "Pace"]
 
@@ -32,6 +35,8 @@ class Pace:
         place: what a reader that is given up has to know to go on.
     """
 
+    __slots__ = ("_context", "_due", "_heartbeat_s", "_loop", "_place", "_write_s")
+
     def __init__(
         self,
         context: grpc.aio.ServicerContext[Any, Any],
@@ -51,7 +56,7 @@ class Pace:
     @property
     def is_due(self) -> bool:
         """Whether it is time for a heartbeat."""
-        return self._loop.time() >= self._due
+        return self._loop.time() >= self._due - BEAT_S
 
     async def write(self, frame: Message | bytes) -> None:
         """Write a frame, encoded or not.
@@ -66,10 +71,6 @@ class Pace:
             raise SlowConsumerError(**self._place()) from None
         self._due = self._loop.time() + self._heartbeat_s
 
-    async def rest(self, woken: asyncio.Event) -> None:
-        """Wait until there may be something new, or a heartbeat is due."""
-        try:
-            async with asyncio.timeout_at(self._due):
-                await woken.wait()
-        except TimeoutError:
-            return
+    def rest(self, woken: Wake) -> asyncio.Future[None]:
+        """Done when there may be something new, or a heartbeat is due."""
+        return woken.wait(self._due)

@@ -29,6 +29,8 @@ from runkon_server.store.reads.items import list_items
 from runkon_server.store.reads.steps import StepCursor
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from runkon_server.api.definitions import Definitions
@@ -67,14 +69,18 @@ class RunEngine(StartEngine, EventTeller, PastSource, Protocol):
 class RunStreams(Protocol):
     """Who serves StreamRunEvents."""
 
-    async def serve(self, request: runs_pb2.StreamRunEventsRequest, context: Context) -> None:
+    def serve(
+        self, request: runs_pb2.StreamRunEventsRequest, context: Context
+    ) -> Coroutine[Any, Any, None]:
         """Write the frames of one stream; return after its `end`."""
 
 
 class NamespaceStreams(Protocol):
     """Who serves StreamNamespaceEvents."""
 
-    async def serve(self, request: runs_pb2.StreamNamespaceEventsRequest, context: Context) -> None:
+    def serve(
+        self, request: runs_pb2.StreamNamespaceEventsRequest, context: Context
+    ) -> Coroutine[Any, Any, None]:
         """Write the frames of one stream; never return."""
 
 
@@ -347,17 +353,17 @@ class RunService(runs_pb2_grpc.RunServiceServicer):
             head_seq=head.last_seq,
         )
 
-    async def StreamRunEvents(  # type: ignore[override]  # writes its frames instead of yielding
+    def StreamRunEvents(  # type: ignore[override]  # writes its frames instead of yielding
         self, request: runs_pb2.StreamRunEventsRequest, context: Context
-    ) -> None:
-        """A run's events from a cursor to the end."""
-        await self._streams.runs.serve(request, context)
+    ) -> Coroutine[Any, Any, None]:
+        """A run's events from a cursor to the end; no coroutine, whose frame streams would hold."""
+        return self._streams.runs.serve(request, context)
 
-    async def StreamNamespaceEvents(  # type: ignore[override]  # writes its frames as well
+    def StreamNamespaceEvents(  # type: ignore[override]  # writes its frames as well
         self, request: runs_pb2.StreamNamespaceEventsRequest, context: Context
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         """The events of all runs of a namespace."""
-        await self._streams.namespaces.serve(request, context)
+        return self._streams.namespaces.serve(request, context)
 
     async def _render(self, run: RunRow, snapshot: str = "") -> types_pb2.Run:
         return render_run(

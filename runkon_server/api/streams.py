@@ -7,7 +7,7 @@ on; the next look waits until the write was taken, so a slow reader holds one fr
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import grpc
 
@@ -26,6 +26,8 @@ from runkon_server.failpoints import failpoint_async
 from runkon_server.store.reads.runs import run_head
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from runkon_server.api.hub import Hub, Watch
@@ -66,8 +68,10 @@ class EventStreams:
         self.write_s = write_s
         self.snapshots = asyncio.Semaphore(SNAPSHOTS_AT_ONCE)
 
-    async def serve(self, request: runs_pb2.StreamRunEventsRequest, context: Context) -> None:
-        """Serve one stream; returns after its `end`.
+    def serve(
+        self, request: runs_pb2.StreamRunEventsRequest, context: Context
+    ) -> Coroutine[Any, Any, None]:
+        """What serves one stream; returns after its `end`.
 
         Raises:
             RunNotFoundError: the namespace has no such run.
@@ -76,12 +80,13 @@ class EventStreams:
             SlowConsumerError: nobody took a frame in time.
         """
         wish = parse_following(request)
-        with self.hub.watch(wish.run_id) as watch:
-            await _Stream(self, wish, watch, context).run()
+        return _Stream(self, wish, self.hub.watch(wish.run_id), context).run()
 
 
 class _Stream:
     """One stream."""
+
+    __slots__ = ("_cursor", "_ending", "_pace", "_streams", "_watch", "_wish")
 
     def __init__(
         self, streams: EventStreams, wish: Following, watch: Watch, context: Context
@@ -95,23 +100,27 @@ class _Stream:
             context,
             heartbeat_s=wish.heartbeat_s,
             write_s=streams.write_s,
-            place=lambda: {"run_id": wish.run_id, "after_seq": str(self._cursor)},
+            place=self._place,
         )
 
+    def _place(self) -> dict[str, str]:
+        return {"run_id": self._wish.run_id, "after_seq": str(self._cursor)}
+
     async def run(self) -> None:
-        await self._open()
-        while True:
-            self._watch.woken.clear()
-            if self._streams.hub.is_draining:
-                raise DrainingError
-            if self._pace.is_due:
-                await self._pace.write(Response(heartbeat=self._heartbeat()))
-            if await self._send_events():
-                continue
-            if self._ending is not None and self._ending.seq == self._cursor:
-                await self._pace.write(Response(end=_end(self._ending)))
-                return
-            await self._pace.rest(self._watch.woken)
+        with self._watch:
+            await self._open()
+            while True:
+                self._watch.woken.clear()
+                if self._streams.hub.is_draining:
+                    raise DrainingError
+                if self._pace.is_due:
+                    await self._pace.write(Response(heartbeat=self._heartbeat()))
+                if await self._send_events():
+                    continue
+                if self._ending is not None and self._ending.seq == self._cursor:
+                    await self._pace.write(Response(end=_end(self._ending)))
+                    return
+                await self._pace.rest(self._watch.woken)
 
     async def _open(self) -> None:
         async with self._streams.engine.reads.connect() as conn:
