@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,20 +12,11 @@ from runkon_client.testing import (
     LocalServer,
     Recording,
     RecordingError,
-    local_server,
     record,
     replay,
 )
 from runkon_client.values import GateWaiting, RunStatus, StepRetrying
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[LocalServer]:
-    with local_server() as started:
-        yield started
+from tests.testing.workers import working
 
 
 def test_a_gate_of_thirty_days_takes_no_time(server: LocalServer) -> None:
@@ -65,7 +54,7 @@ async def test_a_task_in_hand_survives_the_skip(server: LocalServer) -> None:
 
     namespace = server.new_namespace()
     worker = Worker(server.address, namespace=namespace, actions=actions)
-    async with Client(server.address, namespace=namespace) as client, worker_of(worker):
+    async with Client(server.address, namespace=namespace) as client, working(worker):
         run = await client.start_run(source="workflow w { call slow }")
         ended = await run.wait()
 
@@ -81,20 +70,6 @@ TICKET = """workflow ticket {
   gate human_approval { timeout = "1h" on_timeout = continue }
 }
 """
-
-
-class worker_of:  # noqa: N801 - used like a function
-    """A worker that runs as long as the block."""
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-
-    async def __aenter__(self) -> None:
-        self._running = asyncio.create_task(self._worker.run())
-
-    async def __aexit__(self, *_: object) -> None:
-        self._worker.stop()
-        await self._running
 
 
 async def recorded(server: LocalServer) -> Recording:
@@ -119,7 +94,7 @@ async def recorded(server: LocalServer) -> Recording:
 
     namespace = server.new_namespace()
     worker = Worker(server.address, namespace=namespace, actions=actions)
-    async with Client(server.address, namespace=namespace) as client, worker_of(worker):
+    async with Client(server.address, namespace=namespace) as client, working(worker):
         await client.put_workflow("workflow publish { inputs { id required } call push }")
         await client.put_workflow(TICKET)
         run = await client.start_run("ticket", inputs={"id": "T-1"})
