@@ -229,9 +229,5 @@ def _hello(worker: workers_pb2.WorkerHello | workers_pb2.PollTasksRequest) -> Wo
         scripts=worker.scripts,
         concurrency=worker.concurrency if isinstance(worker, workers_pb2.WorkerHello) else 0,
         client=worker.client if isinstance(worker, workers_pb2.WorkerHello) else "",
-        in_hand=_in_hand(worker) if isinstance(worker, workers_pb2.WorkerHello) else None,
+        in_hand=frozenset(worker.tokens_in_hand) if worker.tells_in_hand else None,
     )
-
-
-def _in_hand(hello: workers_pb2.WorkerHello) -> frozenset[str] | None:
-    return frozenset(hello.tokens_in_hand) if hello.tells_in_hand else None

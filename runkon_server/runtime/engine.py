@@ -85,6 +85,8 @@ __all__ = ["Engine", "EngineConfig", "EngineStats"]
 
 log = structlog.get_logger(__name__)
 
+TAKING_BACK_S: Final = 5.0
+"""How long a poll waits at least until what its worker lacks was taken back."""
 LOCK_S: Final = 5.0
 """How long a start waits for the listener's session."""
 
@@ -536,15 +538,23 @@ class Engine:
     async def poll_tasks(
         self, hello: WorkerHello, *, max_tasks: int, wait_s: float
     ) -> list[TaskLease]:
-        """Up to `max_tasks` tasks; waits up to `wait_s` for the first."""
+        """Up to `max_tasks` tasks; waits up to `wait_s` for the first.
+
+        A worker that tells what it has in hand waits for what it lacks to be taken back too.
+        """
         self._require_ready()
         arrived = asyncio.Event()
+        until = asyncio.get_running_loop().time() + wait_s
         self._presence.polled(hello)
         session = self._dispatcher.open(hello, arrived.set)
         try:
             session.add_credit(max_tasks)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
+                if hello.in_hand is not None:
+                    self._arrivals.add(session)
+                    async with asyncio.timeout(max(wait_s, TAKING_BACK_S)):
+                        await session.begun.wait()
+                async with asyncio.timeout_at(until):
                     await arrived.wait()
             session.drain()
             leases, _, _ = session.take()

@@ -6,6 +6,7 @@ many leases, cancels and acknowledgements leave in one frame and nothing waits f
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,8 @@ class WorkerSession:
         self.credit = 0
         self._held_back: int | None = None if hello.in_hand is None else 0
         """Credit that counts once `begin` was called; None: all counts at once."""
+        self.begun = asyncio.Event()
+        """Set once `begin` was called, or will never be."""
         self.is_open = True
         self.is_closed = False
         self.may_find_more = True
@@ -77,6 +80,7 @@ class WorkerSession:
     def begin(self) -> None:
         """What the worker lacks was taken back: from now on it may be given tasks."""
         credit, self._held_back = self._held_back, None
+        self.begun.set()
         if credit:
             self.add_credit(credit)
 
@@ -117,6 +121,7 @@ class WorkerSession:
         self.drain()
         self._dispatcher.remove(self)
         self.is_closed = True
+        self.begun.set()
         with contextlib.suppress(Exception):  # whoever cannot be told is why it is closed
             self._notify()
 

@@ -5,11 +5,13 @@ Two replicas on one database; leases would last far longer than any test waits.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest_asyncio
+from google.protobuf.duration_pb2 import Duration
 
 from runkon.v1 import types_pb2, workers_pb2
 from runkon_server.runtime.commands import WorkerHello
@@ -18,7 +20,7 @@ from support.engines import rogue_on
 from support.live_api import live_api, refusal
 from support.live_work import ended, run_of, start, steps_of
 from support.replicas import read
-from support.waiting import eventually
+from support.waiting import eventually, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -203,6 +205,79 @@ async def test_a_worker_that_comes_again_ends_its_older_stream(
 
         assert refused.code == grpc.StatusCode.UNAVAILABLE
         assert (await leased(newer)).run_id == run_id
+
+
+async def polled(api: LiveApi, *, wait_s: int = 10, **fields: Any) -> list[workers_pb2.TaskLease]:
+    """What one poll of the worker `w` brings."""
+    request = workers_pb2.PollTasksRequest(
+        worker_id="w", actions=["build"], max_tasks=10, wait=Duration(seconds=wait_s), **fields
+    )
+    return list((await api.workers.PollTasks(request)).leases)
+
+
+async def test_the_tasks_of_a_lost_answer_come_with_the_next_poll(
+    two: tuple[LiveApi, LiveApi], rogue: Rogue
+) -> None:
+    """One task is told and stays; the other was leased, but its answer never arrived."""
+    first, second = two
+    await start(first, SOURCE)
+    (had,) = await polled(first)
+    await rogue.rows("UPDATE tasks SET lease_until = now() + interval '5 min'")
+    run_id, lost = await lost_on_its_way(first, rogue)
+
+    (lease,) = await polled(second, tells_in_hand=True, tokens_in_hand=[had.token])
+
+    assert (lease.run_id, lease.delivery) == (run_id, 1)
+    assert lease.token != lost["token"]
+    kept = await rogue.row(
+        "SELECT token, lease_until > now() + interval '9 min' AS is_extended FROM tasks"
+        " WHERE id = %s",
+        had.task_id,
+    )
+    assert (kept["token"], kept["is_extended"]) == (had.token, True)
+
+
+async def test_a_poll_that_does_not_wait_takes_back_what_its_worker_lacks(
+    two: tuple[LiveApi, LiveApi], rogue: Rogue
+) -> None:
+    """Then another worker may have it; a poll that does not tell leaves it alone."""
+    first, second = two
+    _, lost = await lost_on_its_way(first, rogue)
+    find = "SELECT token, state FROM tasks WHERE id = %s"
+    assert await polled(second, wait_s=0) == []
+    assert (await rogue.row(find, lost["id"]))["token"] == lost["token"]
+
+    await polled(second, wait_s=0, tells_in_hand=True)
+
+    assert (await rogue.row(find, lost["id"]))["token"] != lost["token"]
+
+
+async def test_an_older_poll_of_a_worker_that_tells_answers_at_once(
+    two: tuple[LiveApi, LiveApi],
+) -> None:
+    """Else it would be given tasks that the newer one would take back."""
+    first, _ = two
+    stats = first.engine.stats
+    before = stats.workers_connected
+    older = asyncio.create_task(polled(first, wait_s=50, tells_in_hand=True))
+    await until(lambda: stats.workers_connected > before, "the older one waits")
+    newer = asyncio.create_task(polled(first, wait_s=50, tells_in_hand=True))
+
+    assert await asyncio.wait_for(older, 10) == []
+    run_id = await start(first, SOURCE)
+    (lease,) = await asyncio.wait_for(newer, 10)
+    assert lease.run_id == run_id
+
+
+async def test_too_long_a_token_in_hand_is_refused_by_the_poll_too(
+    two: tuple[LiveApi, LiveApi],
+) -> None:
+    refused = await refusal(polled(two[0], tells_in_hand=True, tokens_in_hand=["x" * 257]))
+
+    assert (refused.code, refused.fields) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        ["tokens_in_hand[0]"],
+    )
 
 
 async def test_what_a_dead_replica_executed_itself_is_executed_by_another(

@@ -1314,6 +1314,8 @@ class PollTasksRequest(_message.Message):
     GATE_TYPES_FIELD_NUMBER: _builtins.int
     SCRIPTS_FIELD_NUMBER: _builtins.int
     QUEUES_FIELD_NUMBER: _builtins.int
+    TELLS_IN_HAND_FIELD_NUMBER: _builtins.int
+    TOKENS_IN_HAND_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Empty means `default`."""
     worker_id: _builtins.str
@@ -1322,6 +1324,13 @@ class PollTasksRequest(_message.Message):
     """Most tasks in the answer; 0 means 1, more than 100 means 100."""
     scripts: _builtins.bool
     """True: it executes scripts, as in WorkerHello. Default false."""
+    tells_in_hand: _builtins.bool
+    """True: `tokens_in_hand` is meant, also when it is empty, as in WorkerHello: before the call takes
+    any task, what is leased to this worker_id in this namespace and not in the list is taken back,
+    such as the tasks of an answer that was lost. That may take longer than `wait`, at most 5 s. Such
+    a worker makes one call at a time: an older call of the same worker_id to the same replica
+    answers at once, empty. False, the default: nothing is taken back before its lease ends.
+    """
     @_builtins.property
     def actions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Actions that it executes, as in WorkerHello, which holds for the other offers as well: at least
@@ -1344,6 +1353,13 @@ class PollTasksRequest(_message.Message):
     def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Queues that it serves, as in WorkerHello."""
 
+    @_builtins.property
+    def tokens_in_hand(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tokens of the tasks that the worker has: those it works on, and those whose ReportTask has no
+        answer yet, however they came. The call is a heartbeat for them. Ignored unless `tells_in_hand`.
+        At most 10,000; a worker that has more does not tell. Each at most 256 bytes.
+        """
+
     def __init__(
         self,
         *,
@@ -1356,10 +1372,12 @@ class PollTasksRequest(_message.Message):
         gate_types: _abc.Iterable[_builtins.str] | None = ...,
         scripts: _builtins.bool = ...,
         queues: _abc.Iterable[_builtins.str] | None = ...,
+        tells_in_hand: _builtins.bool = ...,
+        tokens_in_hand: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "gate_types", b"gate_types", "item_providers", b"item_providers", "max_tasks", b"max_tasks", "namespace", b"namespace", "queues", b"queues", "scripts", b"scripts", "wait", b"wait", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "gate_types", b"gate_types", "item_providers", b"item_providers", "max_tasks", b"max_tasks", "namespace", b"namespace", "queues", b"queues", "scripts", b"scripts", "tells_in_hand", b"tells_in_hand", "tokens_in_hand", b"tokens_in_hand", "wait", b"wait", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

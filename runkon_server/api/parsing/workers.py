@@ -35,10 +35,6 @@ def check_hello(hello: workers_pb2.WorkerHello) -> None:
     if hello.concurrency < 1:
         check.wrong("hello.concurrency", "must be at least 1")
     check.text("hello.client", hello.client, SHORT_TEXT_BYTES)
-    number = len(hello.tokens_in_hand)
-    check.between("hello.tokens_in_hand (their number)", number, 0, IN_HAND_MAX)
-    for index, token in enumerate(hello.tokens_in_hand[:IN_HAND_MAX]):
-        check.label(f"hello.tokens_in_hand[{index}]", token, SHORT_TEXT_BYTES, required=True)
     check.done()
 
 
@@ -64,6 +60,10 @@ def _check_worker(
     check.between(f"{prefix}queues (their number)", len(worker.queues), 0, QUEUES_MAX)
     for number, name in enumerate(worker.queues[:QUEUES_MAX]):
         check.text(f"{prefix}queues[{number}]", name, SHORT_TEXT_BYTES)
+    tokens = f"{prefix}tokens_in_hand"
+    check.between(f"{tokens} (their number)", len(worker.tokens_in_hand), 0, IN_HAND_MAX)
+    for number, token in enumerate(worker.tokens_in_hand[:IN_HAND_MAX]):
+        check.label(f"{tokens}[{number}]", token, SHORT_TEXT_BYTES, required=True)
 
 
 def check_work(frame: workers_pb2.WorkRequest) -> None:
