@@ -22,6 +22,7 @@ from runkon_client.values import StepRole, StepStatus
 from runkon_client.worker.actions import ActionError, TaskCancelledError
 from runkon_client.worker.kinds import KINDS, UNKNOWN
 from runkon_client.worker.ledger import Ledger, Verdict
+from runkon_client.worker.outage import Outage
 from runkon_client.worker.outcomes import (
     cut_text,
     report_cancelled,
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from runkon_client.worker.task import Task
 
 _log: Final = logging.getLogger("runkon_client.worker")
+RECONNECT_S_MAX: Final = 5.0
+"""Longest pause between two attempts at a stream; a worker that is late is missed for that long."""
 _PROGRESS_EVERY_S: Final = 1.0  # the server records less
 _RESEND_S: Final = 0.5
 _SETTLE_S: Final = 5.0  # for acks and the stream's end, after the last task
@@ -75,6 +78,7 @@ class Engine:
         self._actions = actions
         self._loop = asyncio.get_running_loop()
         self._ledger = Ledger(hello)
+        self._outage = Outage(transport.endpoint.address, time.monotonic)
         self._pool = ThreadPoolExecutor(hello.concurrency, thread_name_prefix="runkon-action")
         self._executions: dict[str, _Execution] = {}  # by token
         self._session: Session | None = None
@@ -97,7 +101,7 @@ class Engine:
                 workers_pb2.WorkResponse.FromString,
             ),
         )
-        backoff = Backoff()
+        backoff = Backoff(max_s=RECONNECT_S_MAX)
         while not self._is_closing:
             error = None
             delay_s = None
@@ -106,12 +110,12 @@ class Engine:
             try:
                 delay_s = await session.run()
             except StreamSilentError as silence:
-                _log.warning("worker stream given up: %s", silence)
+                self._outage.failed(silence)
             except grpc.RpcError as rpc_error:
                 error = error_from_rpc(rpc_error)
                 if error.code in _REFUSALS:
                     raise error from rpc_error
-                _log.info("worker stream ended: %s", error)
+                self._outage.failed(error)
             if session.is_welcomed:
                 backoff.reset()
             if not self._is_closing:
@@ -161,6 +165,10 @@ class Engine:
             self._session.wake()
 
     # What the session tells.
+
+    def welcomed(self, replica: str) -> None:
+        """A stream is there."""
+        self._outage.welcomed(replica)
 
     def take(self, lease: workers_pb2.TaskLease) -> None:
         """A task came: start it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from runkon.v1 import workers_pb2
     from runkon_client.worker.ledger import Ledger
 
-_log: Final = logging.getLogger("runkon_client.worker")
-
 WORK_PATH: Final = "/runkon.v1.WorkerService/Work"
 _WELCOME_S: Final = 10.0
 _INTERVAL_MIN_S: Final = 0.05
@@ -30,6 +27,9 @@ class StreamSilentError(Exception):
 
 class SessionHost(Protocol):
     """What a session tells its worker."""
+
+    def welcomed(self, replica: str) -> None:
+        """The stream is there."""
 
     def take(self, lease: workers_pb2.TaskLease) -> None:
         """A task came."""
@@ -113,7 +113,7 @@ class Session:
             raise StreamSilentError("no welcome in time") from error
         if frame is None:
             raise StreamSilentError("closed without a welcome")
-        _log.info("worker welcomed by replica %s", frame.welcome.replica)
+        self._host.welcomed(frame.welcome.replica)
         self._receive(frame)
         interval_s = decode_span(frame.welcome.heartbeat_interval).total_seconds()
         lease_s = decode_span(frame.welcome.lease_duration).total_seconds()
