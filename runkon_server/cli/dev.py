@@ -56,6 +56,7 @@ def dev(
     from runkon_server.api.logs import LogFormat, configure_logging
     from runkon_server.cli.listening import Address
     from runkon_server.cli.schema import check_schema
+    from runkon_server.cli.stopping import ending_on_signals
     from runkon_server.store.embedded import (
         EmbeddedPostgres,
         EmbeddedPostgresError,
@@ -66,7 +67,8 @@ def dev(
     folder = data_dir or default_data_dir()
     try:
         with EmbeddedPostgres(folder) as dsn:
-            check_schema(dsn, migrate=True)
+            with ending_on_signals():
+                check_schema(dsn, migrate=True)
 
             from runkon_server.cli.hosting import HostConfig, run_host
 

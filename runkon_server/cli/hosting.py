@@ -104,10 +104,9 @@ class _Host:
         )
         server = build_server(engine, parts, with_reflection=self._config.reflection)
         listening = [_bind(server, address) for address in self._config.listen]
-        try:
-            await engine.start()
-        except DatabaseUnavailableError as error:
-            raise click.ClickException(f"cannot start: {error.message}") from None
+        if not await self._start(engine):
+            log.info("server.stopped", replica=engine.replica_id, failed=False)
+            return
         try:
             self._serve_metrics(metrics, listening[0])
             await server.start()
@@ -133,6 +132,28 @@ class _Host:
             await engine.stop()
             await server.stop(STOP_GRACE_S)
             log.info("server.stopped", replica=engine.replica_id, failed=self.failed)
+
+    async def _start(self, engine: Engine) -> bool:
+        """Start the engine, unless a signal comes first; whether it runs.
+
+        Raises:
+            click.ClickException: PostgreSQL does not answer.
+        """
+        starting = asyncio.create_task(engine.start())
+        stopping = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait({starting})
+        try:
+            await starting
+        except DatabaseUnavailableError as error:
+            raise click.ClickException(f"cannot start: {error.message}") from None
+        except asyncio.CancelledError:
+            await engine.stop()
+            return False
+        return True
 
     async def _await_ready(self, health: Health) -> None:
         """Wait until calls are welcome, so that `ready` means it; not for ever."""

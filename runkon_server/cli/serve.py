@@ -115,11 +115,13 @@ def serve(
     from runkon_server.api.logs import LogFormat, configure_logging
     from runkon_server.cli.listening import parse_address
     from runkon_server.cli.schema import check_schema
+    from runkon_server.cli.stopping import ending_on_signals
 
     configure_logging(LogFormat(log_format), log_level)
     addresses = tuple(parse_address(text) for text in listen)
     _refuse_strangers(addresses, insecure=insecure)
-    check_schema(database_direct_url or database_url, migrate=migrate)
+    with ending_on_signals():
+        check_schema(database_direct_url or database_url, migrate=migrate)
 
     from runkon_server.api.open_streams import StreamLimits
     from runkon_server.cli.hosting import HostConfig, run_host

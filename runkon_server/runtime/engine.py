@@ -209,9 +209,9 @@ class Engine:
         try:
             async with self.reads.connect() as conn:
                 await conn.exec_driver_sql("SELECT 1")
-        except Exception as error:
+        except BaseException as error:  # a start that is cancelled leaves nothing open either
             await close_reads(self.reads)
-            if is_connection_loss(error):
+            if isinstance(error, Exception) and is_connection_loss(error):
                 raise errors.DatabaseUnavailableError from error
             raise
 

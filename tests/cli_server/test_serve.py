@@ -19,6 +19,7 @@ from support.servers import runkon_server
 from support.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from support.servers import ServerProcess
@@ -106,6 +107,47 @@ def test_a_stop_ends_open_streams_with_advice(database: str, number: signal.Sign
     assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
     assert failed.value.details() == "this replica is shutting down"
     assert code == 0
+
+
+@pytest.fixture
+def mute() -> Iterator[tuple[socket.socket, str]]:
+    """A listener that never answers, and the URL of the database that it might be."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(30)
+        port = listener.getsockname()[1]
+        yield listener, f"postgresql://nobody@127.0.0.1:{port}/nothing?sslmode=disable"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_replica_that_waits_for_its_database_stops_at_once(
+    database: str, mute: tuple[socket.socket, str], number: signal.Signals
+) -> None:
+    """Its schema is read, its first session is not answered; it does not wait for the refusal."""
+    listener, url = mute
+    environment = {"RUNKON_DATABASE_URL": url, "RUNKON_DATABASE_DIRECT_URL": database}
+    with runkon_server(["serve", *LOOPBACK], environment) as server:
+        session, _ = listener.accept()
+        with session:
+            code = server.stop(number)
+
+    assert code == 0
+    assert [record["signal"] for record in server.records("server.stopping")] == [number.name]
+    assert server.records("server.stopped")
+
+
+@pytest.mark.parametrize("migrates", ["--migrate", "--no-migrate"])
+def test_a_replica_that_waits_for_its_schema_stops_at_once(
+    mute: tuple[socket.socket, str], migrates: str
+) -> None:
+    """Before there is an event loop that could hear of the signal."""
+    listener, url = mute
+    with runkon_server(["serve", *LOOPBACK, migrates], {"RUNKON_DATABASE_URL": url}) as server:
+        session, _ = listener.accept()
+        with session:
+            code = server.stop()
+
+    assert code == 0
+    assert [record["signal"] for record in server.records("server.stopping")] == ["SIGTERM"]
 
 
 def test_a_schema_that_is_not_there_is_refused_with_the_remedy(empty_database: str) -> None:
