@@ -35,7 +35,7 @@ from runkon_server.store.embedded import EmbeddedPostgres
 from runkon_server.store.migrations import upgrade
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from datetime import datetime, timedelta
     from types import TracebackType
 
@@ -58,6 +58,10 @@ _SKIP: Final = (
 _STOP_GRACE_S: Final = 0.3
 
 
+class LocalServerFailedError(Exception):
+    """A part of the server ended though it should go on for ever; the cause says why."""
+
+
 class LocalServer:
     """Runs from `start` to `stop`, in a thread and a folder of its own, on a port of loopback.
 
@@ -67,6 +71,7 @@ class LocalServer:
 
     def __init__(self) -> None:
         self._running = contextlib.ExitStack()
+        self._replica: _Replica | None = None
         self._dsn = ""
         self._address = ""
         self._namespaces = itertools.count(1)
@@ -101,11 +106,16 @@ class LocalServer:
             dsn = stack.enter_context(EmbeddedPostgres(folder / "postgres", fast=True))
             self._dsn = _with_clock(dsn)
             upgrade(self._dsn)
-            self._address = stack.enter_context(_Replica(self._dsn))
+            self._replica = _Replica(self._dsn)
+            self._address = stack.enter_context(self._replica)
             self._running = stack.pop_all()
 
     def stop(self) -> None:
-        """Stop everything; nothing is left of it."""
+        """Stop everything; nothing is left of it.
+
+        Raises:
+            LocalServerFailedError: a part of it had failed before.
+        """
         self._running.close()
 
     def skip(self, by: timedelta) -> None:
@@ -115,7 +125,9 @@ class LocalServer:
 
         Raises:
             ValueError: `by` is negative.
+            LocalServerFailedError: a part of the server has failed.
         """
+        self._require_alive()
         if by.total_seconds() < 0:
             raise ValueError("the clock cannot be turned back")
         with psycopg.connect(self._dsn) as connection:
@@ -123,12 +135,21 @@ class LocalServer:
                 connection.execute(statement, {"by": by})
 
     def now(self) -> datetime:
-        """What the server's clock says."""
+        """What the server's clock says.
+
+        Raises:
+            LocalServerFailedError: a part of the server has failed.
+        """
+        self._require_alive()
         with psycopg.connect(self._dsn) as connection:
             row = connection.execute("SELECT clock_timestamp()").fetchone()
         assert row is not None
         found: datetime = row[0]
         return found
+
+    def _require_alive(self) -> None:
+        if self._replica is not None:
+            self._replica.require_alive()
 
     def new_namespace(self) -> str:
         """The name of a namespace that nobody has used: one for each test."""
@@ -165,11 +186,19 @@ class _Replica:
             raise self._failure
         return self._address
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         assert self._loop is not None
         assert self._stopping is not None
-        self._loop.call_soon_threadsafe(self._stopping.set)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it has failed
+            self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
+        if kind is None:
+            self.require_alive()
+
+    def require_alive(self) -> None:
+        """Raise what ended it, if anything did."""
+        if self._failure is not None:
+            raise LocalServerFailedError(repr(self._failure)) from self._failure
 
     def _run(self) -> None:
         try:
@@ -181,13 +210,21 @@ class _Replica:
 
     async def _serve(self) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        async with _serving(self._config) as self._address:
+        async with _serving(self._config) as (self._address, loops):
             self._is_up.set()
-            await self._stopping.wait()
+            stopping = asyncio.create_task(self._stopping.wait())
+            ended, _ = await asyncio.wait({stopping, *loops}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            for each in ended - {stopping}:
+                await each
+                raise RuntimeError(f"{each.get_name()} has ended")
 
 
 @contextlib.asynccontextmanager
-async def _serving(config: EngineConfig) -> AsyncIterator[str]:
+async def _serving(
+    config: EngineConfig,
+) -> AsyncIterator[tuple[str, Sequence[asyncio.Task[None]]]]:
+    """Its address, and the loops whose end is the server's."""
     ambient = SystemAmbient()
     engine = Engine(config, ambient)
     health = Health(engine, SERVICES)
@@ -197,13 +234,14 @@ async def _serving(config: EngineConfig) -> AsyncIterator[str]:
     port = bind(server, "127.0.0.1:0", insecure=True)
     await engine.start()
     loops = [
-        asyncio.create_task(streams.follow(ambient)),
-        asyncio.create_task(StartInbox(engine).follow()),
+        asyncio.create_task(engine.wait_failed(), name="engine"),
+        asyncio.create_task(streams.follow(ambient), name="streams"),
+        asyncio.create_task(StartInbox(engine).follow(), name="start inbox"),
     ]
     try:
         await server.start()
         health.begin()
-        yield f"127.0.0.1:{port}"
+        yield f"127.0.0.1:{port}", loops
     finally:
         health.drain()
         for task in loops:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import timedelta
 
 import pytest
+from testing.workers import working
 
 from runkon_client import ActionOutput, Actions, Client, SyncClient, Task, Worker
 from runkon_client.testing import (
     LocalServer,
     Recording,
     RecordingError,
+    local_server,
     record,
     replay,
 )
 from runkon_client.values import GateWaiting, RunStatus, StepRetrying
-from tests.testing.workers import working
+from runkon_server.api.streaming import Streaming
+from runkon_server.cli.local import LocalServerFailedError
+from support.waiting import wait_until
 
 
 def test_a_gate_of_thirty_days_takes_no_time(server: LocalServer) -> None:
@@ -145,3 +150,30 @@ async def test_what_cannot_be_recorded_is_refused(server: LocalServer) -> None:
 def test_a_text_that_is_no_recording_is_refused(text: str) -> None:
     with pytest.raises(RecordingError, match="not a recording"):
         Recording.from_json(text)
+
+
+def test_a_part_of_the_server_that_fails_is_told_to_the_test(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To whatever asks next, and at the end."""
+
+    async def follow(*_: object) -> None:
+        await asyncio.sleep(0.1)
+        raise OSError("the events cannot be followed")
+
+    monkeypatch.setattr(Streaming, "follow", follow)
+    server = local_server().__enter__()
+    wait_until(lambda: is_refused(server), "the server has noticed")
+    with pytest.raises(LocalServerFailedError, match="cannot be followed"):
+        server.skip(timedelta(seconds=1))
+    with pytest.raises(LocalServerFailedError, match="cannot be followed") as ended:
+        server.stop()
+    assert isinstance(ended.value.__cause__, OSError)
+
+
+def is_refused(server: LocalServer) -> bool:
+    try:
+        server.now()
+    except LocalServerFailedError:
+        return True
+    return False
