@@ -6,12 +6,12 @@ import asyncio
 import json
 
 import pytest
+from testing.workers import working
 
 from runkon_client import ActionOutput, Actions, Client, Task, Worker
 from runkon_client.testing import LocalServer, Recording, record, replay
 from runkon_client.values import RunStatus
 from runkon_client.worker import FinalError, Item, ItemsTask
-from tests.testing.workers import working
 
 TICKET = """workflow ticket {
   inputs { id required  title default = "" }
@@ -100,15 +100,17 @@ async def sprint(server: LocalServer) -> Recording:
         return await record(client, run.id)
 
 
-async def test_a_run_with_foreach_is_replayed(server: LocalServer) -> None:
-    """Items of workers' providers and of the server's, by type and order, each with its child."""
-    recording = Recording.from_json((await sprint(server)).to_json())
-    outcomes = [await replay(recording, server) for _ in range(2)]
+@pytest.fixture(scope="module")
+def recording(server: LocalServer) -> Recording:
+    """Of one run for all tests that replay it."""
+    return asyncio.run(sprint(server))
 
-    assert [(outcome.run.status, outcome.differences) for outcome in outcomes] == [
-        (RunStatus.COMPLETED, ()),
-        (RunStatus.COMPLETED, ()),
-    ]
+
+async def test_a_run_with_foreach_is_replayed(server: LocalServer, recording: Recording) -> None:
+    """Items of workers' providers and of the server's, by type and order, each with its child."""
+    outcome = await replay(Recording.from_json(recording.to_json()), server)
+
+    assert (outcome.run.status, outcome.differences) == (RunStatus.COMPLETED, ())
     assert {(item.step, item.id, item.status) for item in recording.items} >= {
         ("foreach:each-ticket", "A-2", "completed"),
         ("foreach:each-ticket", "A-3", "failed"),
@@ -117,9 +119,8 @@ async def test_a_run_with_foreach_is_replayed(server: LocalServer) -> None:
     assert sum(item.step == "foreach:each-past" for item in recording.items) == 1
 
 
-async def test_a_workers_changed_answer_is_named(server: LocalServer) -> None:
+async def test_a_workers_changed_answer_is_named(server: LocalServer, recording: Recording) -> None:
     """Of one item's child and of the provider: the step and the item are in the difference."""
-    recording = await sprint(server)
     today = Actions()
 
     @today.action("write")
@@ -168,6 +169,8 @@ async def test_what_a_failed_item_stopped_is_stopped_in_the_replay(server: Local
             case "slow":
                 is_at_work.set()
                 await asyncio.Event().wait()
+            case _:
+                pass
         return "done"
 
     namespace = server.new_namespace()
@@ -189,15 +192,12 @@ async def test_what_a_failed_item_stopped_is_stopped_in_the_replay(server: Local
     ] * 2
 
 
-@pytest.mark.parametrize("error", [RuntimeError, FinalError])
-async def test_a_provider_that_failed_fails_in_the_replay(
-    server: LocalServer, error: type[Exception]
-) -> None:
+async def test_a_provider_that_failed_fails_in_the_replay(server: LocalServer) -> None:
     actions = Actions()
 
     @actions.items("things")
     def things(_: ItemsTask) -> list[Item]:
-        raise error("no things today")
+        raise FinalError("no things today")
 
     namespace = server.new_namespace()
     worker = Worker(server.address, namespace=namespace, actions=actions)
