@@ -57,13 +57,16 @@ async def execute(
     goes on when every process of it is gone.
     """
     with contextlib.ExitStack() as stack:
-        # A file and not a pipe: nobody has to write while others read.
-        given = stack.enter_context(tempfile.TemporaryFile())
-        given.write(program.standard_input)
-        given.seek(0)
-        pipes = [os.pipe() for _ in range(3)]
-        stdout, stderr, report = (write for _, write in pipes)
-        stack.callback(_close, [read for read, _ in pipes])
+        try:
+            # A file and not a pipe: nobody has to write while others read.
+            given = stack.enter_context(tempfile.TemporaryFile())
+            given.write(program.standard_input)
+            given.seek(0)
+            reads, writes = _open_pipes(3)
+        except OSError as error:
+            return _not_started(error)
+        stdout, stderr, report = writes
+        stack.callback(_close, reads)
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-I", "-S", str(_LAUNCHER),
@@ -75,17 +78,35 @@ async def execute(
                 pass_fds=(report, given.fileno()),
             )  # fmt: skip
         except OSError as error:
-            reason = f"could not be started: {error.strerror}"
-            return not_run(reason, NOT_STARTED, retryable=True)
+            return _not_started(error)
         finally:
-            _close([stdout, stderr, report])
-        execution = _Execution(process, [read for read, _ in pipes], limits)
+            _close(writes)
+        execution = _Execution(process, reads, limits)
         try:
             plan = _plan(program, limits, report=report, given=given.fileno())
             await execution.send_plan(plan)
             return await execution.follow(timeout_s)
         finally:
             await execution.close()
+
+
+def _open_pipes(number: int) -> tuple[list[int], list[int]]:
+    """The ends to read from and those to write to; all of them or, with the error, none."""
+    reads: list[int] = []
+    writes: list[int] = []
+    try:
+        for _ in range(number):
+            read, write = os.pipe()
+            reads.append(read)
+            writes.append(write)
+    except OSError:
+        _close(reads + writes)
+        raise
+    return reads, writes
+
+
+def _not_started(error: OSError) -> ScriptOutcome:
+    return not_run(f"could not be started: {error.strerror}", NOT_STARTED, retryable=True)
 
 
 def _plan(program: Program, limits: ScriptLimits, *, report: int, given: int) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shlex
 import tempfile
 from pathlib import Path
@@ -282,6 +283,29 @@ async def test_a_shell_that_is_too_large_to_start_is_a_failure(run: Run) -> None
 
     assert outcome.code == "SCRIPT_START"
     assert "Argument list too long" in outcome.failure_text("script s")
+
+
+def descriptors() -> set[str]:
+    """Numbers of those that this process has open."""
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
+
+
+async def test_too_few_descriptors_are_a_failure_and_none_is_lost(run: Run) -> None:
+    """With room for one more, then for two, and so on, until a script can be started."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    await run("true")  # what is opened once and kept
+    before = descriptors()
+    free = [number for number in range(len(before) + 20) if str(number) not in before]
+    codes = []
+    try:
+        for first_taken in free[:20]:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (first_taken, hard))
+            codes.append((await run("true")).code)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert set(codes[:8]) == {"SCRIPT_START"}
+    assert descriptors() == before
 
 
 async def test_a_value_too_large_is_refused_only_where_it_is_needed(run: Run) -> None:
