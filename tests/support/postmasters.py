@@ -42,11 +42,24 @@ SETTINGS: Final = {
 }
 _START_S: Final = 60.0
 # Python would fork for `user=`, in which gRPC's handlers crash now and then; for this it does not.
-_AS_USER: Final = (
-    "import os, sys; uid, gid = map(int, sys.argv[1:3]);"
-    " uid < 0 or (os.setgroups([]), os.setgid(gid), os.setuid(uid));"
-    " os.execv(sys.argv[3], sys.argv[3:])"
-)
+_AS_USER: Final = """
+import os, signal, sys
+pipe, uid, gid = map(int, sys.argv[1:4])
+if uid >= 0:
+    os.setgroups([]), os.setgid(gid), os.setuid(uid)
+server = os.getpid()
+if (child := os.fork()) == 0:
+    if os.fork() == 0:  # a child of nobody's: the postmaster would wonder about one of its own
+        if not os.read(pipe, 1):
+            os.kill(server, signal.SIGQUIT)
+            os.kill(server, signal.SIGCONT)
+    os._exit(0)
+os.waitpid(child, 0)
+os.close(pipe)
+os.execv(sys.argv[4], sys.argv[4:])
+"""
+"""Becomes the server, and leaves a watcher: one that reads the pipe's end without a byte before it
+has lost the test process, however that ended, and ends the server."""
 
 
 def free_port() -> int:
@@ -73,6 +86,8 @@ class Postmaster:
         self._account = _account()
         self._bindir = _bindir(folder)
         self._process: subprocess.Popen[bytes] | None = None
+        self._watched: int | None = None
+        """Our end of the watcher's pipe."""
 
     def create(self) -> None:
         """Make an empty cluster."""
@@ -105,12 +120,16 @@ class Postmaster:
             time.sleep(0.05)
 
     def _spawn(self) -> None:
+        self._release()
         settings = {**self.settings, "port": str(self.port)}
         options = [f"-c{name}={value}" for name, value in settings.items()]
-        with (self.folder / "log").open("ab") as log:
+        theirs, self._watched = os.pipe()
+        with (self.folder / "log").open("ab") as log, os.fdopen(theirs):
             self._process = subprocess.Popen(
-                [sys.executable, "-ISc", _AS_USER, str(self._account.uid), str(self._account.gid),
+                [sys.executable, "-ISc", _AS_USER, str(theirs),
+                 str(self._account.uid), str(self._account.gid),
                  self._bindir / "postgres", "-D", self.data, *options],
+                pass_fds=(theirs,),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -118,6 +137,20 @@ class Postmaster:
                 env=environment(),
                 start_new_session=True,
             )  # fmt: skip
+
+    def _release(self) -> None:
+        """Tell the watcher of a server that has ended that there is nothing to watch any more."""
+        if self._watched is not None:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._watched, b".")
+            os.close(self._watched)
+            self._watched = None
+
+    @property
+    def pid(self) -> int:
+        """Of the postmaster, which was started."""
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def is_running(self) -> bool:
@@ -129,6 +162,7 @@ class Postmaster:
             if self._process.poll() is None:
                 self._process.send_signal(how)
             self._process.wait(60)
+        self._release()
 
     def restart(self, how: signal.Signals) -> None:
         """Stop in this way and start again on the same port."""
