@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from runkon_client.worker.actions import ActionOutput, FinalError
 from runkon_client.worker.agents.files import SUFFIX, AgentFileError, read_agent
 from runkon_client.worker.agents.prompt import assemble
-from runkon_client.worker.programs.document import variables_of
+from runkon_client.worker.programs.document import large_inputs, variables_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -66,7 +66,10 @@ def _serve(path: Path, command: CommandLine) -> Callable[[Task], Awaitable[Actio
         }
         prompt = assemble(agent, task).encode("utf-8", "replace")
         printed = await command.run(
-            f"agent {agent.name}", standard_input=prompt, variables=variables
+            f"agent {agent.name}",
+            standard_input=prompt,
+            variables=variables,
+            large=large_inputs(task),
         )
         # How to read an agent's answer is the server's business: the same for every language.
         return ActionOutput(raw_output=printed.text, metadata=printed.metadata)

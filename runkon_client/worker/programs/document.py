@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from runkon_client.worker.task import PriorContext, Task
 
 INPUT_PREFIX: Final = "RUNKON_INPUT_"
@@ -67,8 +69,8 @@ def _context(each: PriorContext) -> dict[str, Any]:
 def variables_of(task: Task) -> dict[str, str]:
     """The task as variables of an environment, `RUNKON_…`.
 
-    Inputs are left out whose names cannot be variables, and those that are too large: one with its
-    name over 128 KiB, or all together over 1 MiB. Standard input has them all.
+    Inputs are left out whose names cannot be variables, and those of `large_inputs`. Standard input
+    has them all.
     """
     variables = {
         "RUNKON_ACTION": task.action,
@@ -86,12 +88,34 @@ def variables_of(task: Task) -> dict[str, str]:
     }
     if task.max_turns is not None:
         variables["RUNKON_MAX_TURNS"] = str(task.max_turns)
+    return variables | _inputs(task.inputs).small
+
+
+def large_inputs(task: Task) -> dict[str, str]:
+    """The inputs that an environment has no room for, by the names of their variables.
+
+    That is one that with its name is over 128 KiB, those with which all would be over 1 MiB, and
+    one with a NUL in it.
+    """
+    return _inputs(task.inputs).large
+
+
+class _Inputs(NamedTuple):
+    small: dict[str, str]
+    large: dict[str, str]
+
+
+def _inputs(inputs: Mapping[str, str]) -> _Inputs:
+    found = _Inputs({}, {})
     room = _ENVIRONMENT_BYTES_MAX
-    for name, value in task.inputs.items():
+    for name, value in inputs.items():
+        if not _NAME.fullmatch(name):
+            continue
         variable = INPUT_PREFIX + name.upper()
         size = len(variable) + len(value.encode("utf-8", "replace")) + 2
-        if not _NAME.fullmatch(name) or "\0" in value or size > min(_VARIABLE_BYTES_MAX, room):
-            continue
-        room -= size
-        variables[variable] = value
-    return variables
+        if "\0" in value or size > min(_VARIABLE_BYTES_MAX, room):
+            found.large[variable] = value
+        else:
+            room -= size
+            found.small[variable] = value
+    return found

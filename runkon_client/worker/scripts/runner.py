@@ -62,7 +62,9 @@ class ScriptRunner:
             _log.warning("script %s: variables not set: %s", script.name, names)
         for name in environment.too_large:
             if name in text:
-                return not_run(f"was refused: the value of {name} is too large", REFUSED)
+                return not_run(
+                    f"was refused: {name} has over 128 KiB, which no variable holds", REFUSED
+                )
             _log.warning("script %s: value too large to set: %s", script.name, name)
         if not self._sandbox.is_none:
             return await self._launch(script, text, {**environment.variables, **_at_home(HOME)})

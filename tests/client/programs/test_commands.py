@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -15,9 +16,6 @@ from runkon_client import Actions
 from runkon_client.worker.programs import CommandLine, add_program
 from runkon_client.worker.programs.output import read_output
 from support.waiting import eventually
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def action_lease(name: str = "act", **fields: Any) -> workers_pb2.TaskLease:
@@ -87,6 +85,20 @@ async def test_an_input_that_no_environment_can_hold_is_on_standard_input(tmp_pa
     told, length = result.result_text.split("-")
     assert told == "0"
     assert int(length) > 200_000
+
+
+async def test_an_input_that_no_environment_can_hold_is_in_a_file(tmp_path: Path) -> None:
+    """One over 128 KiB, and those with which all would be over 1 MiB; gone afterwards."""
+    large = {f"part{n}": str(n) * 120_000 for n in range(10)} | {"big": "x" * 200_000, "small": "s"}
+    show = (
+        'wc -c < "$RUNKON_INPUT_BIG_FILE"; env | grep -c "^RUNKON_INPUT_PART._FILE=";'
+        ' printf " %s %s" "${RUNKON_INPUT_SMALL_FILE-none}" "$RUNKON_INPUT_BIG_FILE"'
+    )
+    result = await result_of(tmp_path, show, inputs=large)
+
+    size, parts, small, path = result.result_text.split()
+    assert (size, parts, small) == ("200000", "2", "none")
+    assert not Path(path).exists()  # noqa: ASYNC240 - a local file
 
 
 async def test_one_json_object_is_the_structured_output(tmp_path: Path) -> None:
