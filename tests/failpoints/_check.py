@@ -1,49 +1,28 @@
-"""What must hold in a database after a case, by the numbers of the invariants."""
+"""What must hold in a database after a case: the invariants, and that it came out as expected."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import psycopg
 
+from runkon_server.core.ids import idempotency_key
+from runkon_server.verify.chaos.gathering import read_database
+from runkon_server.verify.evidence import Effect, Limits
+from runkon_server.verify.invariants import OF_HISTORIES, OF_RUNS, check
+from runkon_server.verify.invariants_liveness import l1_runs_come_to_rest
 from support.engines import UNSOUND
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import LiteralString
+    from collections.abc import Iterator, Mapping
 
     from runkon_client.values import RunStatus
+    from runkon_server.verify.evidence import Evidence
 
-QUERIES: Final[dict[str, LiteralString]] = {
-    "S1 two owners in one generation, or S2 a falling one": """
-        SELECT run_id FROM (SELECT run_id, generation, lag(generation) OVER
-          (PARTITION BY run_id ORDER BY seq) AS before FROM run_events) AS e
-        WHERE generation < before""",
-    "S5 sequences are not 1…n": """
-        SELECT r.id FROM workflow_runs r LEFT JOIN run_events e ON e.run_id = r.id
-        GROUP BY r.id, r.last_seq
-        HAVING array_agg(e.seq ORDER BY e.seq) <> ARRAY(SELECT generate_series(1, r.last_seq))""",
-    "S9 not exactly one end per epoch, as its last event": """
-        SELECT run_id, epoch FROM run_events GROUP BY run_id, epoch
-        HAVING count(*) FILTER (WHERE kind = 'run_finished') <> 1
-          OR max(seq) <> max(seq) FILTER (WHERE kind = 'run_finished')""",
-    "S12 always blocks did not start once": """
-        SELECT run_id, epoch FROM run_events WHERE kind = 'always_started'
-        GROUP BY run_id, epoch HAVING count(*) <> 1""",
-    "S13 a step completed twice": """
-        SELECT run_id, payload::json -> 'step' ->> 'id' FROM run_events
-        WHERE kind = 'step_completed' GROUP BY 1, 2 HAVING count(*) > 1""",
-    "S18 a parent was not told of its child": """
-        SELECT id FROM workflow_runs WHERE NOT parent_notified""",
-    "tasks or timers of a run that is over": UNSOUND[2] + " UNION ALL " + UNSOUND[3],
-    "facts left, or counted wrongly": UNSOUND[1] + " UNION ALL " + UNSOUND[4],
-}
-STATUSES: Final = "SELECT id, status FROM workflow_runs WHERE parent_workflow_run_id IS NULL"
-DONE: Final = """
-    SELECT t.payload::json ->> 'key', t.id FROM tasks t
-    JOIN workflow_run_steps s ON s.workflow_run_id = t.run_id AND s.id = t.step_id
-    WHERE t.kind = 'action' AND t.action <> 'echo' AND s.status = 'completed'
-      AND t.state = 'done'"""
+INVARIANTS: Final = (*OF_RUNS, *OF_HISTORIES, l1_runs_come_to_rest)
+SERVERS_OWN: Final = "echo"
+"""The action that no worker executes, so that nobody here has seen it."""
 
 
 def problems(
@@ -56,20 +35,57 @@ def problems(
         expected: how each run that was ever started there has to have ended.
         effects: idempotency key → tasks that workers executed under it.
     """
-    found: list[str] = []
+    evidence = read_database(dsn)
+    watched = replace(
+        evidence,
+        effects=[*_effects(evidence, effects)],
+        are_effects_complete=True,
+        limits=Limits(lease_ttl_s=0.0),  # everything is over: nothing has any time left
+        healed_at=evidence.taken_at,
+    )
+    found = [*_unexpected(evidence, expected), *_undone(evidence, effects)]
+    found += [str(violation) for violation in check(watched, INVARIANTS)]
     with psycopg.connect(dsn) as conn:
-        statuses: dict[str, str] = dict(conn.execute(STATUSES).fetchall())
-        for run_id, status in expected.items():
-            if statuses.get(run_id) != status:
-                found.append(f"run {run_id} is {statuses.get(run_id)}, not {status}")
-        if extra := statuses.keys() - expected.keys():
-            found.append(f"S4 runs that nobody has: {sorted(extra)}")
-        for problem, query in QUERIES.items():
+        for query in UNSOUND:
             if rows := conn.execute(query).fetchall():
-                found.append(f"{problem}: {rows[:3]}")
-        found += [
-            f"S15 task {task_id} is done and nobody did it"
-            for key, task_id in conn.execute(DONE).fetchall()
-            if task_id not in effects.get(key, ())
-        ]
+                found.append(f"{' '.join(query.split())}: {rows[:3]}")
     return found
+
+
+def _unexpected(evidence: Evidence, expected: Mapping[str, RunStatus]) -> Iterator[str]:
+    statuses = {
+        run_id: run.row["status"]
+        for run_id, run in evidence.runs.items()
+        if run.row["parent_workflow_run_id"] is None
+    }
+    for run_id, status in expected.items():
+        if statuses.get(run_id) != status:
+            yield f"run {run_id} is {statuses.get(run_id)}, not {status}"
+    if extra := statuses.keys() - expected.keys():
+        yield f"S4 runs that nobody has: {sorted(extra)}"
+
+
+def _undone(evidence: Evidence, effects: Mapping[str, list[str]]) -> Iterator[str]:
+    """More than S15, which knows no tasks: each attempt that counts was executed as that task."""
+    executed = {task_id for task_ids in effects.values() for task_id in task_ids}
+    for run in evidence.runs.values():
+        completed = {step["id"] for step in run.steps if step["status"] == "completed"}
+        for task in run.tasks:
+            is_done = task["kind"] == "action" and task["state"] == "done"
+            is_ours = task["action"] != SERVERS_OWN and task["step_id"] in completed
+            if is_done and is_ours and task["id"] not in executed:
+                yield f"S15 task {task['id']} is done and nobody did it"
+
+
+def _effects(evidence: Evidence, effects: Mapping[str, list[str]]) -> Iterator[Effect]:
+    """What workers did, and what the server did itself."""
+    key_of = {task_id: key for key, task_ids in effects.items() for task_id in task_ids}
+    for run in evidence.runs.values():
+        places = {step["id"]: step for step in run.steps}
+        for task in run.tasks:
+            step = places[task["step_id"]]
+            key = key_of.get(task["id"])
+            if key is None and task["action"] == SERVERS_OWN:
+                key = idempotency_key(run.run_id, str(step["at"]))
+            if key is not None:
+                yield Effect(idem_key=key, run_id=run.run_id, step=str(step["at"]))
