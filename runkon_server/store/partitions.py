@@ -1,7 +1,8 @@
 """Monthly partitions of `run_events`, by the time inside the run's id.
 
-Old months are dropped whole (retention), and a run's events never move: its id does not change.
-Partitions are made ahead of time; should none have been made, the default partition takes the rows.
+A run's events never move: its id does not change. What retention removes, it removes as rows, and
+old months stay when they are empty (ADR-0019). Partitions are made ahead of time; should none have
+been made, the default partition takes the rows.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -59,3 +61,38 @@ def test_a_month_with_rows_in_the_default_partition_stays_there(empty_database: 
         )
 
     assert ensure_partitions(empty_database) == 0
+
+
+def test_what_operators_are_told_gives_the_room_of_an_empty_month_back(empty_database: str) -> None:
+    """The statements of docs/operating.md: ten thousand events, and then none."""
+    upgrade(empty_database)
+    with psycopg.connect(empty_database, autocommit=True) as conn:
+        row = conn.execute("SELECT clock_timestamp()").fetchone()
+        assert row is not None
+        name, lower, _ = next(months(row[0], 0))
+        conn.execute(
+            "INSERT INTO run_events (run_id, seq, epoch, kind, at, generation, payload)"
+            " SELECT %s::text || lpad(n::text, 16, '0'), 1, 1, 'gate_opened', now(), 1, '{}'"
+            " FROM generate_series(1, 10000) n",
+            (lower,),
+        )
+        full = _bytes_of(conn, name)
+        conn.execute(f"DELETE FROM {name}")
+        for statement in _told("run_events_y2026m01"):
+            conn.execute(statement.replace("run_events_y2026m01", name).encode())
+
+        assert full > 1024 * 1024
+        assert _bytes_of(conn, name) < 128 * 1024
+
+
+def _told(table: str) -> list[str]:
+    """The statements about such a partition that the manual has."""
+    manual = (Path(__file__).parents[2] / "docs/operating.md").read_text(encoding="utf-8")
+    return [line.strip() for line in manual.splitlines() if line.endswith(f" {table};")]
+
+
+def _bytes_of(conn: psycopg.Connection[Any], table: str) -> int:
+    row = conn.execute("SELECT pg_total_relation_size(%s::regclass)", (table,)).fetchone()
+    assert row is not None
+    size: int = row[0]
+    return size
