@@ -10,7 +10,7 @@ from runkon_client.cli.documents import json_line
 from runkon_client.cli.exits import explain
 from runkon_client.cli.naming import find_run_id
 from runkon_client.cli.pairs import read_pairs
-from runkon_client.cli.session import ServerCommand, Settings
+from runkon_client.cli.session import ServerCommand, Settings, require_server
 from runkon_client.cli.telling import printable, tell
 from runkon_client.values import EventKind
 
@@ -57,10 +57,11 @@ def events(
 ) -> None:
     """Print events: those of RUN (an id or a key), or of all runs in the order of their commits."""
     wanted = [EventKind(kind) for kind in kinds]
+    if run and (workflow or labels):
+        raise click.UsageError("--workflow and --label are for the events of all runs")
     with settings.connect() as client:
+        require_server(client)
         if run:
-            if workflow or labels:
-                raise click.UsageError("--workflow and --label are for the events of all runs")
             handle = client.run(find_run_id(client, run))
             for event in _events_of(handle, _sequence(since), wanted, follow=follow):
                 click.echo(json_line(event) if settings.as_json else _line(event))

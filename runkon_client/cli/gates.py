@@ -11,7 +11,13 @@ from runkon_client.cli.documents import json_line
 from runkon_client.cli.exits import explain
 from runkon_client.cli.naming import is_run_id
 from runkon_client.cli.pairs import read_pairs
-from runkon_client.cli.session import ServerGroup, Settings, print_document, print_table
+from runkon_client.cli.session import (
+    ServerGroup,
+    Settings,
+    print_document,
+    print_table,
+    require_server,
+)
 from runkon_client.cli.telling import printable, span
 from runkon_client.values import (
     CheckState,
@@ -104,14 +110,13 @@ def watch(
     settings: Settings, run_id: str, gate_type: str, workflow: str, labels: dict[str, str]
 ) -> None:
     """Show the gates that wait, then every gate that opens, gets a vote or is decided."""
-    with (
-        settings.connect() as client,
-        client.gates.watch(
+    with settings.connect() as client:
+        require_server(client)
+        with client.gates.watch(
             run_id=run_id, gate_type=gate_type, workflow_name=workflow, labels=labels
-        ) as changes,
-    ):
-        for each in changes:
-            click.echo(json_line(each.gate) if settings.as_json else _change(each.gate))
+        ) as changes:
+            for each in changes:
+                click.echo(json_line(each.gate) if settings.as_json else _change(each.gate))
 
 
 def _change(gate: Gate) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from runkon_client.cli.exits import WATCHED_RUN, explain
+from runkon_client.cli.filters import pointing_into
 from runkon_client.cli.naming import find_run, find_run_id, find_step
 from runkon_client.cli.session import ServerGroup, Settings, print_document, print_table
 from runkon_client.cli.telling import between, printable, span
@@ -43,7 +44,7 @@ def runs() -> None:
 @click.pass_obj
 def list_runs(settings: Settings, limit: int, filter_text: str, *, oldest_first: bool) -> None:
     """List runs, newest first."""
-    with settings.connect() as client:
+    with pointing_into(filter_text, settings), settings.connect() as client:
         pages = client.list_runs(filter_text, oldest_first=oldest_first, page_size=min(limit, 500))
         found = list(itertools.islice(pages, limit))
     if settings.as_json:
@@ -65,7 +66,7 @@ def list_runs(settings: Settings, limit: int, filter_text: str, *, oldest_first:
 @click.pass_obj
 def count(settings: Settings, filter_text: str) -> None:
     """Count runs: exactly up to 100,000, `N or more` beyond."""
-    with settings.connect() as client:
+    with pointing_into(filter_text, settings), settings.connect() as client:
         counted = client.count_runs(filter_text)
     if settings.as_json:
         print_document(counted)

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
 _RETRY_WINDOW_S: Final = 3.0  # a person is waiting; the server may just be restarting
 _META: Final = "runkon."
+_LISTED: Final = {
+    "WORKFLOW_NOT_FOUND": ("workflows", "lists what there is"),
+    "RUN_NOT_FOUND": ("runs", "lists the newest ones"),
+}
+"""What to list when something was not found, and what that does."""
+_IMPOSSIBLE: Final = "status = running AND status = waiting"
+"""A filter that a server answers without looking anything up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +145,21 @@ def exit_codes(settings: Settings) -> Iterator[None]:
         raise click.exceptions.Exit(Exit.INTERRUPTED) from None
 
 
+def require_server(client: SyncClient) -> None:
+    """Find out whether a server answers; a stream would wait for one for ever, in silence.
+
+    Raises:
+        UnavailableError, DeadlineExceededError: none does.
+    """
+    from runkon_client.errors import RunkonClientError
+
+    try:
+        client.count_runs(_IMPOSSIBLE)
+    except RunkonClientError as error:
+        if exit_code_of(error) is Exit.UNAVAILABLE:
+            raise
+
+
 def exit_code_of(error: RunkonClientError) -> Exit:
     """Whether another try may help, or the answer was no."""
     from runkon_client import errors
@@ -185,8 +207,9 @@ def _with(message: str, reason: str) -> str:
 
 
 def _hint(error: RunkonClientError, settings: Settings) -> str:
-    if error.reason == "WORKFLOW_NOT_FOUND":
-        return f"`{settings.command('workflows', 'list')}` lists what there is"
+    if error.reason in _LISTED:
+        group, does = _LISTED[error.reason]
+        return f"`{settings.command(group, 'list')}` {does}"
     if error.reason == "WORKFLOW_DELETED":
         return f"`{settings.command('workflows', 'put', 'FILE')}` brings it back"
     if error.reason == "ADMIN_REQUIRED":

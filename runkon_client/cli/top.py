@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
@@ -16,6 +17,9 @@ from runkon_client.cli.session import ServerCommand, Settings, columns, print_do
 from runkon_client.cli.telling import between
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
     from runkon_client import SyncClient
     from runkon_client.values import ConnectedWorker, Run
 
@@ -56,16 +60,34 @@ def top(settings: Settings, limit: int, interval: float, *, once: bool) -> None:
         if settings.as_json:
             print_document(look(client, limit))
             return
-        is_live = sys.stdout.isatty() and not once
-        before: Sight | None = None
+        if not sys.stdout.isatty() or once:
+            click.echo("\n".join(sight_lines(look(client, limit))))
+            return
+        _draw(client, limit, interval)
+
+
+def _draw(client: SyncClient, limit: int, interval_s: float) -> NoReturn:
+    """Look and draw until Ctrl-C, or until no server answers."""
+    before: Sight | None = None
+    try:
         while True:
             sight = look(client, limit)
-            text = "\n".join(sight_lines(sight, before))
-            click.echo(_CLEAR + text if is_live else text)
-            if not is_live:
-                return
+            lines = fitting(sight_lines(sight, before), shutil.get_terminal_size())
+            click.echo(_CLEAR + "\n".join(lines), nl=False)
             before = sight
-            time.sleep(interval)
+            time.sleep(interval_s)
+    finally:
+        if before is not None:
+            click.echo()  # drawing leaves the last line open: ending it would scroll the first away
+
+
+def fitting(lines: Sequence[str], screen: os.terminal_size) -> list[str]:
+    """As much of the lines as a screen shows without scrolling or folding them."""
+    shown = [line[: screen.columns] for line in lines[: screen.lines]]
+    if len(shown) < len(lines):
+        below = len(lines) - len(shown) + 1
+        shown[-1] = f"and {below} more: make the window higher"[: screen.columns]
+    return shown
 
 
 def look(client: SyncClient, limit: int) -> Sight:

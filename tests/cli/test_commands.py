@@ -462,7 +462,12 @@ def test_what_the_server_refuses_exits_with_4(server: FakeServer) -> None:
     server.answers["GetRun"] = NOT_FOUND
     answer = invoke(server, "runs", "show", RUN_ID)
 
-    assert answer == (Exit.REFUSED, "", f"error: no run {RUN_ID} [RUN_NOT_FOUND]\n")
+    again = f"runkon runs list --address {server.address} --principal ada"
+    assert (answer.code, answer.out) == (Exit.REFUSED, "")
+    assert answer.err.splitlines() == [
+        f"error: no run {RUN_ID} [RUN_NOT_FOUND]",
+        f"hint: `{again}` lists the newest ones",
+    ]
 
 
 def test_as_json_an_error_is_a_document_too(server: FakeServer) -> None:

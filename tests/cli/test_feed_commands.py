@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 FOREIGN: Final = Refusal(
     grpc.StatusCode.OUT_OF_RANGE, "CURSOR_FOREIGN", "the cursor is of another cluster"
 )
+STREAMS: Final = {"StreamNamespaceEvents", "StreamGates"}
 
 
 @pytest.fixture
@@ -86,7 +88,7 @@ def test_following_goes_on_where_a_stream_broke_off(server: FakeServer) -> None:
     assert answer.exit_code == Exit.REFUSED
     assert "CURSOR_FOREIGN" in answer.stderr
     assert [json.loads(line)["cursor"] for line in answer.stdout.splitlines()] == ["c1", "c2", "c3"]
-    assert [asked.cursor for _, asked in server.requests] == ["", "c2", "c3"]
+    assert [asked.cursor for name, asked in server.requests if name in STREAMS] == ["", "c2", "c3"]
 
 
 def test_a_run_is_followed_to_its_end(server: FakeServer) -> None:
@@ -128,10 +130,51 @@ def test_gates_are_watched_from_those_that_wait(server: FakeServer) -> None:
     server.answers["StreamGates"] = answer_to
     answer = invoke(server, "gates", "watch", "--workflow", "nightly", "--label", "team=core")
     first, last = answer.stdout.splitlines()
-    asked = server.requests[0][1]
+    asked = next(asked for name, asked in server.requests if name in STREAMS)
 
     assert answer.exit_code == Exit.REFUSED
     assert ("pending" in first, "g-1" in first, "Ship it?" in first) == (True, True, True)
     assert ("approved by bob" in last, "g-1" in last) == (True, True)
     assert (asked.workflow_name, dict(asked.labels)) == ("nightly", {"team": "core"})
-    assert [each.cursor for _, each in server.requests] == ["", "c2"]
+    assert [each.cursor for name, each in server.requests if name in STREAMS] == ["", "c2"]
+
+
+@pytest.mark.parametrize("words", [("events",), ("events", RUN_ID, "--follow"), ("gates", "watch")])
+def test_a_stream_is_not_waited_for_where_no_server_answers(words: tuple[str, ...]) -> None:
+    """A stream of the client would try again for ever, in silence."""
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+    result = CliRunner().invoke(main, [*words, "--address", address])
+
+    assert result.exit_code == Exit.UNAVAILABLE
+    assert f"no server answers at {address}" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["list", "count"])
+def test_a_filter_that_is_refused_is_shown_with_the_place(server: FakeServer, command: str) -> None:
+    refused = Refusal(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "FILTER_INVALID",
+        "filter:10: `status` is one of …, not 'wating'",
+        violations=(("filter:10", "`status` is one of …, not 'wating'"),),
+    )
+    server.answers |= {"ListRuns": refused, "CountRuns": refused}
+
+    answer = invoke(server, "runs", command, "--filter", "status = wating")
+
+    assert answer.exit_code == Exit.REFUSED
+    assert answer.stderr.splitlines() == [
+        "error: filter:10: `status` is one of …, not 'wating' [FILTER_INVALID]",
+        "    status = wating",
+        "             ^",
+    ]
+
+
+def test_a_run_that_is_not_there_is_said_with_where_to_look(server: FakeServer) -> None:
+    refused = Refusal(grpc.StatusCode.NOT_FOUND, "RUN_NOT_FOUND", "no run 'x' in this namespace")
+    server.answers |= {"ExplainRun": refused, "GetRun": refused}
+
+    answer = invoke(server, "explain", RUN_ID)
+
+    assert answer.exit_code == Exit.REFUSED
+    assert "hint: `runkon runs list" in answer.stderr

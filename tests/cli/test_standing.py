@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from datetime import timedelta
 
@@ -12,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from runkon.v1 import explanations_pb2, runs_pb2, types_pb2, workers_pb2
 from runkon_client import SyncClient
 from runkon_client.cli import main
-from runkon_client.cli.top import look, sight_lines
+from runkon_client.cli.top import fitting, look, sight_lines
 from support.fake_server import serving
 from support.run_events import RUN_ID
 
@@ -104,3 +105,15 @@ def test_top_shows_what_is_active_and_how_fast_that_changes() -> None:
     assert lines[0] == ("running 5 (+2.0/s)  waiting 3  pending 2  cancelling 1  needs_resume 0")
     assert lines[1] == "workers 1 for 4 tasks at a time, at replicas r1"
     assert lines[-1].split()[:3] == [RUN_ID, "w", "running"]
+
+
+def test_top_is_cut_to_the_screen() -> None:
+    """A line that folds, or one too many, would scroll the counts away."""
+    lines = ["counts of runs", "workers", "", "RUN", "a", "b", "c"]
+
+    assert fitting(lines, os.terminal_size((80, 24))) == lines
+    assert fitting(lines, os.terminal_size((6, 7)))[0] == "counts"
+    assert fitting(lines, os.terminal_size((80, 5)))[3:] == [
+        "RUN",
+        "and 3 more: make the window higher",
+    ]
