@@ -34,8 +34,10 @@ class SyncAdmin:
         concurrency: int | None = None,
         rate_per_s: float | None = None,
         request_id: str = "",
-    ) -> ActionLimit:
+    ) -> ActionLimit | None:
         """Limit an action, instead of what was set for it; one of the two must be given.
+
+        Gives the limit as it is now, None if a repeated request finds it cleared.
 
         Args:
             concurrency: tasks that may be with workers at once, 0 to 1,000,000; 0 stops it.

@@ -25,8 +25,8 @@ def set_limit(
     concurrency: int | None,
     rate_per_s: float | None,
     request_id: str,
-) -> Call[values.ActionLimit]:
-    """SetActionLimit."""
+) -> Call[values.ActionLimit | None]:
+    """SetActionLimit; None if the limit is gone again."""
     return Call(
         _SERVICE + "SetActionLimit",
         admin_pb2.SetActionLimitRequest(
@@ -36,7 +36,10 @@ def set_limit(
             concurrency=concurrency,
             rate_per_second=rate_per_s,
         ),
-        reader(admin_pb2.SetActionLimitResponse, lambda answer: decode_limit(answer.limit)),
+        reader(
+            admin_pb2.SetActionLimitResponse,
+            lambda answer: decode_limit(answer.limit) if answer.HasField("limit") else None,
+        ),
     )
 
 

@@ -44,7 +44,8 @@ def set_limit(settings: Settings, action: str, concurrency: int | None, rate: fl
     if settings.as_json:
         print_document(limit)
     else:
-        click.echo(printable(f"{limit.action}: {_told(limit)}"))
+        told = "cleared again by somebody else" if limit is None else _told(limit)
+        click.echo(printable(f"{action}: {told}"))
 
 
 @limits.command("list", epilog=explain())

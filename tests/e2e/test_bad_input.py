@@ -73,6 +73,7 @@ class Bench:
         The worker of an earlier test is waited for: that it has left is written a little later.
         """
         await until(lambda: row_counts(self.database)["workers"] == 0, "every worker has left")
+        await until(lambda: row_counts(self.database)["replicas"] == 1, "the replica is listed")
         before = row_counts(self.database)
         yield
         assert row_counts(self.database) == before

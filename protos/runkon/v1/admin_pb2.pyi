@@ -232,7 +232,7 @@ class SetActionLimitResponse(_message.Message):
     """True: the answer to an earlier request with this request_id."""
     @_builtins.property
     def limit(self) -> Global___ActionLimit:
-        """The limit as it is now."""
+        """The limit as it is now; unset if it was cleared after an earlier request with this request_id."""
 
     def __init__(
         self,
@@ -598,7 +598,9 @@ class PurgeRunsResponse(_message.Message):
     DUE_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     removed: _builtins.int
-    """Runs that this call removed, those below others among them."""
+    """Runs that this call removed, those below others among them, and what was left over of large
+    trees whose upper part went before.
+    """
     due: _builtins.int
     """With dry_run: runs without a parent that would go if all below them have ended."""
     replayed: _builtins.bool
