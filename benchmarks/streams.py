@@ -210,20 +210,36 @@ def measure_idle(bench: Bench) -> None:
 
     run_ids = asyncio.run(park())
     time.sleep(5)
-    before_kib, pid = _setting.rss_kib(bench.server.pid), bench.server.pid
-    idle_cores = _cores(pid, 10)
+    idle_cores = _cores(bench.server.pid, 10)
+    each_kib, cores = hold_idle(bench.server.pid, bench.server.address, count, run_ids, 30)
+    cores -= idle_cores
+    with _setting.process("_bare_server", is_told_when_to_end=True) as bare:
+        address = _setting.await_line(bare)
+        hold_idle(bare.pid, address, 30, run_ids[:1], 0)  # its first streams load code
+        floor_kib, _ = hold_idle(bare.pid, address, count, run_ids[:1], 0)
+        assert bare.stdin is not None
+        bare.stdin.close()
+    print(f"2. {count:,} idle streams")
+    bench.tell("memory of each", each_kib, 20, "KiB")
+    print(f"  {'of that, a server with nothing behind it':44}{floor_kib:12,.2f} KiB")
+    bench.tell("processor of all", cores * 100, 3, "% of one")
+
+
+def hold_idle(
+    pid: int, address: str, count: int, run_ids: list[str], seconds: float
+) -> tuple[float, float]:
+    """Open idle streams for a while; memory of each in KiB, cores that the process used."""
+    before_kib = _setting.rss_kib(pid)
     with _setting.process(
-        "_watchers", bench.server.address, "--kind", "idle",
+        "_watchers", address, "--kind", "idle",
         "--count", str(count), "--runs", ",".join(run_ids), is_told_when_to_end=True,
     ) as watching:  # fmt: skip
         _setting.await_line(watching, "ready")
         time.sleep(5)
-        cores = _cores(pid, 30) - idle_cores
+        cores = _cores(pid, seconds) if seconds else 0.0
         each_kib = (_setting.rss_kib(pid) - before_kib) / count
         finish(watching)
-    print(f"2. {count:,} idle streams")
-    bench.tell("memory of each", each_kib, 20, "KiB")
-    bench.tell("processor of all", cores * 100, 3, "% of one")
+    return each_kib, cores
 
 
 def _cores(pid: int, seconds: float) -> float:
