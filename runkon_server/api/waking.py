@@ -111,7 +111,7 @@ class Pulse:
                     wake.beat = None
                     if wake.is_waiting:
                         self._let_go(wake, now)
-        if self._entered and self._timer is None:
+        if self._entered:  # also if somebody entered anew has set it, for a beat that is not next
             self._set_timer(min(self._entered))
 
     def _let_go(self, wake: Wake, now: int) -> None:

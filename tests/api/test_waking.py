@@ -96,6 +96,19 @@ async def test_a_busy_stream_still_gets_its_beat() -> None:
     assert not pulse._entered
 
 
+async def test_a_busy_stream_takes_no_other_stream_s_beat() -> None:
+    """Its own beat comes first and sets the timer anew, for one long after the other's."""
+    pulse = Pulse()
+    busy, idle = Wake(pulse), Wake(pulse)
+    busy.wait(_soon(2 * BEAT_S))
+    waiting = idle.wait(_soon(4 * BEAT_S))
+    busy.set()
+    busy.clear()
+    busy.wait(_soon(3_600))
+
+    await asyncio.wait_for(waiting, 60)
+
+
 async def test_who_went_away_is_forgotten_at_its_beat() -> None:
     """A cancelled wait is left where it is until the timer comes by."""
     pulse = Pulse()
