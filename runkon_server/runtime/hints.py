@@ -91,12 +91,17 @@ def needs_in(told: object) -> list[Need] | None:
     Returns:
         None: anything may be asked for, or another release put it in words of its own.
     """
-    if not isinstance(told, list):
+    if not isinstance(told, list) or not all(map(_is_need, told)):
         return None
-    try:
-        return [Need(*each) for each in told]
-    except TypeError:
-        return None
+    return [Need(*each) for each in told]
+
+
+def _is_need(told: object) -> bool:
+    return (
+        isinstance(told, list)
+        and len(told) == len(Need._fields)
+        and all(isinstance(each, str) for each in told)
+    )
 
 
 class Lot:

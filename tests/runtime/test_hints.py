@@ -171,7 +171,13 @@ def test_what_fits_no_notification_is_left_to_the_poll() -> None:
     assert json.loads(payload) == {"s": "me", "f": ["run"]}
 
 
-@pytest.mark.parametrize("told", [1, "*", None, [["default", "build"]], [["a"] * 9], [7]])
+@pytest.mark.parametrize(
+    "told",
+    [
+        1, "*", None, [["default", "build"]], [["a"] * 9], [7], ["four"], [BUILD._asdict()],
+        [["default", ["gpu"], "action", "build"]],
+    ],
+)  # fmt: skip
 def test_hints_of_other_releases_mean_that_anything_may_be_queued(told: object) -> None:
     """Releases until now say `1`; later ones may name more than we know."""
     assert needs_in(told) is None
