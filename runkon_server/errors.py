@@ -144,9 +144,12 @@ class WorkflowDeletedError(WorkflowNotFoundError):
     reason = "WORKFLOW_DELETED"
 
     def __init__(self, name: str, *, deleted_by: str, deleted_at: str) -> None:
-        super().__init__(name)
-        self.message = f"workflow {name!r} was deleted by {deleted_by} at {deleted_at}"
-        self.metadata |= {"deleted_by": deleted_by, "deleted_time": deleted_at}
+        super().__init__(
+            name,
+            f"workflow {name!r} was deleted by {deleted_by} at {deleted_at}",
+            deleted_by=deleted_by,
+            deleted_time=deleted_at,
+        )
 
 
 class RunNotFoundError(NotFoundError):

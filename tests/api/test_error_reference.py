@@ -31,6 +31,7 @@ def test_every_reason_is_explained() -> None:
         assert f"| `{kind.reason}` | {(kind.__doc__ or '')[:20]}" in text
     assert "| `GATE_ALREADY_RESOLVED` |" in text
     assert "| `resolved_by`, `state`, `subject` |" in text
+    assert "| `deleted_by`, `deleted_time`, `name`, `type` |" in text
 
 
 def test_every_reason_is_named_by_a_method_that_fails_with_it() -> None:
