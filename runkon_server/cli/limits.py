@@ -49,10 +49,13 @@ def set_limit(
     database_url: str, action: str, concurrency: int | None, rate: float | None, namespace: str
 ) -> None:
     """Limit ACTION, instead of what was set for it."""
-    from runkon_server.store.action_limits import ActionLimit
+    from runkon_server.store.action_limits import LIMIT_MAX, ActionLimit
 
     if concurrency is None and rate is None:
         raise click.UsageError("say --concurrency, --rate, or both")
+    for option, given in (("--concurrency", concurrency), ("--rate", rate)):
+        if given is not None and not given <= LIMIT_MAX:  # as NaN is not, either
+            raise click.BadParameter(f"is at most {LIMIT_MAX:,}", param_hint=option)
     limit = ActionLimit(concurrency, rate)
     ask_database(database_url, partial(_set, namespace=namespace, action=action, limit=limit))
     click.echo(f"{namespace}  {action}  {_told(limit)}")

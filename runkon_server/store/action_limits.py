@@ -30,10 +30,17 @@ SET concurrency = excluded.concurrency, per_s = excluded.per_s"""
 _UNSET: Final = """
 DELETE FROM action_limits WHERE namespace = %(namespace)s AND action = %(action)s"""
 
+LIMIT_MAX: Final = 1_000_000
+"""Of both numbers."""
+
+# One task in 32 years: with rates far below, PostgreSQL refuses to multiply and to divide. And of
+# infinitely many, to which NaN counts there, no whole number is to be had.
+_PER_S: Final = "CASE WHEN per_s < 1e-9 THEN 1e-9 WHEN per_s > 1e6 THEN 1e6 ELSE per_s END"
+
 # A bucket holds what a second allows, and one at least.
-_LOCK: Final = """
-SELECT concurrency, per_s, least(greatest(per_s, 1),
-    tokens + per_s * greatest(0, extract(epoch FROM clock_timestamp() - counted_at)))
+_LOCK: Final = f"""
+SELECT concurrency, per_s, least(greatest({_PER_S}, 1),
+    tokens + ({_PER_S}) * greatest(0, extract(epoch FROM clock_timestamp() - counted_at)))
 FROM action_limits WHERE namespace = %(namespace)s AND action = %(action)s
 FOR NO KEY UPDATE SKIP LOCKED"""
 
@@ -60,7 +67,7 @@ SELECT l.action, l.concurrency, l.per_s,
         WHERE q.namespace = l.namespace AND q.kind = 'action' AND q.state = 'queued'
           AND q.action = l.action LIMIT {QUEUED_MAX}) waiting),
     l.counted_at + make_interval(
-        secs => least(1e9, greatest(0, 1 - l.tokens) / l.per_s))
+        secs => greatest(0, 1 - l.tokens) / ({_PER_S}))
 FROM action_limits l WHERE l.namespace = %(namespace)s"""
 _USAGES_OF: Final = f"{_USAGES} AND l.action = ANY(%(actions)s)"
 _USAGE_PAGE: Final = f"{_USAGES} AND l.action > %(after)s ORDER BY l.action LIMIT %(limit)s"

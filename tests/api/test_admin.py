@@ -79,7 +79,10 @@ async def test_limits_are_set_listed_and_cleared(api: LiveApi) -> None:
 
     assert (both.concurrency, both.rate_per_second, both.namespace) == (2, 0.5, "default")
     assert (only.HasField("concurrency"), only.rate_per_second) == (False, 4)
-    assert [each.action for each in await limits_of(api)] == ["deploy", "mail"]
+    assert [(each.action, each.HasField("next_task_time")) for each in await limits_of(api)] == [
+        ("deploy", False),
+        ("mail", True),
+    ]
     assert [each.namespace for each in await limits_of(api, namespace="shop")] == ["shop"]
     clear = admin_pb2.ClearActionLimitRequest(action="mail")
     assert (await api.admin.ClearActionLimit(clear)).cleared

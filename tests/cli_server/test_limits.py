@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from click.testing import CliRunner
 
 from runkon_server.cli.limits import limits
@@ -31,3 +32,12 @@ def test_limits_are_set_shown_and_removed(database: str) -> None:
 def test_a_limit_that_limits_nothing_is_refused(database: str) -> None:
     assert "--concurrency" in said(database, "set", "deploy", fails=True)
     assert "0" in said(database, "set", "deploy", "--rate", "0", fails=True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--rate", "nan"), ("--rate", "inf"), ("--rate", "1e7"), ("--concurrency", "3000000000")],
+)
+def test_a_limit_that_is_no_limit_is_refused(database: str, words: tuple[str, str]) -> None:
+    assert "is at most 1,000,000" in said(database, "set", "deploy", *words, fails=True)
+    assert said(database, "show") == ""

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from runkon_server.store.action_limits import ActionLimit, set_limit, unset_limit
+import pytest
+
+from runkon_server.store.action_limits import (
+    ActionLimit,
+    lock_allowance,
+    set_limit,
+    unset_limit,
+    usages_of,
+)
 from support.engines import NAMESPACE, Worker, engine_on, start
 from support.waiting import eventually, until
 
@@ -77,6 +86,38 @@ async def test_tasks_go_out_no_faster_than_a_rate_allows(database: str, rogue: R
 
         ended = (await rogue.row("SELECT clock_timestamp() AS at"))["at"]
         assert (ended - begun).total_seconds() >= (11 - 5) / 5
+
+
+async def test_a_rate_however_small_breaks_nothing(engine: Engine) -> None:
+    """Multiplied and divided by it, numbers leave what PostgreSQL has; tasks of others go on."""
+    await limit(engine, None, 5e-324)
+    builder = Worker(engine, "build", "other").credit(10)
+    for _ in range(2):
+        await engine.start_run(start("call build"))
+    await builder.lease()
+
+    async with engine.reads.connect() as conn:
+        allowance = await lock_allowance(conn, NAMESPACE, "build", 1)
+        usage = (await usages_of(conn, NAMESPACE, ["build"]))["build"]
+    await engine.start_run(start("call other"))
+
+    assert (await builder.lease(1)).action == "other"
+    assert allowance is not None
+    assert allowance.tasks == 0
+    assert (usage.running, usage.queued) == (1, 1)
+    assert usage.next_at is not None
+    assert usage.next_at.year > 2050
+
+
+@pytest.mark.parametrize("per_s", [math.inf, math.nan])
+async def test_a_rate_that_no_number_can_say_breaks_nothing(engine: Engine, per_s: float) -> None:
+    """Written by an older release; the column takes it."""
+    async with engine.reads.connect() as conn:
+        await set_limit(conn, NAMESPACE, "build", ActionLimit(None, per_s))
+        allowance = await lock_allowance(conn, NAMESPACE, "build", 1)
+
+    assert allowance is not None
+    assert allowance.tasks == 1
 
 
 async def test_an_action_that_is_stopped_waits_without_using_up_attempts(

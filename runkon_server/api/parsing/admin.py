@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from runkon_server.api.parsing.checks import NAME_BYTES, Check
+from runkon_server.store.action_limits import LIMIT_MAX
 
 if TYPE_CHECKING:
     from runkon.v1 import admin_pb2
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     ListRequest: TypeAlias = admin_pb2.ListActionLimitsRequest | admin_pb2.ListReplicasRequest
     OfRetention: TypeAlias = admin_pb2.GetRetentionRequest | admin_pb2.SetRetentionRequest
 
-LIMIT_MAX: Final = 1_000_000
 KEPT_MAX: Final = timedelta(weeks=99_999)
 
 
