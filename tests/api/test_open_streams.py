@@ -121,7 +121,11 @@ async def test_an_idle_stream_holds_two_frames_and_no_event(database: str) -> No
 
 
 def _held() -> Counter[str]:
-    """Coroutines and generators of the server by name, and events of asyncio, that exist."""
+    """Coroutines and generators of the server by name, and events of asyncio, that exist.
+
+    What has ended may lie in a ring with its traceback, until the collector comes by.
+    """
+    gc.collect()
     held: Counter[str] = Counter()
     for each in gc.get_objects():
         if isinstance(each, CoroutineType | GeneratorType | AsyncGeneratorType):
