@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import grpc
@@ -17,6 +16,7 @@ from runkon_server.api.render.workflows import render_unstored
 from runkon_server.api.validating import Validator
 from runkon_server.dsl.diagnostics import first_problems, has_errors
 from runkon_server.dsl.format import format_text
+from runkon_server.errors import WorkflowDeletedError
 from runkon_server.store.reads import workflows
 from runkon_server.store.workflows import NewVersion, delete_name, put_version
 
@@ -75,25 +75,41 @@ class WorkflowService(workflows_pb2_grpc.WorkflowServiceServicer):
         answer = await once.earlier()
         replayed = answer is not None
         checked = await self._check(request)
+        stored: list[WorkflowRow] = []
         if answer is None:
-            pinned = checked.accept(strictly=request.strict)
-            new = _new_version(once, request, pinned)
-            answer, replayed = await once.perform(partial(_store, new=new))
-        async with self._engine.reads.connect() as conn:
-            row = await workflows.workflow(
-                conn,
-                namespace=once.namespace,
-                name=answer["name"],
-                version=answer["version"],
-                full=False,
-            )
+            new = _new_version(once, request, checked.accept(strictly=request.strict))
+
+            async def body(conn: AsyncConnection) -> Answer:
+                version, created = await put_version(conn, new)
+                # Here, where nobody can delete it before it is read.
+                row = await workflows.workflow(
+                    conn, namespace=new.namespace, name=new.name, version=version, full=False
+                )
+                stored[:] = [row]
+                return {"name": new.name, "version": version, "created": created}
+
+            answer, replayed = await once.perform(body)
+        shown = render_workflow(stored[0]) if stored else await self._replayed(once, answer)
         warnings = [render_diagnostic(each, checked.source) for each in checked.diagnostics]
         return workflows_pb2.PutWorkflowResponse(
-            workflow=render_workflow(row),
+            workflow=shown,
             created=answer["created"],
             diagnostics=warnings,
             replayed=replayed,
         )
+
+    async def _replayed(self, once: Once, answer: Answer) -> workflows_pb2.Workflow:
+        """The version that an earlier request has stored, as far as it is still there."""
+        place: dict[str, Any] = {
+            "namespace": once.namespace,
+            "name": answer["name"],
+            "version": answer["version"],
+        }
+        try:
+            async with self._engine.reads.connect() as conn:
+                return render_workflow(await workflows.workflow(conn, **place, full=False))
+        except WorkflowDeletedError:
+            return workflows_pb2.Workflow(**place)
 
     async def GetWorkflow(
         self, request: workflows_pb2.GetWorkflowRequest, context: Context
@@ -217,8 +233,3 @@ def _new_version(
         output_schemas=dict(request.output_schemas),
         snippets=dict(request.snippets),
     )
-
-
-async def _store(conn: AsyncConnection, *, new: NewVersion) -> Answer:
-    version, created = await put_version(conn, new)
-    return {"name": new.name, "version": version, "created": created}

@@ -144,6 +144,30 @@ async def test_a_deleted_name_starts_nothing_and_says_why(api: LiveApi) -> None:
     assert (await get(api, name="w", namespace="other")).version == 1
 
 
+async def test_storing_is_safe_to_repeat_once_the_name_is_deleted(api: LiveApi) -> None:
+    """The answer is that of the first time, as far as what it told of is still there."""
+    await put(api, SOURCE, request_id="r")
+    await delete(api, name="w")
+
+    again = await put(api, SOURCE, request_id="r")
+
+    gone = workflows_pb2.Workflow(namespace="default", name="w", version=1)
+    assert (again.created, again.replayed, again.workflow) == (True, True, gone)
+
+
+async def test_storing_succeeds_beside_deletions(api: LiveApi) -> None:
+    """Each store has its own answer, whatever becomes of the version a moment later."""
+    await put(api, SOURCE)
+    answers = await asyncio.gather(
+        *(put(api, SOURCE) if number % 2 else delete(api, name="w") for number in range(60))
+    )
+
+    stored = [each for each in answers if isinstance(each, workflows_pb2.PutWorkflowResponse)]
+    assert all(each.workflow.content_hash for each in stored)
+    versions = [each.workflow.version for each in stored if each.created]
+    assert len(versions) == len(set(versions))
+
+
 async def test_deleting_is_safe_to_repeat(api: LiveApi) -> None:
     """With and without a request id; a name that never was is not found."""
     await put(api, SOURCE)

@@ -385,7 +385,9 @@ class PutWorkflowResponse(_message.Message):
     """True: the answer to an earlier request with this request_id."""
     @_builtins.property
     def workflow(self) -> Global___Workflow:
-        """The stored version, in the BASIC view."""
+        """The stored version, in the BASIC view; nothing but `namespace`, `name` and `version` if it was
+        deleted after an earlier request with this request_id.
+        """
 
     @_builtins.property
     def diagnostics(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Diagnostic]:
