@@ -135,7 +135,8 @@ class Actor:
 
     def decide(self, offers: list[Offer], *, park: bool = False) -> DecisionEntry:
         """Advance over the offers' facts without touching the state."""
-        changeset = self._changeset()
+        decided = (each.fact.gate_id for each in offers if isinstance(each.fact, GateDecided))
+        changeset = self._changeset(frozenset(decided))
         state = self.state
         for offer, is_halted in cancels_first(offers):
             decision = advance(state, offer.fact, is_halted=is_halted)
@@ -153,7 +154,7 @@ class Actor:
         changeset.add(decision, self.started_at, self._extra)
         return self._entry([], decision.state, changeset)
 
-    def _changeset(self) -> Changeset:
+    def _changeset(self, decided_gates: frozenset[str] = frozenset()) -> Changeset:
         info = self.info
         is_child = info.parent_workflow_run_id is not None
         return Changeset(
@@ -164,6 +165,7 @@ class Actor:
             info.priority,
             info.identity,
             is_child,
+            decided_gates,
         )
 
     def _entry(

@@ -56,6 +56,8 @@ class Changeset:
     """Of tasks whose step names none."""
     is_child: bool
     """Whether some parent has to be told of the run's end and of its gates."""
+    decided_gates: frozenset[str] = frozenset()
+    """Decided by facts that this commit applies: their rows and events are written already."""
     run: dict[str, Any] = field(default_factory=dict)
     steps: list[core.StepWrite] = field(default_factory=list)
     items: list[core.ItemWrite] = field(default_factory=list)
@@ -91,15 +93,19 @@ class Changeset:
         if decision.items:
             self.items.extend(decision.items)
         for event in decision.events:
-            payload = event.payload
+            kind, payload = event.kind, event.payload
+            if kind == "gate_resolved" and payload["gate"]["id"] in self.decided_gates:
+                # Something recorded before the decision ends the step; the decision stands.
+                kind = "step_failed"
+                payload = {name: value for name, value in payload.items() if name != "gate"}
             step = payload.get("step")
             if step is not None:
                 began = started_at.get(step["id"])
                 if began is not None:
                     step["started_at"] = began.isoformat()
             else:
-                payload = {**payload, **extra(event.kind)}
-            self.events.append((event.kind, to_json(payload)))
+                payload = {**payload, **extra(kind)}
+            self.events.append((kind, to_json(payload)))
         for order in decision.orders:
             self._add_order(order)
 
@@ -131,7 +137,8 @@ class Changeset:
             case core.OpenGate():
                 self.gates.append(order)
             case core.CloseGate():
-                self.closed_gates.append(order.gate_id)
+                if order.gate_id not in self.decided_gates:
+                    self.closed_gates.append(order.gate_id)
             case core.StartChild():
                 self.child_starts.append(order)
             case core.ResumeChild():

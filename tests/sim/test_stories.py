@@ -105,6 +105,39 @@ def test_s10_a_deadline_comes_too_late_for_a_gate_that_is_decided_and_not_yet_ap
     world.close_books()
 
 
+def test_s10_what_was_recorded_before_a_vote_ends_the_step_and_the_vote_stands() -> None:
+    """Owned elsewhere: a look at the gate fails for good, and then, both unapplied, ann approves.
+
+    The step fails, for that came first; the gate is approved once, in its row and in the log.
+    """
+    world, _, run_id = begun('gate custom { timeout = "9s" } call a')
+    (worker,) = (each for each in world.workers if each.open)
+    broken = Reported(
+        task_id=worker.open[0].lease.task_id,
+        outcome=Outcome.FAILED,
+        error="no gate",
+        error_code="BROKEN",
+        retryable=False,
+    )
+    worker.report(worker.open[0], broken, by=world.replicas[1])
+    world.replicas[1].turn(20)
+    (gate,) = world.tables.gates
+    world.vote(world.replicas[1], gate, "ann", approve=True)
+    world.replicas[1].turn(20)
+    assert world.tables.gates[gate]["state"] == "approved"
+
+    world.turn_all()
+    evidence = world.heal()
+
+    assert check(evidence, ALL) == []
+    assert world.tables.gates[gate]["state"] == "approved"
+    assert world.tables.runs[run_id]["status"] == "failed"
+    kinds = [event.kind for event in world.tables.events.values()]
+    assert kinds.count("gate_resolved") == 1
+    assert kinds.count("step_failed") == 1
+    world.close_books()
+
+
 def test_l1_a_parked_run_goes_on_when_its_timer_is_due() -> None:
     """Nobody has it in memory; its row alone says when it is to be taken."""
     world, _, run_id = begun('call a { retries = 1 retry_delay = "2s" }')
