@@ -76,7 +76,7 @@ def decide(world: SimWorld, chance: Random) -> None:
     """Let people look after the gates that are open, or lose patience with their runs."""
     for gate in world.pending_gates():
         replica = chance.choice(world.replicas)
-        if chance.random() < 0.2:
+        if chance.random() < 0.4:
             world.cancel(replica, world.tables.gates[gate]["run_id"], force=False)
         else:
             who = chance.choice(["ann", "bob"])
@@ -84,3 +84,35 @@ def decide(world: SimWorld, chance: Random) -> None:
     if world.tables.runs and chance.random() < 0.2:
         world.cancel(chance.choice(world.replicas), chance.choice(world.run_ids()), force=False)
     world.turn_all(3)
+
+
+def calm(world: SimWorld, chance: Random) -> None:
+    """Let all go well for a while, so that runs get to their ends; then take one up again.
+
+    Among faults alone few runs get far enough to be resumed or to end as children.
+    """
+    running = [each for each in world.replicas if each.is_running]
+    for worker in world.workers:
+        if running and not worker.is_connected:
+            worker.connect(chance.choice(running))
+    # The first request once more: the same, or another under its name.
+    world.start(chance.choice(world.replicas), chance.randrange(3), 0)
+    are_people_there = chance.random() < 0.5
+    for _ in range(chance.randint(2, 6)):
+        for worker in world.workers:
+            world.report(worker, "well" if chance.random() < 0.8 else "badly")
+        for gate in world.pending_gates() if are_people_there else ():
+            approve = chance.random() < 0.6
+            world.vote(
+                chance.choice(world.replicas), gate, chance.choice(["ann", "bob"]), approve=approve
+            )
+        world.pass_time(chance.choice(SECONDS[:4]))
+        world.turn_all(6)
+    if world.tables.gates:  # somebody answers what has long been answered, or has timed out
+        gate = chance.choice(list(world.tables.gates))
+        world.vote(chance.choice(world.replicas), gate, "ann", approve=True)
+    ended = [run["id"] for run in world.tables.runs.values() if run["status"] in TERMINAL]
+    if ended:
+        mode = chance.choice([ResumeMode.NORMAL, ResumeMode.RESTART])
+        world.resume(chance.choice(world.replicas), chance.choice(ended), mode)
+        world.turn_all(3)
