@@ -242,11 +242,14 @@ class Offspring:
             elif (
                 child is not None
                 and resumption is not None
+                and resumption.epoch == order.child_epoch
                 and resumption.is_current(child, batch.locked.timeline)
             ):
                 resumption.write_to(batch, child)
                 self._resumed.append(resumption)
             else:
+                # Also after several resumptions of its own: the parent waits for the end of the one
+                # behind that which it knows, and would never hear of it.
                 error = each.why_not or f"run {order.child_run_id} has changed since it failed"
                 refused.append(refusal(order, RESUME_REFUSED, error, epoch=order.child_epoch))
         return refused

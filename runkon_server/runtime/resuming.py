@@ -68,6 +68,11 @@ class Resumption:
         """The decision, with its orders made ready by `Registry.prepare_resume`."""
         return self._entry
 
+    @property
+    def epoch(self) -> int:
+        """The epoch that it opens."""
+        return self.actor.state.setup.epoch
+
     def want(self, wants: Wants) -> None:
         """Name the rows to lock."""
         self._entry.want(wants)
@@ -85,7 +90,7 @@ class Resumption:
     def write_to(self, batch: Batch, run: LockedRun) -> None:
         """Open the epoch."""
         entry = self._entry
-        run.epoch = self.actor.state.setup.epoch
+        run.epoch = self.epoch
         run.generation += 1
         run.owner_token = batch.owner_token
         run.changes.update(lease="take", epoch=run.epoch, reopens=True)

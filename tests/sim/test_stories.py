@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from runkon_server.core.engine import ResumeMode
 from runkon_server.core.facts import Outcome, Reported
 from runkon_server.runtime.gates import GateTimeoutEntry
 from runkon_server.verify.invariants import check
@@ -70,7 +71,9 @@ def begun(text: str, **more: Any) -> tuple[SimWorld, Anything, str]:
     world = SimWorld(1, seen, text=text, **more)
     world.start(world.replicas[0], 0, 0)
     world.turn_all()
-    (run_id,) = world.tables.runs
+    (run_id,) = (
+        run["id"] for run in world.tables.runs.values() if run["parent_workflow_run_id"] is None
+    )
     return world, seen, run_id
 
 
@@ -135,6 +138,42 @@ def test_s10_what_was_recorded_before_a_vote_ends_the_step_and_the_vote_stands()
     kinds = [event.kind for event in world.tables.events.values()]
     assert kinds.count("gate_resolved") == 1
     assert kinds.count("step_failed") == 1
+    world.close_books()
+
+
+def fail_all_work(world: SimWorld) -> None:
+    """Whatever the workers have, or get of it, fails for good."""
+    for _ in range(12):
+        world.turn_all()
+        for worker in world.workers:
+            for given in list(worker.open):
+                task = given.lease.task_id
+                broken = Reported(
+                    task_id=task, outcome=Outcome.FAILED, error="broken", retryable=False
+                )
+                worker.report(given, broken)
+        world.pass_time(0.2)
+
+
+def test_l1_a_parent_is_resumed_whose_child_was_resumed_twice_by_itself() -> None:
+    """It would never hear of the end of a third time: another child does all of the work."""
+    world, _, parent = begun("call workflow child")
+    (child,) = (each for each in world.tables.runs if each != parent)
+    fail_all_work(world)
+    assert world.tables.runs[parent]["status"] == "failed"
+    for _ in range(2):
+        world.resume(world.replicas[0], child, ResumeMode.RESTART)
+        fail_all_work(world)
+    assert (world.tables.runs[child]["status"], world.tables.runs[child]["epoch"]) == ("failed", 3)
+
+    world.resume(world.replicas[0], parent, ResumeMode.NORMAL)
+    world.turn_all()
+    evidence = world.heal()
+
+    assert check(evidence, ALL) == []
+    assert world.tables.runs[parent]["status"] == "completed"
+    assert world.tables.runs[child]["epoch"] == 3
+    assert len(world.tables.runs) == 3
     world.close_books()
 
 
