@@ -41,12 +41,13 @@ class Source:
 
     @cached_property
     def _line_starts(self) -> list[int]:
-        return [0, *(match.end() for match in _LINE_FEED.finditer(self.text))]
+        return [0, *[match.end() for match in _LINE_FEED.finditer(self.text)]]
 
     def span(self, offset: int, end: int) -> Span:
         """The range between two offsets, with the line and column it starts at."""
-        line = bisect_right(self._line_starts, offset)
-        return Span(offset, end, line, offset - self._line_starts[line - 1] + 1)
+        starts = self._line_starts
+        line = bisect_right(starts, offset)
+        return Span(offset, end, line, offset - starts[line - 1] + 1)
 
     def position(self, offset: int) -> tuple[int, int]:
         """Line and column of an offset; the end of the text is a legal offset."""
