@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from runkon_server.runtime.roster import need_of
 from runkon_server.store.arrivals import take_back
 from runkon_server.store.database import is_passing
 
@@ -86,9 +87,9 @@ class Arrivals:
                     ttl_s=self._config.task_lease_s,
                 )
             if taken.again:
-                log.info("tasks.taken_back", tasks=taken.again)
-                self._stats.tasks_redelivered += taken.again
-                self._dispatcher.look()
+                log.info("tasks.taken_back", tasks=len(taken.again))
+                self._stats.tasks_redelivered += len(taken.again)
+                self._dispatcher.requeued(need_of(*each) for each in taken.again)
             if taken.over:
                 self._dispatcher.unreached()
         for session in sessions:

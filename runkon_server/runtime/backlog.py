@@ -31,14 +31,17 @@ class Backlog:
         return self._moment
 
     def add(self, need: Need, *, is_own: bool) -> None:
-        """A task was queued, by this replica (`is_own`) or by another one."""
+        """A task was queued, by this replica (`is_own`) or by another one.
+
+        One that was out before counts as our own, whoever has queued it again.
+        """
         self._moment += 1
         self._told[need] = self._moment
         if is_own:
             self._own.add(need)
 
     def is_own(self, need: Need) -> bool:
-        """Whether tasks that this replica has queued may still wait: later ones go behind them."""
+        """Whether our own may still wait, or such as were lost: later ones go behind them."""
         return need in self._own
 
     def drained(self, before: int, is_met: Callable[[Need], bool]) -> None:

@@ -216,11 +216,19 @@ class Dispatcher:
         return True
 
     def queued(self, namespace: str, queue: str, kind: TaskKind, name: str) -> None:
-        """A task waits in the table for a worker."""
-        need = need_of(namespace, queue, kind, name)
-        if self._roster.is_served(need):
-            self._backlog.add(need, is_own=True)
-            self._claim_wanted.set()
+        """A new task waits in the table for a worker."""
+        self.requeued([need_of(namespace, queue, kind, name)])
+
+    def requeued(self, needs: Iterable[Need]) -> None:
+        """Tasks that were out before wait in the table: what is new goes behind them.
+
+        Whichever replica has queued the newer ones, else they would be given every credit that a
+        worker gets back before a look into the table finds the older ones.
+        """
+        for need in needs:
+            if self._roster.is_served(need):
+                self._backlog.add(need, is_own=True)
+                self._claim_wanted.set()
 
     def look(self, needs: Iterable[Need] | None = None) -> None:
         """Something was queued elsewhere that asks for this; None: it may ask for anything."""

@@ -361,7 +361,11 @@ class Engine:
         if "l" in hint:
             self._scanner.look_for_tasks()
         if "t" in hint:
-            self._dispatcher.look(needs_in(hint["t"]))
+            needs = needs_in(hint["t"])
+            if needs is not None and "o" in hint:
+                self._dispatcher.requeued(needs)
+            else:
+                self._dispatcher.look(needs)
         if "q" in hint:
             for listener in list(self._start_listeners):
                 listener()

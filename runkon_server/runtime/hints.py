@@ -17,7 +17,7 @@ from runkon_server.runtime.roster import Need, need_of
 from runkon_server.store.hints import PAYLOAD_BYTES_MAX, open_hints, send_hints
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from runkon_server.runtime.ambient import Ambient
     from runkon_server.runtime.entries import Batch
@@ -83,6 +83,18 @@ class Hints:
 
     async def _open(self) -> Pipeline:
         return await open_hints(self._config.session_dsn, self._config.lease_ttl_s)
+
+
+def requeued_hint(needs: Sequence[Need]) -> str:
+    """What tasks ask for that are in the queue again: with `o` they go before what is new.
+
+    Too many to name in one notification become "look at everything".
+    """
+    hint = {"s": "scan", "t": needs, "o": 1}
+    payload = json.dumps(hint, separators=(",", ":"))
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        return json.dumps({**hint, "t": EVERYTHING}, separators=(",", ":"))
+    return payload
 
 
 def needs_in(told: object) -> list[Need] | None:

@@ -13,6 +13,8 @@ import structlog
 from runkon_server.core.facts import Outcome, Reported
 from runkon_server.failpoints import failpoint_async
 from runkon_server.runtime.commands import TaskReport
+from runkon_server.runtime.hints import requeued_hint
+from runkon_server.runtime.roster import need_of
 from runkon_server.store import claims
 from runkon_server.store.arrivals import take_back_from
 from runkon_server.store.database import is_passing
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 # The worker for them may be connected elsewhere.
-_TELL_OF_TASKS = """SELECT pg_notify('runkon', '{"s":"scan","t":"*"}')"""
+_TELL_OF_TASKS = "SELECT pg_notify('runkon', %(hint)s)"
 
 PARTITIONS_S = 6 * 3_600.0
 DUE_PAUSE_S = 0.04
@@ -183,8 +185,9 @@ class Scanner:
             requeued = await claims.requeue_lost(conn, deliveries_max=limit)
             if gone := self.gone():
                 requeued += await take_back_from(conn, gone, deliveries_max=limit)
-            if requeued and self._stats.peers:
-                await conn.exec_driver_sql(_TELL_OF_TASKS)
+            needs = list(dict.fromkeys(need_of(*each) for each in requeued))
+            if needs and self._stats.peers:
+                await conn.exec_driver_sql(_TELL_OF_TASKS, {"hint": requeued_hint(needs)})
             lost = await claims.find_lost(conn, deliveries_max=limit)
             for publish in self.publishers:
                 await publish(conn)
@@ -192,11 +195,11 @@ class Scanner:
             await failpoint_async("tasks.lost")
         if requeued:
             await failpoint_async("tasks.requeued")
-            self._stats.tasks_redelivered += requeued
-            self._dispatcher.look()
+            self._stats.tasks_redelivered += len(requeued)
+            self._dispatcher.requeued(needs)
         for task in lost:
             self._registry.report(task.namespace, _settlement(task, limit), None)
-        return requeued
+        return len(requeued)
 
     async def _guarded(self, look: Callable[[], Awaitable[int]]) -> int:
         try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.exc import OperationalError
 
+from runkon_server.store.claims import Requeued
 from runkon_server.store.database import fetch, is_lock_timeout
 from runkon_server.store.sessions import ADVISORY_CLASS, HELD_KEYS, key_of, worker_of
 from runkon_server.store.writing import to_json
@@ -24,14 +25,16 @@ if TYPE_CHECKING:
 __all__ = ["TakenBack", "take_back", "take_back_from"]
 
 # Locks in the order of all other statements on tasks, so a report that is being recorded goes
-# first. As with leases that ran out, what was told to stop or was lost too often is settled, not
-# handed out again: its lease ends here and now, and the scanner finds it.
+# first. As with leases that ran out, what is queued again goes before its equals, and what was told
+# to stop or was lost too often is settled, not handed out again: its lease ends here and now, and
+# the scanner finds it.
 _TAKE_BACK = """
 UPDATE tasks t SET
     state = CASE c.fate WHEN 'again' THEN 'queued' ELSE t.state END,
     token = CASE c.fate WHEN 'again' THEN NULL ELSE t.token END,
     worker_id = CASE c.fate WHEN 'again' THEN NULL ELSE t.worker_id END,
     delivery = t.delivery + (c.fate = 'again')::int,
+    created_at = t.created_at - (c.fate = 'again')::int * interval '1 microsecond',
     lease_until = CASE c.fate WHEN 'kept' THEN clock_timestamp() + make_interval(secs => %(ttl)s)
                               WHEN 'over' THEN clock_timestamp() END
 FROM (SELECT k.run_id, k.id,
@@ -41,7 +44,8 @@ FROM (SELECT k.run_id, k.id,
                   ELSE 'again' END AS fate
       FROM {workers} JOIN tasks k ON k.worker_id = u.worker_id COLLATE "C" {beside}
       WHERE k.state = 'leased' ORDER BY k.run_id, k.id FOR NO KEY UPDATE OF k) c
-WHERE t.run_id = c.run_id AND t.id = c.id RETURNING c.fate"""
+WHERE t.run_id = c.run_id AND t.id = c.id
+RETURNING c.fate, t.namespace, t.queue, t.kind, t.action"""
 
 _FROM_ARRIVED: Final = _TAKE_BACK.format(
     workers="json_to_recordset(%(workers)s::json) AS u(namespace text, worker_id text)",
@@ -62,7 +66,7 @@ _FROM_GONE: Final = _TAKE_BACK.format(
 class TakenBack:
     """What became of tasks that were leased to workers which do not have them."""
 
-    again: int
+    again: list[Requeued]
     """They are in the queue."""
     over: int
     """They are left to be settled: told to stop, or lost too often."""
@@ -94,11 +98,11 @@ async def take_back(
 
 async def take_back_from(
     conn: AsyncConnection, gone: Collection[str], *, deliveries_max: int
-) -> int:
+) -> list[Requeued]:
     """Queue again what replicas executed themselves that are gone, given by their tokens.
 
     Returns:
-        How many tasks; those that are left to be settled are not counted.
+        These tasks; those that are left to be settled are not among them.
     """
     parameters: dict[str, Any] = {
         "workers": [worker_of(token) for token in gone],
@@ -119,5 +123,7 @@ async def _fates(conn: AsyncConnection, statement: str, parameters: dict[str, An
             raise
         unlocked = statement.replace("FOR NO KEY UPDATE OF k", "FOR NO KEY UPDATE OF k SKIP LOCKED")
         rows = await fetch(conn, unlocked, parameters)
-    fates = [fate for (fate,) in rows]
-    return TakenBack(again=fates.count("again"), over=fates.count("over"))
+    return TakenBack(
+        again=[Requeued(*asked) for fate, *asked in rows if fate == "again"],
+        over=sum(fate == "over" for fate, *_ in rows),
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import psycopg
 from sqlalchemy.exc import OperationalError
@@ -167,14 +167,17 @@ FROM (SELECT k.run_id, k.id FROM json_to_recordset(%(rows)s::json)
 WHERE t.run_id = c.run_id AND t.id = c.id"""
 
 # A task that was told to stop is settled, never handed out again; so is one lost too often.
+# Tasks of one batch have one `created_at`, and among equals the index has a changed row last: by a
+# microsecond the lost one goes before those that nobody has had yet.
 _REQUEUE = """
 UPDATE tasks t SET state = 'queued', token = NULL, worker_id = NULL, lease_until = NULL,
-    delivery = t.delivery + 1
+    delivery = t.delivery + 1, created_at = t.created_at - interval '1 microsecond'
 FROM (SELECT run_id, id FROM tasks
       WHERE state = 'leased' AND lease_until < clock_timestamp() AND cancel_requested_at IS NULL
         AND delivery + 1 < %(deliveries)s
       ORDER BY lease_until LIMIT 200 FOR NO KEY UPDATE SKIP LOCKED) c
-WHERE t.run_id = c.run_id AND t.id = c.id RETURNING t.id"""
+WHERE t.run_id = c.run_id AND t.id = c.id
+RETURNING t.namespace, t.queue, t.kind, t.action"""
 
 _LOST = """
 (SELECT id, namespace, kind, token, cancel_requested_at IS NOT NULL FROM tasks
@@ -206,6 +209,15 @@ class ClaimedTask:
     def fence(self) -> int:
         """What a callee outside can refuse late writers by."""
         return outer_fence(self.timeline, self.generation)
+
+
+class Requeued(NamedTuple):
+    """What a task asks for that is in the queue again."""
+
+    namespace: str
+    queue: str
+    kind: TaskKind
+    action: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,10 +453,10 @@ def _as_rows(tasks: Collection[tuple[str, str, str]]) -> str:
     return to_json([{"run_id": r, "id": i, "token": t} for r, i, t in tasks])
 
 
-async def requeue_lost(conn: AsyncConnection, *, deliveries_max: int) -> int:
-    """Put tasks whose worker fell silent back into the queue; gives their number."""
-    result = await conn.exec_driver_sql(_REQUEUE, {"deliveries": deliveries_max})
-    return result.rowcount
+async def requeue_lost(conn: AsyncConnection, *, deliveries_max: int) -> list[Requeued]:
+    """Put tasks whose worker fell silent back into the queue; gives each of them."""
+    rows = await fetch(conn, _REQUEUE, {"deliveries": deliveries_max})
+    return [Requeued(*row) for row in rows]
 
 
 async def find_lost(conn: AsyncConnection, *, deliveries_max: int) -> list[LostTask]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runkon_server.runtime.backlog import Backlog
-from runkon_server.runtime.hints import PAYLOADS_MAX, Lot, needs_in
+from runkon_server.runtime.hints import PAYLOADS_MAX, Lot, needs_in, requeued_hint
 from runkon_server.runtime.roster import Need
 from runkon_server.store.hints import PAYLOAD_BYTES_MAX
 from support.engines import Worker, engine_on, start, until
@@ -65,6 +65,29 @@ async def test_a_task_wakes_only_the_sessions_that_serve_it(database: str) -> No
 
         assert other.stats.queue_looks - before[0] == 1
         assert bystander.stats.queue_looks == before[1]
+
+
+async def test_what_another_replica_queued_again_goes_before_what_is_new(
+    database: str, rogue: Rogue
+) -> None:
+    """Only the replica without workers looks for lost tasks; nobody polls."""
+    async with (
+        engine_on(database, poll_s=60.0) as finder,
+        engine_on(database, poll_s=60.0, scan_s=60.0) as other,
+    ):
+        await know_each_other(finder, other)
+        worker = Worker(other, "build").credit(1)
+        await other.start_run(start("call build"))
+        lost = await worker.lease()
+        await rogue.rows("UPDATE tasks SET lease_until = now() WHERE state = 'leased'")
+        await until(lambda: other._dispatcher._backlog.is_own(BUILD), "it hears of the lost task")
+
+        worker.credit(1)
+        assert other._dispatcher.reserve(*BUILD) is None
+
+        again = await worker.lease(1)
+        assert (again.task_id, again.delivery) == (lost.task_id, 1)
+        assert (finder.stats.tasks_redelivered, other.stats.tasks_redelivered) == (1, 0)
 
 
 async def test_equal_workers_share_one_look(database: str) -> None:
@@ -185,6 +208,15 @@ def test_hints_of_other_releases_mean_that_anything_may_be_queued(told: object) 
 
 def test_hints_name_needs() -> None:
     assert needs_in([list(BUILD), list(TEST)]) == [BUILD, TEST]
+
+
+def test_a_hint_of_tasks_that_are_queued_again_names_them_if_they_fit() -> None:
+    many = [BUILD._replace(name=f"{number:0200}") for number in range(200)]
+
+    few, everything = map(json.loads, (requeued_hint([BUILD, TEST]), requeued_hint(many)))
+
+    assert (needs_in(few["t"]), few["o"]) == ([BUILD, TEST], 1)
+    assert (needs_in(everything["t"]), everything["o"]) == (None, 1)
 
 
 def test_what_is_told_during_a_look_is_looked_for_again() -> None:

@@ -228,6 +228,25 @@ async def test_what_is_queued_goes_before_what_is_new(engine: Engine) -> None:
     assert [lease.run_id for lease in worker.leases] == ids
 
 
+async def test_what_was_lost_goes_before_what_is_new(database: str, rogue: Rogue) -> None:
+    """Nobody polls. The credit comes when the lost task is in the queue, and is asked for at once.
+
+    So it is when a worker reports: the next step is decided before any look into the queue ends.
+    """
+    async with engine_on(database, poll_s=60.0) as engine:
+        worker = Worker(engine, "build").credit(1)
+        await engine.start_run(start("call build"))
+        lost = await worker.lease()
+        await rogue.rows("UPDATE tasks SET lease_until = now() WHERE state = 'leased'")
+        await until(lambda: engine.stats.tasks_redelivered == 1, "it is in the queue")
+
+        worker.credit(1)
+        assert engine._dispatcher.reserve(NAMESPACE, "", "action", "build") is None
+
+        again = await worker.lease(1)
+        assert (again.task_id, again.delivery) == (lost.task_id, 1)
+
+
 async def test_a_queue_made_elsewhere_is_emptied_without_polling(database: str) -> None:
     """A worker with a credit of one beside a replica that only queues; polls are rare."""
     async with engine_on(database) as other, engine_on(database, poll_s=60.0) as engine:

@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from runkon_server.store import arrivals, claims
 from runkon_server.store.arrivals import TakenBack
+from runkon_server.store.claims import Requeued
 from runkon_server.store.database import connect_listener
 from runkon_server.store.sessions import lock_session, look_around, worker_of
 from support.engines import rogue_on
@@ -73,6 +74,11 @@ async def states(rogue: Rogue) -> dict[str, tuple[Any, ...]]:
     }
 
 
+def again(action: str, namespace: str = "default") -> Requeued:
+    """What such a task asks for that is in the queue again."""
+    return Requeued(namespace, "", "action", action)
+
+
 async def take_back(conn: AsyncConnection, *tokens: str) -> TakenBack:
     """The worker `w` arrives with these in hand."""
     return await arrivals.take_back(conn, {("default", "w"): tokens}, deliveries_max=3, ttl_s=600.5)
@@ -89,7 +95,7 @@ async def test_what_a_worker_lacks_is_queued_again_and_what_it_has_is_extended(
     await lease(rogue, "done")
     await rogue.rows("UPDATE tasks SET state = 'done', lease_until = NULL WHERE action = 'done'")
 
-    assert await take_back(conn, "had", "never heard of") == TakenBack(again=1, over=0)
+    assert await take_back(conn, "had", "never heard of") == TakenBack([again("lacked")], over=0)
 
     assert await states(rogue) == {
         "had": ("leased", "had", 0, 10),
@@ -98,7 +104,9 @@ async def test_what_a_worker_lacks_is_queued_again_and_what_it_has_is_extended(
         "elsewhere": ("leased", "elsewhere", 0, 0),
         "done": ("done", "done", 0, None),
     }
-    assert await take_back(conn, "had") == TakenBack(again=0, over=0)
+    earlier = await rogue.rows("SELECT action FROM tasks WHERE created_at < '2026-03-01'")
+    assert earlier == [{"action": "lacked"}]  # so it goes before its equals
+    assert await take_back(conn, "had") == TakenBack([], over=0)
 
 
 async def test_what_was_told_to_stop_or_lost_too_often_is_left_to_be_settled(
@@ -109,7 +117,7 @@ async def test_what_was_told_to_stop_or_lost_too_often_is_left_to_be_settled(
     await lease(rogue, "cursed", delivery=2)
     assert await claims.find_lost(conn, deliveries_max=3) == []
 
-    assert await take_back(conn) == TakenBack(again=0, over=2)
+    assert await take_back(conn) == TakenBack([], over=2)
 
     lost = await claims.find_lost(conn, deliveries_max=3)
     assert {(task.token, task.was_cancelled) for task in lost} == {
@@ -132,7 +140,7 @@ async def test_a_report_that_is_being_recorded_goes_first(
                 return bool(await rogue.rows(WAITS))
 
             await eventually(is_waiting, "the statement waits")
-        assert await taking == TakenBack(again=0, over=0)
+        assert await taking == TakenBack([], over=0)
 
     assert await states(rogue) == {"reported": ("done", "reported", 0, None)}
 
@@ -147,7 +155,7 @@ async def test_a_row_that_stays_locked_does_not_hold_up_the_others(
     async with rogue_on(database) as other, other.conn.transaction():
         await other.rows("SELECT 1 FROM tasks WHERE action = 'locked' FOR UPDATE")
 
-        assert await take_back(conn) == TakenBack(again=1, over=0)
+        assert await take_back(conn) == TakenBack([again("lacked")], over=0)
 
     assert await states(rogue) == {
         "locked": ("leased", "locked", 0, 0),
@@ -171,7 +179,7 @@ async def test_what_a_replica_executes_itself_is_taken_back_only_when_its_lock_i
 
         assert census.owners == {"ghost", "other"}
         assert census.alive() == {"ghost"}
-        assert await arrivals.take_back_from(conn, {"ghost"}, deliveries_max=3) == 0
+        assert await arrivals.take_back_from(conn, {"ghost"}, deliveries_max=3) == []
 
         await listener.close()
 
@@ -180,6 +188,7 @@ async def test_what_a_replica_executes_itself_is_taken_back_only_when_its_lock_i
 
         await eventually(ghost_is_gone, "the lock of the closed session is gone")
 
-    assert await arrivals.take_back_from(conn, {"ghost"}, deliveries_max=3) == 2
+    taken = await arrivals.take_back_from(conn, {"ghost"}, deliveries_max=3)
+    assert sorted(taken) == [again("near"), again("far", "far")]
     found = {name: state[0] for name, state in (await states(rogue)).items()}
     assert found == {"near": "queued", "far": "queued", "other": "leased"}

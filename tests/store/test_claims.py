@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from runkon_server.store import claims
+from runkon_server.store.claims import Requeued
 from runkon_server.store.database import connect_lessor, connect_listener
 from runkon_server.store.sessions import lock_session
 from support.engines import rogue_on
@@ -223,18 +224,32 @@ async def test_given_back_tasks_count_no_delivery(conn: AsyncConnection, rogue: 
     ]
 
 
+async def test_a_lost_task_goes_before_its_equals(conn: AsyncConnection, rogue: Rogue) -> None:
+    """All were made by one batch; the lost one is neither the first nor the last of them."""
+    await add_run(conn, ulid(1))
+    ids = [await add_task(rogue, ulid(1), f"build{n}", action="build") for n in range(40)]
+    await rogue.rows(
+        "UPDATE tasks SET state = 'leased', token = 't', lease_until = '2026-01-01' WHERE id = %s",
+        ids[20],
+    )
+    await claims.requeue_lost(conn, deliveries_max=3)
+
+    assert await claim(conn, "build", limit=1) == [ids[20]]
+
+
 async def test_lost_tasks_are_queued_again_or_found(conn: AsyncConnection, rogue: Rogue) -> None:
     await add_run(conn, ulid(1))
     lost = {"state": "leased", "token": "t", "lease_until": "2026-01-01"}
-    await add_task(rogue, ulid(1), "again", **lost)
+    await add_task(rogue, ulid(1), "again", **lost, queue="gpu")
     last = await add_task(rogue, ulid(1), "last", **{**lost, "delivery": 2})
     told = await add_task(rogue, ulid(1), "told", **{**lost, "cancel_requested_at": "2026-01-01"})
     unstarted = await add_task(rogue, ulid(1), "unstarted", cancel_requested_at="2026-01-01")
     await add_task(rogue, ulid(1), "alive", **{**lost, "lease_until": "2100-01-01"})
 
-    assert await claims.requeue_lost(conn, deliveries_max=3) == 1
+    requeued = await claims.requeue_lost(conn, deliveries_max=3)
     found = {task.id: task for task in await claims.find_lost(conn, deliveries_max=3)}
 
+    assert requeued == [Requeued("default", "gpu", "action", "again")]
     assert found.keys() == {last, told, unstarted}
     assert {each.id for each in found.values() if each.was_cancelled} == {told, unstarted}
     assert found[unstarted].token is None

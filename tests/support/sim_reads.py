@@ -306,9 +306,18 @@ def _requeue(tables: Tables, asked: Mapping[str, Any]) -> Rows:
         and tables.is_free([("task", task["id"])])
     ][:_REQUEUED_MAX]
     for task in lost:
-        again = {**task, **_QUEUED, "delivery": task["delivery"] + 1}
-        tables.put(tables.tasks, task["id"], again, task["run_id"])
-    return [(task["id"],) for task in lost]
+        tables.put(tables.tasks, task["id"], {**task, **_again(task)}, task["run_id"])
+    return [_asked_for(task) for task in lost]
+
+
+def _again(task: Row) -> dict[str, Any]:
+    """What changes in a task that was lost: it goes before its equals."""
+    created_at = task["created_at"] - timedelta(microseconds=1)
+    return {**_QUEUED, "delivery": task["delivery"] + 1, "created_at": created_at}
+
+
+def _asked_for(task: Row) -> tuple[str, str, str, str]:
+    return task["namespace"], task["queue"], task["kind"], task["action"]
 
 
 def _take_back(tables: Tables, asked: Mapping[str, Any]) -> Rows:
@@ -332,9 +341,9 @@ def _take_back(tables: Tables, asked: Mapping[str, Any]) -> Rows:
         elif task["cancel_requested_at"] is not None or task["delivery"] + 1 >= asked["deliveries"]:
             fate, change = "over", {"lease_until": tables.now}
         else:
-            fate, change = "again", {**_QUEUED, "delivery": task["delivery"] + 1}
+            fate, change = "again", _again(task)
         tables.put(tables.tasks, task["id"], {**task, **change}, task["run_id"])
-        fates.append((fate,))
+        fates.append((fate, *_asked_for(task)))
     return fates
 
 
