@@ -108,6 +108,24 @@ def test_s10_a_deadline_comes_too_late_for_a_gate_that_is_decided_and_not_yet_ap
     world.close_books()
 
 
+def test_s10_a_deadline_comes_too_late_for_a_gate_that_a_recorded_cancel_closes() -> None:
+    """The owner has not heard of it; the deadline passes, and another replica sees to that."""
+    world, _, run_id = begun('gate human_review { timeout = "4s" on_timeout = continue } call a')
+    (gate,) = world.tables.gates
+    world.cancel(world.replicas[1], run_id, force=False)
+    while world.tables.runs[run_id]["status"] != "cancelling":
+        world.replicas[1].turn()
+    world.tables.elapsed_s += 5.0
+    late = GateTimeoutEntry(run_id, f"{gate}:gate", lambda _: None, lambda: None)
+    world.replicas[2].engine._registry.submit(late)
+    world.replicas[2].turn(20)
+    world.turn_all()
+
+    assert world.tables.gates[gate]["state"] == "cancelled"
+    assert world.violations() == []
+    world.close_books()
+
+
 def test_s10_what_was_recorded_before_a_vote_ends_the_step_and_the_vote_stands() -> None:
     """Owned elsewhere: a look at the gate fails for good, and then, both unapplied, ann approves.
 
