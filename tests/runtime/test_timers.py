@@ -86,8 +86,8 @@ async def test_a_replica_takes_no_more_runs_than_it_can_load(database: str, rogu
     """Loading stands still: what is due stays free for others, instead of losing its lease here."""
     owned = "SELECT count(*) AS n FROM workflow_runs WHERE owner_token IS NOT NULL"
     async with engine_on(database, acquire_batch=8) as engine:
-        await start_later(engine, 100, rogue, due_in_s=0.3)
         failpoints.arm("runs.loaded=block;runs.acquire=sleep(1)")
+        await start_later(engine, 100, rogue, due_in_s=0.3)
         await until(lambda: failpoints.fired().get("runs.loaded") == 2, "two loads stand still")
         looks = failpoints.fired()["runs.acquire"]
         await asyncio.sleep(0.5)  # what must not happen had ten times the time it takes
