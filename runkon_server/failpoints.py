@@ -6,7 +6,7 @@ can do so. A program that survives each of these points survives a crash anywher
 
 Syntax, one or more separated by `;`:
 
-    name=action[*count][/every][%percent]   and   seed=number
+    name=action[*count][/every][%percent]   and   seed=number   and   from=serving
 
 * `exit`: the process ends at once, like after kill -9, with `EXIT_CODE`;
 * `sleep(ms)`: whoever passes waits; at a point in a callback the event loop stalls;
@@ -16,7 +16,8 @@ Syntax, one or more separated by `;`:
 * `ambiguous`: the error of a lost connection. What lies before the point was done, and whoever
   waits for the answer never hears it;
 * `*2`: only the first two times; `/10`: every tenth time; `%5`: five times in a hundred, by chance
-  that `seed` fixes.
+  that `seed` fixes;
+* `from=serving`: what passes before the server serves neither counts nor is struck.
 
 Source: gofail, FreeBSD's fail(9), and Temporal's `ExecuteAndTimeout`.
 """
@@ -51,6 +52,7 @@ __all__ = [
     "failpoint_async",
     "fired",
     "is_armed",
+    "serving",
 ]
 
 log = structlog.get_logger(__name__)
@@ -171,6 +173,8 @@ class _Armed:
 
 
 _armed: dict[str, _Armed] = {}
+_holding = threading.Event()
+"""Set while points wait for the server to serve: `from=serving`."""
 _lock: Final = threading.Lock()
 
 
@@ -200,16 +204,20 @@ def arm(text: str) -> None:
     Raises:
         FailpointSyntaxError: a name is unknown or an action is malformed; nothing is armed.
     """
-    seed, wanted = 0, {}
+    seed, wanted, is_holding = 0, {}, False
     for part in filter(None, map(str.strip, text.split(";"))):
         name, _, action = part.partition("=")
         if name == "seed" and action.isdigit():
             seed = int(action)
+        elif (name, action) == ("from", "serving"):
+            is_holding = True
         elif name not in POINTS:
             raise FailpointSyntaxError(f"there is no failpoint {name!r}")
         else:
             wanted[name] = action
     _armed.update({name: _parse(name, action, seed) for name, action in wanted.items()})
+    if is_holding:
+        _holding.set()
 
 
 def arm_from_environment() -> None:
@@ -221,8 +229,14 @@ def arm_from_environment() -> None:
     arm(os.environ.get(ENVIRONMENT, ""))
 
 
+def serving() -> None:
+    """The server serves: points armed with `from=serving` begin to count."""
+    _holding.clear()
+
+
 def disarm() -> None:
     """Make every point do nothing again; who is blocked at one goes on."""
+    _holding.clear()
     for each in _armed.values():
         each.released.set()
     _armed.clear()
@@ -269,7 +283,7 @@ def _due(name: str) -> _Armed | None:
         raise AssertionError(f"failpoint {name!r} is not in the table")
     with _lock:
         point = _armed.get(name)
-        if point is None or not point.is_due():
+        if point is None or _holding.is_set() or not point.is_due():
             return None
     log.warning("failpoint.fired", point=name, action=point.kind)
     return point

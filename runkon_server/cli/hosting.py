@@ -123,6 +123,7 @@ class _Host:
                 replica=engine.replica_id,
                 listen=[address.target for address in listening],
             )
+            failpoints.serving()
             tell_ready(listening)
             await self._stop.wait()
         finally:

@@ -44,7 +44,6 @@ LATER: Final = {
     "leases.renewed": 3,
     "statement.answered": 6,
     "pipeline.answered": 5,
-    "listener.locked": 2,
     "batch.begin": 3,
     "batch.locked": 4,
     "batch.decided": 5,
@@ -57,10 +56,8 @@ LATER: Final = {
     "decision.committed": 3,
     "decision.settled": 4,
     "decision.carried_out": 5,
-    "transaction.committed": 2,
-    "presence.published": 2,
 }
-"""Struck at in this passage, not in the first one: in the middle of things, or after the start."""
+"""Struck at in this passage since it serves, not in the first one: in the middle of things."""
 BEFORE: Final = {
     "batch.resolving": "batch.committed=ambiguous*1/3",
     "tasks.given_back": "decision.committed=ambiguous*4/2",
@@ -84,7 +81,7 @@ class Case:
     @property
     def armed(self) -> str:
         """For RUNKON_FAILPOINTS."""
-        parts = [BEFORE[point] for point in self.points if point in BEFORE]
+        parts = ["from=serving", *(BEFORE[point] for point in self.points if point in BEFORE)]
         for point in self.points:
             later = f"/{LATER[point]}" if point in LATER else ""
             parts.append(f"{point}={self.action}*1{later}")

@@ -62,7 +62,7 @@ def test_a_point_that_is_not_armed_does_nothing() -> None:
     "text",
     ["nowhere=exit", "batch.begin", "batch.begin=explode", "batch.begin=sleep",
      "batch.begin=sleep(soon)", "batch.begin=raise(12345)", "batch.begin=exit/0",
-     "batch.begin=exit(3)"],
+     "batch.begin=exit(3)", "from=start"],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused_and_nothing_is_armed(text: str) -> None:
     with pytest.raises(failpoints.FailpointSyntaxError, match=text.partition("=")[0]):
@@ -178,6 +178,25 @@ def test_the_server_says_what_is_armed(database: str) -> None:
     with runkon_server_process(["serve", "--listen", "127.0.0.1:0"], environment) as server:
         server.started()
         assert server.records("failpoints.armed")[0]["points"] == ["batch.begin"]
+
+
+def test_nothing_counts_before_the_server_serves() -> None:
+    failpoints.arm("from=serving;batch.begin=raise*1/2")
+    for _ in range(3):
+        failpoint("batch.begin")
+    failpoints.serving()
+    failpoint("batch.begin")
+    with pytest.raises(failpoints.FailpointError):
+        failpoint("batch.begin")
+
+
+def test_a_server_comes_to_serve_whatever_it_passes_on_the_way(database: str) -> None:
+    """It executes some ten statements before it serves; the first one after that ends it."""
+    armed = "from=serving;statement.answered=exit*1"
+    environment = {"RUNKON_DATABASE_URL": database, "RUNKON_FAILPOINTS": armed}
+    with runkon_server_process(["serve", "--listen", "127.0.0.1:0"], environment) as server:
+        server.started()
+        assert server.ended() == failpoints.EXIT_CODE
 
 
 def test_exit_ends_the_process_at_once_with_its_own_code() -> None:
