@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import re
 import shlex
 from pathlib import Path
@@ -52,6 +54,19 @@ def test_ci_runs_what_the_readme_says() -> None:
 
     assert command in (ROOT / "README.md").read_text(encoding="utf-8")
     assert command in (ROOT / ".ci/run").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("script", [".ci/run", ".ci/nightly"])
+def test_ci_calls_commands_that_there_are(script: str) -> None:
+    """Each by its name in dev.py, and all of them may be executed."""
+    path = ROOT / script
+    called = re.findall(r"^python3 dev\.py (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    functions = ast.parse((ROOT / "dev.py").read_text(encoding="utf-8")).body
+    names = {each.name for each in functions if isinstance(each, ast.FunctionDef)}
+
+    assert called
+    assert set(called) <= names
+    assert os.access(path, os.X_OK)
 
 
 def test_changelog_has_the_form_it_promises() -> None:
