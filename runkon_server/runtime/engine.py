@@ -21,6 +21,7 @@ from runkon_server.runtime.starting import StartEntry
 from runkon_server.runtime.stats import EngineStats
 from runkon_server.store.locking import NewRequest, run_of
 from runkon_server.store.lookups import find_gate
+from runkon_server.store.reads.runs import telling_removed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -154,20 +155,21 @@ class Engine(Replica):
         """Ask a run to stop; it says `cancelling` when this returns.
 
         Raises:
-            RunNotFoundError, RunStateError, RequestIdReusedError
+            RunNotFoundError, RunPurgedError, RunStateError, RequestIdReusedError
         """
         self._require_ready()
         request = self._request(command, "CancelRun", {"run_id": command.run_id})
         entry = CancelEntry(command, request, self._registry.recorded)
         self._committer.submit(entry)
-        return await entry.future
+        async with telling_removed(self.reads, command.namespace):
+            return await entry.future
 
     async def resolve_gate(self, command: ResolveGate) -> GateResolved:
         """Vote on a gate.
 
         Raises:
-            GateNotFoundError, RunNotFoundError, GateAlreadyResolvedError, GateTimedOutError,
-            GateClosedError, GateSelectionInvalidError, GateStarterExcludedError
+            GateNotFoundError, RunNotFoundError, RunPurgedError, GateAlreadyResolvedError,
+            GateTimedOutError, GateClosedError, GateSelectionInvalidError, GateStarterExcludedError
         """
         self._require_ready()
         gate_id = await self._gate_of(command)
@@ -175,13 +177,14 @@ class Engine(Replica):
         request = self._request(command, "ResolveGate", {"run_id": run_id, "gate_id": gate_id})
         entry = GateVoteEntry(run_id, gate_id, command, request, self._registry.recorded)
         self._committer.submit(entry)
-        return await entry.future
+        async with telling_removed(self.reads, command.namespace):
+            return await entry.future
 
     async def _gate_of(self, command: ResolveGate | ReportPullRequest) -> str:
         """The gate that a command names by its id, or by its run and name."""
         if command.gate_id is not None:
             return command.gate_id
-        async with self.reads.connect() as conn:
+        async with telling_removed(self.reads, command.namespace), self.reads.connect() as conn:
             return await find_gate(
                 conn,
                 namespace=command.namespace,
@@ -194,8 +197,8 @@ class Engine(Replica):
         """Tell a gate how its pull request stands.
 
         Raises:
-            GateNotFoundError, RunNotFoundError, GateTypeMismatchError, GateAlreadyResolvedError,
-            GateTimedOutError, GateClosedError
+            GateNotFoundError, RunNotFoundError, RunPurgedError, GateTypeMismatchError,
+            GateAlreadyResolvedError, GateTimedOutError, GateClosedError
         """
         self._require_ready()
         gate_id = await self._gate_of(command)
@@ -204,18 +207,20 @@ class Engine(Replica):
         request = self._request(command, "ReportPullRequest", response)
         entry = PullRequestEntry(run_id, gate_id, command, request, self._registry.recorded)
         self._committer.submit(entry)
-        return await entry.future
+        async with telling_removed(self.reads, command.namespace):
+            return await entry.future
 
     async def resume_run(self, command: ResumeRun) -> RunResumed:
         """Take a finished run up again, in a new epoch.
 
         Raises:
-            RunNotFoundError, StepNotFoundError, RunStateError, ResumeRefusedError,
+            RunNotFoundError, RunPurgedError, StepNotFoundError, RunStateError, ResumeRefusedError,
             RunKeyInUseError, RequestIdReusedError, ConflictError
         """
         self._require_ready()
         request = self._request(command, "ResumeRun", {"run_id": command.run_id})
-        return await Resumer(self._registry, self.reads).resume(command, request)
+        async with telling_removed(self.reads, command.namespace):
+            return await Resumer(self._registry, self.reads).resume(command, request)
 
     def does_itself(self, namespace: str, kind: str, action: str) -> bool:
         """Whether this replica does such tasks without a worker."""

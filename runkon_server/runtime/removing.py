@@ -7,10 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from runkon_server.core.standstill import ENDED
-from runkon_server.errors import RunNotFoundError, RunStateError
+from runkon_server.errors import RunStateError
 from runkon_server.store.database import fetch
 from runkon_server.store.locking import NewRequest
 from runkon_server.store.purging import delete_tree, purge_half_gone
+from runkon_server.store.reads.runs import refusal_of_absent
 from runkon_server.store.request_ids import claim_request
 from runkon_server.store.transactions import in_transaction
 
@@ -65,7 +66,7 @@ async def dismiss_run(reads: AsyncEngine, command: DismissRun) -> RunDismissed:
     """Set the flag.
 
     Raises:
-        RunNotFoundError, RunStateError, RequestIdReusedError
+        RunNotFoundError, RunPurgedError, RunStateError, RequestIdReusedError
     """
     return await in_transaction(reads, partial(_dismiss, command=command))
 
@@ -76,7 +77,7 @@ async def _dismiss(conn: AsyncConnection, *, command: DismissRun) -> RunDismisse
     named = {"run_id": command.run_id, "namespace": command.namespace}
     found = await fetch(conn, _LOCK, named)
     if not found:
-        raise RunNotFoundError(command.run_id)
+        raise await refusal_of_absent(conn, namespace=command.namespace, run_id=command.run_id)
     if (status := found[0][0]) not in ENDED:
         raise RunStateError(command.run_id, status=status, wish="dismissed")
     parameters = {"run_id": command.run_id, "dismissed": command.dismissed}

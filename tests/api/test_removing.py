@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 from grpc import StatusCode
 
-from runkon.v1 import runs_pb2, types_pb2, workflows_pb2
+from runkon.v1 import gates_pb2, runs_pb2, types_pb2, workflows_pb2
+from runkon.v1.gates_pb2 import ReportPullRequestRequest, ResolveGateRequest
 from runkon.v1.runs_pb2 import DeleteRunRequest, DismissRunRequest, StreamRunEventsRequest
 from support.live_api import refusal
 from support.live_work import put
 from support.rows import add_run, ulid
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from support.live_api import LiveApi
 
 
@@ -90,6 +93,38 @@ async def test_every_question_about_a_deleted_run_is_told_that_it_was_removed(
         assert (refused.message, refused.metadata) == (told.message, told.metadata)
     elsewhere = runs_pb2.ExplainRunRequest(run_id=run.id, namespace="other")
     assert (await refusal(api.runs.ExplainRun(elsewhere))).reason == "RUN_NOT_FOUND"
+
+
+async def test_every_order_to_a_deleted_run_is_told_that_it_was_removed(api: LiveApi) -> None:
+    """Cancel, resume, dismiss, votes and reports; not in a namespace that never had the run."""
+    run = await ended(api)
+    await api.runs.DeleteRun(DeleteRunRequest(run_id=run.id))
+    told = await refusal(api.runs.GetRun(runs_pb2.GetRunRequest(run_id=run.id)))
+    by_name = gates_pb2.RunGate(run_id=run.id, gate_name="g")
+    vote = gates_pb2.GATE_DECISION_APPROVE
+    seen = gates_pb2.PullRequest(head_commit="c0ffee")
+
+    def orders(namespace: str) -> list[Awaitable[object]]:
+        at = {"namespace": namespace}
+        by_id = {**at, "gate_id": f"{run.id}0123456789"}
+        return [
+            api.runs.CancelRun(runs_pb2.CancelRunRequest(run_id=run.id, **at)),
+            api.runs.ResumeRun(runs_pb2.ResumeRunRequest(run_id=run.id, **at)),
+            api.runs.DismissRun(DismissRunRequest(run_id=run.id, **at)),
+            api.gates.ResolveGate(ResolveGateRequest(run_gate=by_name, decision=vote, **at)),
+            api.gates.ResolveGate(ResolveGateRequest(decision=vote, **by_id)),
+            api.gates.ReportPullRequest(
+                ReportPullRequestRequest(run_gate=by_name, pull_request=seen, **at)
+            ),
+            api.gates.ReportPullRequest(ReportPullRequestRequest(pull_request=seen, **by_id)),
+        ]
+
+    for order in orders("default"):
+        refused = await refusal(order)
+        assert (refused.code, refused.reason) == (StatusCode.NOT_FOUND, "RUN_PURGED")
+        assert (refused.message, refused.metadata) == (told.message, told.metadata)
+    for order in orders("other"):
+        assert (await refusal(order)).reason == "RUN_NOT_FOUND"
 
 
 async def test_a_tree_is_deleted_by_its_root(api: LiveApi) -> None:

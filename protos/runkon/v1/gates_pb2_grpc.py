@@ -107,6 +107,7 @@ class GateServiceServicer(object):
         INVALID_ARGUMENT GATE_SELECTION_INVALID: selections that are not among the options.
         INVALID_ARGUMENT: feedback over 64 KiB, no decision, no target.
         NOT_FOUND GATE_NOT_FOUND, RUN_NOT_FOUND: no such gate or run.
+        NOT_FOUND RUN_PURGED: the gate's run was removed; as for GetRun.
         PERMISSION_DENIED GATE_STARTER_EXCLUDED: the caller started the run, and the gate excludes its
         starter.
         ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
@@ -127,6 +128,7 @@ class GateServiceServicer(object):
         FAILED_PRECONDITION GATE_CLOSED: the run is over or being cancelled.
         INVALID_ARGUMENT: no head commit, more than 1,000 reviews or checks, no target.
         NOT_FOUND GATE_NOT_FOUND, RUN_NOT_FOUND: no such gate or run.
+        NOT_FOUND RUN_PURGED: the gate's run was removed; as for GetRun.
         ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

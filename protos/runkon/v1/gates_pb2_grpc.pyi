@@ -62,6 +62,7 @@ class GateServiceStub:
     INVALID_ARGUMENT GATE_SELECTION_INVALID: selections that are not among the options.
     INVALID_ARGUMENT: feedback over 64 KiB, no decision, no target.
     NOT_FOUND GATE_NOT_FOUND, RUN_NOT_FOUND: no such gate or run.
+    NOT_FOUND RUN_PURGED: the gate's run was removed; as for GetRun.
     PERMISSION_DENIED GATE_STARTER_EXCLUDED: the caller started the run, and the gate excludes its
     starter.
     ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
@@ -78,6 +79,7 @@ class GateServiceStub:
     FAILED_PRECONDITION GATE_CLOSED: the run is over or being cancelled.
     INVALID_ARGUMENT: no head commit, more than 1,000 reviews or checks, no target.
     NOT_FOUND GATE_NOT_FOUND, RUN_NOT_FOUND: no such gate or run.
+    NOT_FOUND RUN_PURGED: the gate's run was removed; as for GetRun.
     ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
     """
     StreamGates: _grpc.UnaryStreamMultiCallable[_gates_pb2.StreamGatesRequest, _gates_pb2.StreamGatesResponse]
@@ -131,6 +133,7 @@ class GateServiceAsyncStub(GateServiceStub):
     INVALID_ARGUMENT GATE_SELECTION_INVALID: selections that are not among the options.
     INVALID_ARGUMENT: feedback over 64 KiB, no decision, no target.
     NOT_FOUND GATE_NOT_FOUND, RUN_NOT_FOUND: no such gate or run.
+    NOT_FOUND RUN_PURGED: the gate's run was removed; as for GetRun.
     PERMISSION_DENIED GATE_STARTER_EXCLUDED: the caller started the run, and the gate excludes its
     starter.
     ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
@@ -147,6 +150,7 @@ class GateServiceAsyncStub(GateServiceStub):
     FAILED_PRECONDITION GATE_CLOSED: the run is over or being cancelled.
     INVALID_ARGUMENT: no head commit, more than 1,000 reviews or checks, no target.
     NOT_FOUND GATE_NOT_FOUND, RUN_NOT_FOUND: no such gate or run.
+    NOT_FOUND RUN_PURGED: the gate's run was removed; as for GetRun.
     ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
     """
     StreamGates: _aio.UnaryStreamMultiCallable[_gates_pb2.StreamGatesRequest, _gates_pb2.StreamGatesResponse]  # type: ignore[assignment]
@@ -215,6 +219,7 @@ class GateServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT GATE_SELECTION_INVALID: selections that are not among the options.
         INVALID_ARGUMENT: feedback over 64 KiB, no decision, no target.
         NOT_FOUND GATE_NOT_FOUND, RUN_NOT_FOUND: no such gate or run.
+        NOT_FOUND RUN_PURGED: the gate's run was removed; as for GetRun.
         PERMISSION_DENIED GATE_STARTER_EXCLUDED: the caller started the run, and the gate excludes its
         starter.
         ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
@@ -237,6 +242,7 @@ class GateServiceServicer(metaclass=_abc_1.ABCMeta):
         FAILED_PRECONDITION GATE_CLOSED: the run is over or being cancelled.
         INVALID_ARGUMENT: no head commit, more than 1,000 reviews or checks, no target.
         NOT_FOUND GATE_NOT_FOUND, RUN_NOT_FOUND: no such gate or run.
+        NOT_FOUND RUN_PURGED: the gate's run was removed; as for GetRun.
         ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
         """
 

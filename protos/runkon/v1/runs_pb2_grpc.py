@@ -203,6 +203,7 @@ class RunServiceServicer(object):
         Workers are told to stop, children are cancelled, and the `always` section runs within its
         grace period. Cancelling a run that is being or has been cancelled is OK. Errors:
         NOT_FOUND RUN_NOT_FOUND: no run has this id.
+        NOT_FOUND RUN_PURGED: as for GetRun.
         FAILED_PRECONDITION RUN_STATE: completed or failed (PreconditionFailure, type STATE).
         ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
         """
@@ -216,6 +217,7 @@ class RunServiceServicer(object):
         It changes nothing but the run's `dismissed`, which filters can ask for, and is no event.
         Errors:
         NOT_FOUND RUN_NOT_FOUND: no run has this id.
+        NOT_FOUND RUN_PURGED: as for GetRun.
         FAILED_PRECONDITION RUN_STATE: the run has not ended (PreconditionFailure, type STATE).
         ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
         """
@@ -265,6 +267,7 @@ class RunServiceServicer(object):
         but for those that the mode repeats. An event stream that has ended goes on from its cursor.
         Errors:
         NOT_FOUND RUN_NOT_FOUND: no run has this id.
+        NOT_FOUND RUN_PURGED: as for GetRun.
         NOT_FOUND STEP_NOT_FOUND: the run has no such step to repeat from.
         FAILED_PRECONDITION RUN_STATE: the run is live, or cancelled, which is final; or it is
         completed and the mode is not RESTART.

@@ -86,6 +86,7 @@ class RunServiceStub:
     Workers are told to stop, children are cancelled, and the `always` section runs within its
     grace period. Cancelling a run that is being or has been cancelled is OK. Errors:
     NOT_FOUND RUN_NOT_FOUND: no run has this id.
+    NOT_FOUND RUN_PURGED: as for GetRun.
     FAILED_PRECONDITION RUN_STATE: completed or failed (PreconditionFailure, type STATE).
     ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
     """
@@ -95,6 +96,7 @@ class RunServiceStub:
     It changes nothing but the run's `dismissed`, which filters can ask for, and is no event.
     Errors:
     NOT_FOUND RUN_NOT_FOUND: no run has this id.
+    NOT_FOUND RUN_PURGED: as for GetRun.
     FAILED_PRECONDITION RUN_STATE: the run has not ended (PreconditionFailure, type STATE).
     ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
     """
@@ -128,6 +130,7 @@ class RunServiceStub:
     but for those that the mode repeats. An event stream that has ended goes on from its cursor.
     Errors:
     NOT_FOUND RUN_NOT_FOUND: no run has this id.
+    NOT_FOUND RUN_PURGED: as for GetRun.
     NOT_FOUND STEP_NOT_FOUND: the run has no such step to repeat from.
     FAILED_PRECONDITION RUN_STATE: the run is live, or cancelled, which is final; or it is
     completed and the mode is not RESTART.
@@ -256,6 +259,7 @@ class RunServiceAsyncStub(RunServiceStub):
     Workers are told to stop, children are cancelled, and the `always` section runs within its
     grace period. Cancelling a run that is being or has been cancelled is OK. Errors:
     NOT_FOUND RUN_NOT_FOUND: no run has this id.
+    NOT_FOUND RUN_PURGED: as for GetRun.
     FAILED_PRECONDITION RUN_STATE: completed or failed (PreconditionFailure, type STATE).
     ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
     """
@@ -265,6 +269,7 @@ class RunServiceAsyncStub(RunServiceStub):
     It changes nothing but the run's `dismissed`, which filters can ask for, and is no event.
     Errors:
     NOT_FOUND RUN_NOT_FOUND: no run has this id.
+    NOT_FOUND RUN_PURGED: as for GetRun.
     FAILED_PRECONDITION RUN_STATE: the run has not ended (PreconditionFailure, type STATE).
     ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
     """
@@ -298,6 +303,7 @@ class RunServiceAsyncStub(RunServiceStub):
     but for those that the mode repeats. An event stream that has ended goes on from its cursor.
     Errors:
     NOT_FOUND RUN_NOT_FOUND: no run has this id.
+    NOT_FOUND RUN_PURGED: as for GetRun.
     NOT_FOUND STEP_NOT_FOUND: the run has no such step to repeat from.
     FAILED_PRECONDITION RUN_STATE: the run is live, or cancelled, which is final; or it is
     completed and the mode is not RESTART.
@@ -459,6 +465,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         Workers are told to stop, children are cancelled, and the `always` section runs within its
         grace period. Cancelling a run that is being or has been cancelled is OK. Errors:
         NOT_FOUND RUN_NOT_FOUND: no run has this id.
+        NOT_FOUND RUN_PURGED: as for GetRun.
         FAILED_PRECONDITION RUN_STATE: completed or failed (PreconditionFailure, type STATE).
         ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
         """
@@ -474,6 +481,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         It changes nothing but the run's `dismissed`, which filters can ask for, and is no event.
         Errors:
         NOT_FOUND RUN_NOT_FOUND: no run has this id.
+        NOT_FOUND RUN_PURGED: as for GetRun.
         FAILED_PRECONDITION RUN_STATE: the run has not ended (PreconditionFailure, type STATE).
         ALREADY_EXISTS REQUEST_ID_REUSED: the request_id was used with another request.
         """
@@ -531,6 +539,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         but for those that the mode repeats. An event stream that has ended goes on from its cursor.
         Errors:
         NOT_FOUND RUN_NOT_FOUND: no run has this id.
+        NOT_FOUND RUN_PURGED: as for GetRun.
         NOT_FOUND STEP_NOT_FOUND: the run has no such step to repeat from.
         FAILED_PRECONDITION RUN_STATE: the run is live, or cancelled, which is final; or it is
         completed and the mode is not RESTART.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -23,10 +24,10 @@ from runkon_server.store.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import AsyncIterator, Collection, Sequence
 
     from sqlalchemy import Row, Select
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
     from sqlalchemy.sql.selectable import LateralFromClause
 
 _COLUMNS: Final = tuple(each.name for each in fields(RunRow) if each.name != "current_step")
@@ -198,6 +199,20 @@ async def refusal_of_absent(
     return RunPurgedError(
         run_id, status=head.status, last_seq=head.last_seq, purged_at=head.purged_at
     )
+
+
+@asynccontextmanager
+async def telling_removed(reads: AsyncEngine, namespace: str) -> AsyncIterator[None]:
+    """Tell who asked something of a run that is not there whether it once was.
+
+    Raises:
+        RunPurgedError: instead of the RunNotFoundError inside, of a run that was removed.
+    """
+    try:
+        yield
+    except RunNotFoundError as error:
+        async with reads.connect() as conn:
+            raise await refusal_of_absent(conn, namespace=namespace, run_id=error.name) from error
 
 
 async def find_tombstone(conn: AsyncConnection, *, namespace: str, run_id: str) -> RunHead | None:
