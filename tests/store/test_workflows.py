@@ -117,6 +117,32 @@ async def test_a_deleted_name_goes_on_with_its_next_version(engine: AsyncEngine)
         await delete(engine, "v")
 
 
+async def test_a_release_that_knows_of_no_deleted_names_does_not_repeat_versions(
+    engine: AsyncEngine,
+) -> None:
+    """It takes the newest row, of which there is none, plus one; other names are not touched."""
+    insert = """
+        INSERT INTO workflows (namespace, name, version, content_hash, description, source,
+            created_by)
+        SELECT 'default', %(name)s, coalesce(max(version), 0) + 1, 'h1', '', '', 'zoe'
+        FROM workflows WHERE namespace = 'default' AND name = %(name)s
+        RETURNING version"""
+    for content in ("h1", "h2"):
+        await put(engine, version_of("w", content))
+    await delete(engine, "w")
+
+    async with engine.begin() as conn:
+        stored = [
+            (await conn.exec_driver_sql(insert, {"name": name})).scalar_one()
+            for name in ("w", "w", "v")
+        ]
+
+    assert stored == [3, 4, 1]
+    assert await put(engine, version_of("w", "h3")) == (5, True)
+    assert await delete(engine, "w") == 3
+    assert await put(engine, version_of("w", "h1")) == (6, True)
+
+
 async def test_what_was_deleted_says_so_and_what_never_was_does_not(engine: AsyncEngine) -> None:
     await put(engine, version_of("w", "h1"))
     await delete(engine, "w")
