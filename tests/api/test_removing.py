@@ -105,18 +105,23 @@ async def test_every_order_to_a_deleted_run_is_told_that_it_was_removed(api: Liv
     seen = gates_pb2.PullRequest(head_commit="c0ffee")
 
     def orders(namespace: str) -> list[Awaitable[object]]:
-        at = {"namespace": namespace}
-        by_id = {**at, "gate_id": f"{run.id}0123456789"}
+        gate_id = f"{run.id}0123456789"
         return [
-            api.runs.CancelRun(runs_pb2.CancelRunRequest(run_id=run.id, **at)),
-            api.runs.ResumeRun(runs_pb2.ResumeRunRequest(run_id=run.id, **at)),
-            api.runs.DismissRun(DismissRunRequest(run_id=run.id, **at)),
-            api.gates.ResolveGate(ResolveGateRequest(run_gate=by_name, decision=vote, **at)),
-            api.gates.ResolveGate(ResolveGateRequest(decision=vote, **by_id)),
-            api.gates.ReportPullRequest(
-                ReportPullRequestRequest(run_gate=by_name, pull_request=seen, **at)
+            api.runs.CancelRun(runs_pb2.CancelRunRequest(namespace=namespace, run_id=run.id)),
+            api.runs.ResumeRun(runs_pb2.ResumeRunRequest(namespace=namespace, run_id=run.id)),
+            api.runs.DismissRun(DismissRunRequest(namespace=namespace, run_id=run.id)),
+            api.gates.ResolveGate(
+                ResolveGateRequest(namespace=namespace, run_gate=by_name, decision=vote)
             ),
-            api.gates.ReportPullRequest(ReportPullRequestRequest(pull_request=seen, **by_id)),
+            api.gates.ResolveGate(
+                ResolveGateRequest(namespace=namespace, gate_id=gate_id, decision=vote)
+            ),
+            api.gates.ReportPullRequest(
+                ReportPullRequestRequest(namespace=namespace, run_gate=by_name, pull_request=seen)
+            ),
+            api.gates.ReportPullRequest(
+                ReportPullRequestRequest(namespace=namespace, gate_id=gate_id, pull_request=seen)
+            ),
         ]
 
     for order in orders("default"):
