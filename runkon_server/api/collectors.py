@@ -46,6 +46,10 @@ _COUNTERS: Final = {
         "runkon_runs_set_aside",
         "Runs given up for a while because this replica cannot read them.",
     ),
+    "notices_unreadable": (
+        "runkon_notices_unreadable",
+        "Times that a child run could not be read to tell its parent.",
+    ),
     "runs_purged": ("runkon_runs_purged", "Runs removed because they were kept no longer."),
     "tasks_dispatched": ("runkon_tasks_dispatched", "Tasks handed to workers."),
     "tasks_redelivered": ("runkon_tasks_redelivered", "Tasks handed out again."),

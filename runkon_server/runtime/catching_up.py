@@ -9,8 +9,6 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
 from runkon_server.failpoints import failpoint_async
 from runkon_server.runtime.actors import Offer
 from runkon_server.store.database import is_passing
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
 
     from runkon_server.runtime.actors import Actor
 
-log = structlog.get_logger(__name__)
-
 RUNS_MAX: Final = 200
 """Of one query."""
 
@@ -35,6 +31,7 @@ class FactReader:
     Args:
         spawn: runs a coroutine in the background.
         pause: waits a moment.
+        set_aside: gives up a run with a fact that nobody here understands.
     """
 
     def __init__(
@@ -42,10 +39,12 @@ class FactReader:
         reads: AsyncEngine,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         pause: Callable[[], Awaitable[None]],
+        set_aside: Callable[[str, Exception], Awaitable[None]],
     ) -> None:
         self._reads = reads
         self._spawn = spawn
         self._pause = pause
+        self._set_aside = set_aside
         self._behind: dict[str, Actor] = {}
         self._is_reading = False
 
@@ -71,7 +70,7 @@ class FactReader:
             async with self._reads.connect() as conn:
                 facts = await load_facts(conn, list(actors))
             await failpoint_async("facts.read")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told in the log by `set_aside`
             if is_passing(error):  # the scan tells of them again
                 await self._pause()
                 facts = {}
@@ -80,7 +79,7 @@ class FactReader:
                     await self._read({run_id: actor})
                 return
             else:
-                log.exception("facts.unreadable", run_id=next(iter(actors)))
+                await self._set_aside(next(iter(actors)), error)
                 return
         for run_id, actor in actors.items():
             stored = facts.get(run_id, ())

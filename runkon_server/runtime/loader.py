@@ -11,7 +11,8 @@ from runkon_server.core.engine import restore, waits_only_for_gates
 from runkon_server.failpoints import failpoint, failpoint_async
 from runkon_server.runtime.actors import Actor, Offer
 from runkon_server.runtime.budgets import INFRA_ATTEMPTS_MAX, poisonous
-from runkon_server.store.claims import set_aside
+from runkon_server.runtime.setbacks import Setbacks
+from runkon_server.store import claims
 from runkon_server.store.database import is_passing
 from runkon_server.store.loading import load_runs
 
@@ -28,12 +29,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-ASIDE_S = 5.0
-"""Pause before a run that could not be read is tried again; it doubles, …"""
-ASIDE_S_MAX = 300.0
-"""… up to this."""
-UNREADABLE_MAX = 10_000
-"""Runs of which it is remembered how often they could not be read."""
 LOADS_AT_ONCE = 2  # fewer than connections for reads: others need them as well
 
 
@@ -55,7 +50,7 @@ class Loader:
         self._tenure = tenure
         self._reads = registry.reads
         self._loading: dict[str, list[Offer]] = {}
-        self._unreadable: dict[str, int] = {}
+        self._setbacks = Setbacks(ambient)
         self._load_slots = asyncio.Semaphore(LOADS_AT_ONCE)
 
     @property
@@ -100,12 +95,12 @@ class Loader:
                 async with self._reads.connect() as conn:
                     loaded = await load_runs(conn, run_ids)
                 await failpoint_async("runs.loaded")
-            except Exception as error:  # noqa: BLE001 - told in the log by `_set_aside`
+            except Exception as error:  # noqa: BLE001 - told in the log by `set_aside`
                 if is_passing(error):
                     await self._registry.pause()
                     continue
                 if len(run_ids) == 1:
-                    await self._set_aside(run_ids[0], error)
+                    await self.set_aside(run_ids[0], error)
                     return {}
                 # One of them holds something that nobody here understands.
                 parts = [await self._read([run_id]) for run_id in run_ids]
@@ -125,28 +120,25 @@ class Loader:
                 if is_passing(error):
                     await self._registry.pause()
                     continue
-                await self._set_aside(run_id, error)
+                await self.set_aside(run_id, error)
             else:
-                self._unreadable.pop(run_id, None)
+                self._setbacks.forget(run_id)
             return
 
-    async def _set_aside(self, run_id: str, error: Exception) -> None:
+    async def set_aside(self, run_id: str, error: Exception) -> None:
         """Give up a run that this replica cannot read, for a while that grows.
 
         Another replica may be able to: one of a newer release, say, that wrote what is not known
         here. If none is, the log of each says why the run stands still.
         """
         self._registry.forget(run_id)
-        times = self._unreadable.get(run_id, 0)
-        self._unreadable[run_id] = times + 1
-        if len(self._unreadable) > UNREADABLE_MAX:
-            self._unreadable.pop(next(iter(self._unreadable)))
-        pause_s = min(ASIDE_S_MAX, ASIDE_S * 2**times) * (0.5 + self._ambient.jitter())
+        pause_s = self._setbacks.pause_s(run_id)
         self._registry.stats.runs_set_aside += 1
         log.error("run.set_aside", run_id=run_id, retry_in_s=round(pause_s, 1), exc_info=error)
         try:
             async with self._reads.connect() as conn:
-                await set_aside(conn, run_id=run_id, token=self._tenure.token, pause_s=pause_s)
+                token = self._tenure.token
+                await claims.set_aside(conn, run_id=run_id, token=token, pause_s=pause_s)
         except Exception as failure:
             if not is_passing(failure):
                 raise

@@ -17,6 +17,7 @@ from runkon_server.core.bubbling import results_of
 from runkon_server.core.facts import ChildBlocked, ChildEnded
 from runkon_server.failpoints import failpoint, failpoint_async
 from runkon_server.runtime.entries import Entry
+from runkon_server.runtime.setbacks import Setbacks
 from runkon_server.store.database import is_passing
 from runkon_server.store.locking import TERMINAL
 from runkon_server.store.notices import find_unnotified, load_untold
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from runkon_server.runtime.ambient import Ambient
     from runkon_server.runtime.entries import Batch, FactRecorded
+    from runkon_server.runtime.stats import EngineStats
     from runkon_server.store.locking import LockedRun, Wants
     from runkon_server.store.notices import UntoldChild
 
@@ -37,8 +39,6 @@ READ_MAX: Final = 64
 """Children that are read together."""
 PAUSE_S: Final = 0.5
 """After a read that failed."""
-UNREADABLE_S: Final = 60.0
-"""After a child that could not be read: a newer replica may be able to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +149,11 @@ class Notifier:
     """
 
     def __init__(
-        self, ambient: Ambient, reads: AsyncEngine, deliver: Callable[[Notice], None]
+        self,
+        ambient: Ambient,
+        reads: AsyncEngine,
+        deliver: Callable[[Notice], None],
+        stats: EngineStats,
     ) -> None:
         self._ambient = ambient
         self._reads = reads
@@ -159,6 +163,8 @@ class Notifier:
         """Children whose notice is on its way."""
         self._again: set[str] = set()
         """Those among them that changed meanwhile."""
+        self._stats = stats
+        self._setbacks = Setbacks(ambient)
         self._unreadable: dict[str, float] = {}
         """Children that could not be read, with when the scan may tell of them again."""
         self._wanted = asyncio.Event()
@@ -199,7 +205,7 @@ class Notifier:
                 children = await load_untold(conn, ids)
             if children:
                 await failpoint_async("notice.read")
-            return [(child.id, notice_of(child, self._ambient.jitter())) for child in children]
+            notices = [(child.id, notice_of(child, self._ambient.jitter())) for child in children]
         except Exception as error:
             # One child must not silence all the others.
             if is_passing(error):
@@ -211,9 +217,14 @@ class Notifier:
             if len(ids) > 1:
                 parts = [await self._read([run_id]) for run_id in ids]
                 return [notice for part in parts for notice in part]
-            log.exception("notice.unreadable", run_id=ids[0])
-            self._unreadable[ids[0]] = self._ambient.boottime_s() + UNREADABLE_S
+            pause_s = self._setbacks.pause_s(ids[0])
+            self._unreadable[ids[0]] = self._ambient.boottime_s() + pause_s
+            self._stats.notices_unreadable += 1
+            log.exception("notice.unreadable", run_id=ids[0], retry_in_s=round(pause_s, 1))
             return []
+        for run_id in ids:
+            self._setbacks.forget(run_id)
+        return notices
 
     async def scan(self) -> int:
         """Look for children whose parents nobody told."""

@@ -88,9 +88,9 @@ class Registry:
         self._tasks: set[asyncio.Task[None]] = set()
         self.actors: dict[str, Actor] = {}
         self.programs = Programs()
-        self._facts = FactReader(reads, self._spawn, self.pause)
-        self.notifier = Notifier(ambient, reads, self._deliver)
+        self.notifier = Notifier(ambient, reads, self._deliver, stats)
         self.loader = Loader(self, config, ambient, committer, tenure)
+        self._facts = FactReader(reads, self._spawn, self.pause, self.loader.set_aside)
         self.is_draining = False
 
     # -- what actors need ------------------------------------------------------------------------

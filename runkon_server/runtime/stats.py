@@ -39,6 +39,8 @@ class EngineStats:
     runs_parked: int = 0
     runs_set_aside: int = 0
     """Runs that this replica gave up because it cannot read them."""
+    notices_unreadable: int = 0
+    """Times that a child run could not be read to tell its parent."""
     runs_purged: int = 0
     """Runs that were kept no longer, removed by this replica's sweeper."""
     tasks_dispatched: int = 0

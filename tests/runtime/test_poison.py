@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runkon_server.runtime import loader
+from runkon_server.runtime import setbacks
 from runkon_server.runtime.budgets import INFRA_ATTEMPTS_MAX
 from support.engines import Worker, engine_on, start, until
 from support.waiting import eventually
@@ -79,7 +79,7 @@ async def test_a_run_that_cannot_be_read_is_set_aside(
     database: str, rogue: Rogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is nobody's meanwhile, so that a newer replica may take it; then it goes on."""
-    monkeypatch.setattr(loader, "ASIDE_S", 0.2)
+    monkeypatch.setattr(setbacks, "FIRST_S", 0.2)
     run_id = await left(database, rogue, "call build", 0)
     known = (await rogue.row("SELECT content_hash FROM run_details"))["content_hash"]
     change = "UPDATE run_details SET content_hash = %s"
@@ -99,7 +99,7 @@ async def test_one_fact_that_is_not_known_here_does_not_hold_up_other_runs(
     database: str, rogue: Rogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A newer replica recorded it; both runs are read together."""
-    monkeypatch.setattr(loader, "ASIDE_S", 0.2)
+    monkeypatch.setattr(setbacks, "FIRST_S", 0.2)
     odd = await left(database, rogue, "call build", 0)
     plain = await left(database, rogue, "call build", 0)
     await rogue.rows(SILENT, 0, odd)
@@ -115,3 +115,24 @@ async def test_one_fact_that_is_not_known_here_does_not_hold_up_other_runs(
         assert await rogue.ended(plain) == "completed"
         assert (await rogue.run(odd))["status"] == "running"
         assert engine.stats.runs_set_aside >= 1
+
+
+async def test_a_fact_that_is_not_known_here_sets_a_run_aside_that_is_in_memory(
+    database: str, rogue: Rogue
+) -> None:
+    """It was read each second, with a traceback, and no newer replica could take the run."""
+    async with engine_on(database) as engine:
+        run_id = (await engine.start_run(start("call build"))).run_id
+        await until(lambda: engine.stats.leases_held == 1, "it is in memory")
+        await rogue.rows("UPDATE workflow_runs SET fact_seq = fact_seq + 1")
+        await rogue.rows(
+            "INSERT INTO facts (run_id, fact_seq, kind, payload, recorded_at)"
+            " SELECT id, fact_seq, 'of_tomorrow', '{}', now() FROM workflow_runs"
+        )
+        await until(lambda: engine.stats.runs_set_aside == 1, "it is set aside")
+
+        async def nobodys() -> bool:
+            return (await rogue.run(run_id))["owner_token"] is None
+
+        await eventually(nobodys, "a newer replica may take it")
+        assert engine.stats.leases_held == 0
