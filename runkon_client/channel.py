@@ -10,9 +10,10 @@ from typing import Final, TypeAlias
 import grpc
 import grpc.aio
 
+from runkon_client.sizes import MESSAGE_BYTES_MAX
+
 DEFAULT_ADDRESS: Final = "127.0.0.1:7411"
 _PRINCIPAL_KEY: Final = "runkon-principal"
-_MESSAGE_BYTES_MAX: Final = 4 << 20
 
 Options: TypeAlias = tuple[tuple[str, int], ...]
 
@@ -24,8 +25,8 @@ CHANNEL_OPTIONS: Final[Options] = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.max_receive_message_length", _MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", _MESSAGE_BYTES_MAX),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
 )
 
 # A worker's stream may be silent for hours in both directions; only pings tell that it lives.

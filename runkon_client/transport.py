@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from runkon_client.errors import CallCancelledError, Code, error_from_rpc, unreadable_error
 from runkon_client.retry import Attempts
+from runkon_client.sizes import refuse_unsendable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -99,6 +100,7 @@ class AsyncTransport:
 
     async def perform(self, call: Call[_T], policy: RetryPolicy | None = None) -> _T:
         """Make the call until it succeeds, fails for good, or the retry window is over."""
+        refuse_unsendable(call.request)
         method = self._methods.get(call.path)
         if method is None:
             method = self._channel.unary_unary(call.path, _serialize, None)
@@ -162,6 +164,7 @@ class SyncTransport:
 
     def perform(self, call: Call[_T], policy: RetryPolicy | None = None) -> _T:
         """Make the call until it succeeds, fails for good, or the retry window is over."""
+        refuse_unsendable(call.request)
         method = self._methods.get(call.path)
         if method is None:
             method = self._channel.unary_unary(call.path, _serialize, None)

@@ -8,8 +8,8 @@ import click
 
 from runkon_client.cli.exits import Exit, explain
 from runkon_client.cli.session import ServerCommand, Settings, print_document
-from runkon_client.cli.sizes import too_large
 from runkon_client.cli.sources import STDIN, read_source, show_diagnostics, write_text
+from runkon_client.sizes import too_large
 from runkon_client.values import FormattedWorkflow
 
 

@@ -12,9 +12,9 @@ from runkon_client.cli.exits import Exit, explain
 from runkon_client.cli.extensions import load_extension
 from runkon_client.cli.naming import is_run_id
 from runkon_client.cli.session import ServerCommand, Settings, exit_code_of, print_document
-from runkon_client.cli.sizes import refuse_too_large
 from runkon_client.cli.sources import is_file, read_source, show_refusal, write_text
 from runkon_client.errors import RunkonClientError
+from runkon_client.sizes import refuse_too_large
 from runkon_client.values import GraphFormat
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from runkon_client.cli.exits import WATCHED_RUN, Exit
 from runkon_client.cli.material import material_options
 from runkon_client.cli.pairs import read_pairs
 from runkon_client.cli.session import ServerCommand, Settings, exit_code_of, print_document
-from runkon_client.cli.sizes import refuse_too_large
 from runkon_client.cli.sources import is_file, read_source, show_refusal
 from runkon_client.errors import RunkonClientError
+from runkon_client.sizes import refuse_too_large
 from runkon_client.values import ConflictPolicy
 
 if TYPE_CHECKING:

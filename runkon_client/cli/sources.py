@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
 import click
 
-from runkon_client.cli.sizes import too_large
 from runkon_client.cli.telling import printable
+from runkon_client.sizes import too_large
 from runkon_client.values import Severity
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from runkon_client.cli.session import (
     print_table,
     report,
 )
-from runkon_client.cli.sizes import refuse_too_large, too_large
 from runkon_client.cli.sources import read_source, show_diagnostics, show_refusal
 from runkon_client.errors import RunkonClientError
+from runkon_client.sizes import refuse_too_large, too_large
 from runkon_client.values import InputType, Validation
 
 if TYPE_CHECKING:

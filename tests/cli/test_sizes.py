@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from runkon_client.cli import main
 from runkon_client.cli.exits import Exit
-from runkon_client.cli.sizes import SOURCE_BYTES, refuse_too_large, too_large
 from runkon_client.errors import InvalidArgumentError
+from runkon_client.sizes import SOURCE_BYTES, refuse_too_large, too_large
 from runkon_server.dsl import limits
 from runkon_server.dsl.parser import parse
 from support.fake_server import FakeServer, serving

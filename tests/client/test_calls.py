@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,10 @@ from runkon_client import (
     NotFoundError,
     PermissionDeniedError,
     PreconditionError,
+    ResourceExhaustedError,
     RetryPolicy,
     RunkonClientError,
+    RunSpec,
     ServerFaultError,
     SyncClient,
     UnavailableError,
@@ -35,13 +37,11 @@ from runkon_client import (
 from runkon_client.calls.runs import AWAIT_S
 from runkon_client.channel import resolve_endpoint
 from runkon_client.errors import error_from_rpc
-from runkon_client.values import (
-    RunStatus,
-)
+from runkon_client.sizes import MESSAGE_BYTES_MAX, refuse_unsendable
+from runkon_client.values import RunStatus
+from runkon_server.api.server import MESSAGE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from google.protobuf.message import Message
 
 SHORT = RetryPolicy(window_s=3, delay_first_s=0.01, delay_max_s=0.05)
@@ -99,6 +99,56 @@ async def test_both_stacks_do_the_same(
     for _, request in peers["async"].calls:
         assert request.namespace == "team"
     assert all(0 < left <= 60 for peer in peers.values() for left in peer.deadlines_s)
+
+
+HUGE = "workflow w { call a }\n" + "// no message to a server holds this\n" * 150_000
+UNSENDABLE: dict[str, Callable[[Any], Any]] = {
+    "start_run": lambda client: client.start_run(source=HUGE),
+    "put_workflow": lambda client: client.put_workflow(HUGE),
+    "validate_workflow": lambda client: client.validate_workflow(HUGE),
+    "format_workflow": lambda client: client.format_workflow(HUGE),
+    "graph_workflow": lambda client: client.graph_workflow(source=HUGE),
+}
+
+
+@both_stacks
+@pytest.mark.parametrize("operation", UNSENDABLE.values(), ids=UNSENDABLE)
+async def test_a_source_beyond_any_message_is_refused_in_the_words_of_the_language(
+    stack: str, operation: Callable[[Any], Any]
+) -> None:
+    """Without this, RESOURCE_EXHAUSTED from gRPC, of a message that no caller knows of."""
+    peer = Peer()
+    with pytest.raises(InvalidArgumentError, match=r"WF402: .* larger than 256 KiB") as refused:
+        await drive(stack, peer, operation)
+
+    assert refused.value.reason == "DSL_LIMIT"
+    assert refused.value.violations[0].field == "source:1:1"
+    assert not peer.calls
+
+
+@both_stacks
+async def test_any_other_request_beyond_a_message_is_refused_with_the_limit(stack: str) -> None:
+    """Many sources that are small enough each, and inputs."""
+    peer = Peer()
+    spec = RunSpec(source="x" * 200_000)
+    for operation in (
+        lambda client: client.start_runs([spec] * 30),
+        lambda client: client.start_run("deploy", inputs={"text": "x" * MESSAGE_BYTES_MAX}),
+    ):
+        with pytest.raises(ResourceExhaustedError, match=r"at most 4,194,304 \(4 MiB\)"):
+            await drive(stack, peer, operation)
+    assert not peer.calls
+    assert MESSAGE_BYTES_MAX == MESSAGE_BYTES
+
+
+def test_a_request_that_just_fits_is_not_refused() -> None:
+    """The tag of the field and its length have five bytes; one character more is too many."""
+    fits = workflows_pb2.GetWorkflowRequest(name="x" * (MESSAGE_BYTES_MAX - 5))
+
+    refuse_unsendable(fits)
+    fits.name += "x"
+    with pytest.raises(ResourceExhaustedError):
+        refuse_unsendable(fits)
 
 
 async def test_a_start_says_what_it_was_told() -> None:

@@ -1,11 +1,17 @@
-"""Sources that no server takes, told here: many of them would not even fit a message to one."""
+"""What no server takes, told here: gRPC would say of it that a message is too large."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from runkon_client.errors import Code, InvalidArgumentError, Violation
+from runkon_client.errors import Code, InvalidArgumentError, ResourceExhaustedError, Violation
 from runkon_client.values import Diagnostic, Severity
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+MESSAGE_BYTES_MAX: Final = 4 << 20
+"""What fits a message in either direction; a test compares it with the server's."""
 
 SOURCE_BYTES: Final = 256 * 1024
 """What a server takes before it says WF402; a test compares the two."""
@@ -52,4 +58,22 @@ def refuse_too_large(source: str) -> None:
         code=Code.INVALID_ARGUMENT,
         reason="DSL_LIMIT",
         violations=(Violation("source:1:1", described),),
+    )
+
+
+def refuse_unsendable(request: Message) -> None:
+    """Let pass what fits a message.
+
+    Raises:
+        InvalidArgumentError: DSL_LIMIT, because of the source in it.
+        ResourceExhaustedError: because of anything else.
+    """
+    size = request.ByteSize()
+    if size <= MESSAGE_BYTES_MAX:
+        return
+    refuse_too_large(getattr(request, "source", ""))
+    raise ResourceExhaustedError(
+        f"the request has {size:,} bytes and was not sent: a message holds at most"
+        f" {MESSAGE_BYTES_MAX:,} (4 MiB)",
+        code=Code.RESOURCE_EXHAUSTED,
     )
