@@ -28,7 +28,7 @@ class Setbacks:
         if len(self._times) > REMEMBERED_MAX:
             del self._times[next(iter(self._times))]
         # A power that has no bound is too large for a float one day.
-        pause_s = min(LONGEST_S, FIRST_S * 2 ** min(times, 32))
+        pause_s = min(LONGEST_S, FIRST_S * 2.0 ** min(times, 32))
         return pause_s * (0.5 + self._ambient.jitter())
 
     def forget(self, run_id: str) -> None:
