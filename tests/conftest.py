@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Final
 
 import hypothesis
 import pytest
+
+# Images often say PYTHONDONTWRITEBYTECODE, for their size. Here it would have every worker rewrite
+# all asserts, and each of the many processes that tests start compile all of Runkon, once more.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Before anything imports it: shared checks explain their failures as tests do.
 pytest.register_assert_rewrite("support")
