@@ -2,17 +2,19 @@
 
 The server is RUNKON_TEST_DSN if that is set (a superuser's URL), else one of our own, run by the
 programs that RUNKON_TEST_POSTGRES names: `embedded` (the default) or `system`, Debian's newest.
+Its files are in memory where there is room.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, LiteralString
+from typing import TYPE_CHECKING, Final, LiteralString
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -25,6 +27,8 @@ from runkon_server.store.embedded_binaries import debian_bindirs, find_bindir
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - what is made there has a name of its own
+_ROOM_MIN_BYTES: Final = 2**30
 _numbers = itertools.count(1)
 
 
@@ -51,10 +55,25 @@ def pytest_report_header() -> str:
 @pytest.fixture(scope="session")
 def session_folder() -> Iterator[Path]:
     """A folder that other users can reach: root's server runs as one, pytest's own are closed."""
-    folder = Path(tempfile.mkdtemp(prefix="runkon-"))
+    folder = Path(tempfile.mkdtemp(prefix="runkon-", dir=_memory()))
     folder.chmod(0o711)
     yield folder
     shutil.rmtree(folder)
+
+
+def _memory() -> Path | None:
+    """A folder in memory with room for servers and their programs; None if there is none here.
+
+    A database is 470 files, made and removed for every test: on a disk's file system that is most
+    of what such a test costs.
+    """
+    try:
+        found = os.statvfs(_MEMORY)
+    except OSError:
+        return None
+    is_roomy = found.f_bavail * found.f_frsize >= _ROOM_MIN_BYTES
+    runs_programs = not found.f_flag & os.ST_NOEXEC
+    return _MEMORY if is_roomy and runs_programs and os.access(_MEMORY, os.W_OK) else None
 
 
 @pytest.fixture
@@ -71,9 +90,10 @@ def open_folder(session_folder: Path) -> Iterator[Path]:
 def postgres_server(session_folder: Path) -> Iterator[str]:
     """A superuser's URL of the session's server."""
     if outside := os.environ.get("RUNKON_TEST_DSN"):
-        yield outside
+        with _administrator(outside):
+            yield outside
         return
-    with EmbeddedPostgres(session_folder / "postgres", fast=True) as dsn:
+    with EmbeddedPostgres(session_folder / "postgres", fast=True) as dsn, _administrator(dsn):
         yield dsn
 
 
@@ -123,5 +143,10 @@ def dsn_of(server: str, database: str) -> str:
 
 
 def _administer(server: str, statement: LiteralString, *names: str) -> None:
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+    _administrator(server).execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+
+@functools.cache
+def _administrator(server: str) -> psycopg.Connection:
+    """The session that makes and removes databases: a new one would cost as much as a database."""
+    return psycopg.connect(server, autocommit=True)
