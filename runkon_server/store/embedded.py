@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "default_data_dir", "find_bindir"]
 
 _MAJOR_MIN = 15
+_SCRAM_ITERATIONS = 16  # the major version that first lets us choose them
 _RETRY_S = 10
 _PAUSE_S = 0.1
 _LOG_MAX_BYTES = 16 * 1024 * 1024
@@ -206,7 +207,7 @@ class EmbeddedPostgres:
             account.run(
                 *(bindir / "initdb", "-D", unfinished, "-U", "runkon", "--pwfile", password_file),
                 *("-A", "scram-sha-256", "-E", "UTF8", "--locale=C"),
-                *(["--no-sync"] if self._fast else []),
+                *(_fast_initdb(bindir) if self._fast else []),
             )
         finally:
             password_file.unlink()
@@ -247,6 +248,15 @@ class EmbeddedPostgres:
         if self._log.stat().st_size > _LOG_MAX_BYTES:
             self._log.replace(self._log.with_suffix(".log.1"))
             self._log.touch(mode=0o600)
+
+
+def _fast_initdb(bindir: Path) -> list[str]:
+    """Options for a cluster without durability, whose password costs its clients 1 ms, not 4.
+
+    The password is 192 random bits: repeating its hash would make it no harder to guess.
+    """
+    repeats = ["-c", "scram_iterations=1"] if major_version(bindir) >= _SCRAM_ITERATIONS else []
+    return ["--no-sync", *repeats]
 
 
 def _free_port(preferred: int) -> int:

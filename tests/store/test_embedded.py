@@ -104,6 +104,16 @@ def test_data_and_address_survive_a_restart(root: Path) -> None:
     assert second == first
 
 
+def test_a_fast_server_checks_passwords_at_little_cost(root: Path) -> None:
+    """Its verifier says how often the hash is repeated, for each connection: 4096 times else."""
+    with EmbeddedPostgres(root, fast=True) as dsn, psycopg.connect(dsn) as connection:
+        found = connection.execute("SELECT rolpassword FROM pg_authid WHERE rolname = 'runkon'")
+        version = connection.info.server_version
+        assert str(found.fetchone()).startswith(
+            "('SCRAM-SHA-256$1:" if version >= 160_000 else "('SCRAM-SHA-256$4096:"
+        )
+
+
 def test_stop_may_come_twice_and_before_start(root: Path) -> None:
     """The same object is stopped, started, stopped twice and started again."""
     server = EmbeddedPostgres(root, fast=True)
