@@ -149,7 +149,8 @@ class Lot:
         """The lot as it is sent, in parts that are small enough for a notification.
 
         `e` runs with new events, `f` runs with new facts, `r` ready runs exist, `t` what queued
-        tasks ask for, `c` tasks to be cancelled with their reasons.
+        tasks ask for, `c` tasks to be cancelled with their reasons. Elsewhere: `o` of tasks that
+        are in the queue again, `q` runs asked for in SQL, `h` a replica that listens from now on.
         """
         hints: list[dict[str, Any]] = [{"s": sender}]
         if self.ready_runs:

@@ -122,6 +122,9 @@ class Listener:
     async def _listen(self, conn: psycopg.AsyncConnection[Any]) -> None:
         await conn.execute(f"LISTEN {CHANNEL}")
         await self._probe(conn)
+        # Who was alone tells nobody anything until it knows of us: at its next probe, or now.
+        hello = json.dumps({"s": self._sender, "h": 1})
+        await conn.execute("SELECT pg_notify(%s, %s)", (CHANNEL, hello))
         # Hints sent while nobody listened are lost: look at everything once.
         self._heard({"e": EVERYTHING, "f": EVERYTHING, "r": 1, "t": EVERYTHING})
         while True:
@@ -159,4 +162,6 @@ class Listener:
             return
         if isinstance(hint, dict) and hint.get("s") != self._sender:
             failpoint("listener.heard")
+            if "h" in hint:
+                self._stats.peers = max(1, self._stats.peers)
             self._heard(hint)

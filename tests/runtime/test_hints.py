@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from runkon_server.runtime import listener
 from runkon_server.runtime.backlog import Backlog
 from runkon_server.runtime.hints import PAYLOADS_MAX, Lot, needs_in, requeued_hint
 from runkon_server.runtime.roster import Need
@@ -65,6 +66,22 @@ async def test_a_task_wakes_only_the_sessions_that_serve_it(database: str) -> No
 
         assert other.stats.queue_looks - before[0] == 1
         assert bystander.stats.queue_looks == before[1]
+
+
+async def test_a_replica_that_was_alone_tells_a_new_one_at_once(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither polls, nor does the first one look around again to see the second."""
+    monkeypatch.setattr(listener, "PROBE_S", 60.0)
+    async with engine_on(database, poll_s=60.0) as alone:
+        await until(lambda: alone.database_is_up, "it has looked around")
+        assert alone.stats.peers == 0
+        async with engine_on(database, poll_s=60.0) as new:
+            await until(lambda: alone.stats.peers == 1, "the first one knows of the second")
+            worker = Worker(new, "build").credit(1)
+            await have_looked(new)
+            await alone.start_run(start("call build"))
+            await worker.lease()
 
 
 async def test_what_another_replica_queued_again_goes_before_what_is_new(
