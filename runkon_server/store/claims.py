@@ -157,9 +157,10 @@ RETURNING t.id, t.token, t.namespace, t.cancel_reason,
     CASE WHEN t.id = ANY(%(told)s) THEN t.payload::json ->> 'step_name' END,
     CASE WHEN t.id = ANY(%(told)s) THEN (t.payload::json ->> 'iteration')::int END"""
 
-# Nobody has seen such a lease, so it counts as no delivery.
+# Nobody has seen such a lease, so it counts as no delivery. Older by a microsecond, as in _REQUEUE.
 _GIVE_BACK = """
-UPDATE tasks t SET state = 'queued', token = NULL, worker_id = NULL, lease_until = NULL
+UPDATE tasks t SET state = 'queued', token = NULL, worker_id = NULL, lease_until = NULL,
+    created_at = t.created_at - interval '1 microsecond'
 FROM (SELECT k.run_id, k.id FROM json_to_recordset(%(rows)s::json)
           AS u(run_id text, id text, token text)
       JOIN tasks k ON k.run_id = u.run_id AND k.id = u.id AND k.token = u.token

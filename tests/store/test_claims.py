@@ -224,7 +224,10 @@ async def test_given_back_tasks_count_no_delivery(conn: AsyncConnection, rogue: 
     ]
 
 
-async def test_a_lost_task_goes_before_its_equals(conn: AsyncConnection, rogue: Rogue) -> None:
+@pytest.mark.parametrize("how", ["lost", "given back"])
+async def test_a_task_that_is_queued_again_goes_before_its_equals(
+    conn: AsyncConnection, rogue: Rogue, how: str
+) -> None:
     """All were made by one batch; the lost one is neither the first nor the last of them."""
     await add_run(conn, ulid(1))
     ids = [await add_task(rogue, ulid(1), f"build{n}", action="build") for n in range(40)]
@@ -232,7 +235,10 @@ async def test_a_lost_task_goes_before_its_equals(conn: AsyncConnection, rogue: 
         "UPDATE tasks SET state = 'leased', token = 't', lease_until = '2026-01-01' WHERE id = %s",
         ids[20],
     )
-    await claims.requeue_lost(conn, deliveries_max=3)
+    if how == "lost":
+        await claims.requeue_lost(conn, deliveries_max=3)
+    else:
+        await claims.give_back(conn, tasks=[(ulid(1), ids[20], "t")])
 
     assert await claim(conn, "build", limit=1) == [ids[20]]
 

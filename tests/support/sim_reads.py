@@ -288,7 +288,7 @@ def _extend(tables: Tables, asked: Mapping[str, Any]) -> Rows:
 
 def _give_back(tables: Tables, asked: Mapping[str, Any]) -> Rows:
     for task in _leased(tables, asked["rows"]):
-        tables.put(tables.tasks, task["id"], {**task, **_QUEUED})
+        tables.put(tables.tasks, task["id"], {**task, **_first_again(task)})
     return []
 
 
@@ -310,10 +310,14 @@ def _requeue(tables: Tables, asked: Mapping[str, Any]) -> Rows:
     return [_asked_for(task) for task in lost]
 
 
+def _first_again(task: Row) -> dict[str, Any]:
+    """What changes in a task that is queued again: it goes before its equals."""
+    return {**_QUEUED, "created_at": task["created_at"] - timedelta(microseconds=1)}
+
+
 def _again(task: Row) -> dict[str, Any]:
-    """What changes in a task that was lost: it goes before its equals."""
-    created_at = task["created_at"] - timedelta(microseconds=1)
-    return {**_QUEUED, "delivery": task["delivery"] + 1, "created_at": created_at}
+    """What changes in a task that was lost."""
+    return {**_first_again(task), "delivery": task["delivery"] + 1}
 
 
 def _asked_for(task: Row) -> tuple[str, str, str, str]:
