@@ -59,6 +59,7 @@ class Past:
         self._last_of_step: dict[str, EventRow] = {}
         self._started_at: datetime | None = None
         self._ended_at: datetime | None = None
+        self._cancel_reason: str | None = None
         self._order: list[str] | None = None
 
     def follow(self, event: EventRow) -> None:
@@ -70,6 +71,8 @@ class Past:
         if event.kind == "run_started":
             self._started_at = self._started_at or event.at
         self._ended_at = event.at if event.kind == "run_finished" else None
+        if event.kind == "run_cancel_requested" and self._cancel_reason is None:
+            self._cancel_reason = payload["reason"]  # a second request only adds `force`
         step = payload.get("step")
         if step is not None:
             self._last_of_step[step["id"]] = event._replace(payload="")  # the fold has it
@@ -98,7 +101,7 @@ class Past:
             dismissed=False,
             scheduled_at=None,
             current_step=None,
-            cancel_reason=now.cancel_reason if fold.status.startswith("cancel") else None,
+            cancel_reason=self._cancel_reason,
         )
         return render_run(was)
 

@@ -118,6 +118,26 @@ async def test_the_past_is_what_the_rows_said_then(database: str) -> None:
             assert past_steps == steps, seq
 
 
+async def test_why_a_run_was_cancelled_is_told_from_the_log(database: str) -> None:
+    """Its row has the reason later than the event, and only the first one."""
+    async with live_api(database) as api:
+        start = runs_pb2.StartRunRequest(source="workflow w { call nobodys }")
+        run_id = (await api.runs.StartRun(start)).run.id
+        begun = (await api.runs.GetRun(runs_pb2.GetRunRequest(run_id=run_id))).run.last_seq
+        for reason, force in (("first", False), ("second", True)):
+            asked = runs_pb2.CancelRunRequest(run_id=run_id, reason=reason, force=force)
+            await api.runs.CancelRun(asked)
+        ended = (await api.runs.AwaitRun(runs_pb2.AwaitRunRequest(run_id=run_id))).run
+        with psycopg.connect(database, autocommit=True) as other:
+            other.execute("UPDATE run_details SET cancel_reason = NULL")
+
+        reasons = [(await then(api, run_id, seq))[0].cancel_reason
+                   for seq in range(begun, ended.last_seq + 1)]  # fmt: skip
+
+        assert ended.cancel_reason == "first"
+        assert reasons == ["", *["first"] * (ended.last_seq - begun)]
+
+
 async def waits(api: LiveApi, run_id: str) -> bool:
     run = (await api.runs.GetRun(runs_pb2.GetRunRequest(run_id=run_id))).run
     return run.status == types_pb2.RUN_STATUS_WAITING
