@@ -117,3 +117,15 @@ async def test_runs_of_another_namespace_meet_no_filter(api: LiveApi) -> None:
     ):
         assert await found(api, text) == []
         assert (await api.runs.CountRuns(CountRunsRequest(filter=text))).count == 0
+
+
+async def test_a_number_may_be_of_more_bits_than_the_column(api: LiveApi) -> None:
+    """It is compared like any other: every run's epoch is below, and none has that priority."""
+    await fill(api)
+    largest = 2**63 - 1
+
+    for field in ("priority", "epoch", "depth"):
+        assert len(await found(api, f"{field} < {largest}")) == RUNS
+        assert await found(api, f"{field} = {-largest}") == []
+    counted = await api.runs.CountRuns(CountRunsRequest(filter=f"epoch != {2**31}"))
+    assert counted.count == RUNS

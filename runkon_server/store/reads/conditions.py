@@ -9,7 +9,7 @@ from __future__ import annotations
 from operator import eq, ge, gt, le, lt
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import and_, func, or_, true
+from sqlalchemy import BigInteger, and_, func, literal, or_, true
 
 from runkon_server.core import filters
 from runkon_server.core.filters import All, Comparison, IsSet, LabelIs, Not, Relative, leaves
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement
 
-    from runkon_server.core.filters import Filter
+    from runkon_server.core.filters import Filter, Value
 
 _OPERATORS: Final[dict[str, Callable[[Any, Any], ColumnElement[bool]]]] = {
     "=": eq,
@@ -93,8 +93,7 @@ def _clause(term: Filter, sources: Sources) -> ColumnElement[bool]:
         case Comparison(field, "!=", value):
             return _clause(Comparison(field, "=", value), sources).is_not(true())
         case Comparison(field, operator, value):
-            wanted = func.now() + value.offset if isinstance(value, Relative) else value
-            return _OPERATORS[operator](_column(field, sources), wanted)
+            return _OPERATORS[operator](_column(field, sources), _bound(value))
         case IsSet(field):
             return _is_set(_column(field, sources))
         case LabelIs(key, value):
@@ -105,6 +104,19 @@ def _clause(term: Filter, sources: Sources) -> ColumnElement[bool]:
             return and_(true(), *(_clause(each, sources) for each in terms))
         case filters.Any(terms):
             return or_(*(_clause(each, sources) for each in terms))
+
+
+def _bound(value: Value) -> object:
+    match value:
+        case Relative(offset):
+            return func.now() + offset
+        case bool():
+            return value
+        case int():
+            # Of 64 bits whatever the column has: PostgreSQL refuses a value that its type lacks.
+            return literal(value, BigInteger())
+        case _:
+            return value
 
 
 def _column(field: str, sources: Sources) -> ColumnElement[Any]:
