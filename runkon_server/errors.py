@@ -18,10 +18,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One wrong place in a request: `field` is a path such as `inputs.ticket` or `source:3:7`."""
+    """One wrong place in a request: `field` is a path such as `inputs.ticket` or `source:3:7`.
+
+    It is empty where the request as a whole is wrong.
+    """
 
     field: str
     description: str
+
+    @property
+    def told(self) -> str:
+        """What is wrong, with the place before it."""
+        return f"{self.field}: {self.description}" if self.field else self.description
 
 
 class RunkonError(Exception):
@@ -42,8 +50,7 @@ class InvalidArgumentError(RunkonError):
 
     def __init__(self, violations: Iterable[Violation], message: str = "") -> None:
         self.violations = tuple(violations)
-        text = message or "; ".join(f"{v.field}: {v.description}" for v in self.violations)
-        super().__init__(text)
+        super().__init__(message or "; ".join(each.told for each in self.violations))
 
 
 class InputsInvalidError(InvalidArgumentError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -12,7 +13,7 @@ from runkon_client.cli.naming import find_run_id
 from runkon_client.cli.pairs import read_pairs
 from runkon_client.cli.session import ServerCommand, Settings, require_server
 from runkon_client.cli.telling import printable, tell
-from runkon_client.values import EventKind
+from runkon_client.values import EventKind, StepCompleted, StepFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from runkon_client import SyncRunHandle
     from runkon_client.values import NamespaceEvent, RunEvent
 
+_SEQUENCE_MAX: Final = 2**63 - 1
 _KINDS: Final = tuple(each.value for each in EventKind if each is not EventKind.UNKNOWN)
 
 
@@ -33,7 +35,12 @@ _KINDS: Final = tuple(each.value for each in EventKind if each is not EventKind.
     help="Only what comes after: a sequence of RUN; without RUN, a cursor that --json prints.",
 )
 @click.option(
-    "--kind", "kinds", multiple=True, type=click.Choice(_KINDS), help="Only these; repeat it."
+    "--kind",
+    "kinds",
+    multiple=True,
+    metavar="KIND",
+    type=click.Choice(_KINDS),
+    help=f"Only these; repeat it. A kind is one of {', '.join(_KINDS)}.",
 )
 @click.option("--workflow", default="", metavar="NAME", help="Without RUN: runs of this workflow.")
 @click.option(
@@ -59,11 +66,12 @@ def events(
     wanted = [EventKind(kind) for kind in kinds]
     if run and (workflow or labels):
         raise click.UsageError("--workflow and --label are for the events of all runs")
+    after_seq = _sequence(since) if run else 0
     with settings.connect() as client:
         require_server(client)
         if run:
             handle = client.run(find_run_id(client, run))
-            for event in _events_of(handle, _sequence(since), wanted, follow=follow):
+            for event in _events_of(handle, after_seq, wanted, follow=follow):
                 click.echo(json_line(event) if settings.as_json else _line(event))
             return
         stream = client.events(
@@ -79,9 +87,11 @@ def _line_of(each: NamespaceEvent) -> str:
 
 
 def _sequence(since: str) -> int:
-    if since and not (since.isascii() and since.isdecimal()):
+    if not since:
+        return 0
+    if not re.fullmatch(r"[0-9]{1,19}", since) or int(since) > _SEQUENCE_MAX:
         raise click.BadParameter("of a run it is a sequence", param_hint="--since")
-    return int(since or 0)
+    return int(since)
 
 
 def _events_of(
@@ -101,6 +111,14 @@ def _events_of(
 
 
 def _line(event: RunEvent) -> str:
-    """One event for people; one that has no words is named by its kind."""
-    words = tell(event) or event.kind.value.replace("_", " ")
+    """One event for people."""
+    words = tell(event) or _named(event)
     return f"{event.at.astimezone():%H:%M:%S} {event.seq:>5}  {words}"
+
+
+def _named(event: RunEvent) -> str:
+    """An event that has no words of its own, by its kind."""
+    kind = event.kind.value.replace("_", " ")
+    if isinstance(event, StepCompleted | StepFailed):
+        return f"{kind}: {printable(event.step.step_name)}"
+    return kind

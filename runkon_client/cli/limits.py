@@ -27,7 +27,9 @@ def limits() -> None:
 @limits.command("set", epilog=explain())
 @click.argument("action")
 @click.option(
-    "--concurrency", type=click.IntRange(min=0), help="Tasks with workers at once; 0 stops it."
+    "--concurrency",
+    type=click.IntRange(0, 1_000_000),
+    help="Tasks with workers at once; 0 stops it.",
 )
 @click.option(
     "--rate",

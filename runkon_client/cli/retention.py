@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from runkon_client.values import Retention
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_WORDS: Final = ("days", "hours", "minutes")
+_NONE: Final = timedelta()
 _FOREVER: Final = "forever"
 _INHERIT: Final = "inherit"
 
@@ -73,5 +75,7 @@ def _show(settings: Settings, found: Retention) -> None:
 
 
 def _told(keep_for: timedelta) -> str:
-    days = keep_for / timedelta(days=1)
-    return f"{days:g} days" if days >= 1 else str(keep_for)
+    """In the largest unit that makes it a whole number: `90 days`, `36 hours`."""
+    unit = next((each for each in _WORDS if keep_for % timedelta(**{each: 1}) == _NONE), "seconds")
+    number = keep_for / timedelta(**{unit: 1})
+    return f"{number:.10g} {unit[:-1] if number == 1 else unit}"

@@ -38,7 +38,7 @@ def runs() -> None:
 
 
 @runs.command("list", epilog=_EPILOG)
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1))
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1_000_000))
 @click.option("--oldest-first", is_flag=True, help="Begin with the oldest.")
 @_FILTER
 @click.pass_obj
@@ -198,7 +198,7 @@ def resume(
     type=click.Choice([each.value for each in FanOutItemStatus if each.value != "unknown"]),
     help="Items in this state only.",
 )
-@click.option("--limit", default=100, show_default=True, type=click.IntRange(min=1))
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 1_000_000))
 @click.pass_obj
 def items(settings: Settings, run: str, step: str, status: str | None, limit: int) -> None:
     """List the items of a foreach: where each is, its run, why it failed.

@@ -147,7 +147,8 @@ def _tell_step(
             attempt = f", attempt {step.retry_count + 1}" if step.retry_count else ""
             return f"{name} started{attempt}"
         case StepRetrying():
-            return f"{name} will be tried again in {span(event.delay)}"
+            when = f"in {span(event.delay)}" if event.delay else "at once"
+            return f"{name} will be tried again {when}"
         case StepCompleted():
             markers = "".join(f" [{marker}]" for marker in step.markers)
             return f"{name} completed{after}{markers}" + _because(first_line(step.context))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Final, Unpack
 
 import click
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from runkon_client.cli.sources import Material
     from runkon_client.values import StoredWorkflow, WorkflowInput
 
+_VERSION_MAX: Final = 2**63 - 1
 _STRICT = click.option("--strict", is_flag=True, help="Let warnings refuse it as well.")
 
 
@@ -127,10 +129,11 @@ def list_workflows(settings: Settings, name: str) -> None:
 def show(settings: Settings, workflow: str) -> None:
     """Print the source of a stored workflow."""
     name, at, version = workflow.partition("@")
-    if at and not (version.isascii() and version.isdigit()):
+    number = int(version) if re.fullmatch(r"[0-9]{1,19}", version) else 0
+    if at and not 1 <= number <= _VERSION_MAX:
         raise click.UsageError(f"{workflow!r} is not NAME or NAME@VERSION")
     with settings.connect() as client:
-        found = client.get_workflow(name, version=int(version or 0))
+        found = client.get_workflow(name, version=number)
     if settings.as_json:
         print_document(found)
     else:

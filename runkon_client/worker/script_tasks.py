@@ -48,8 +48,8 @@ def serve_scripts(runner: ScriptRunner) -> ScriptServer:
         script = task.script
         outcome = await runner.run(script)
         _log.info(
-            "script %s of run %s: exit code %s after %.1f s",
-            script.name, task.run_id, outcome.exit_code, outcome.duration_s,
+            "script %s of run %s %s, after %.1f s",
+            script.name, task.run_id, outcome.how, outcome.duration_s,
         )  # fmt: skip
         if outcome.is_success:
             # How to read it is the server's business: the same for every language.

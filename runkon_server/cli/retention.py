@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_WORDS: Final = ("days", "hours", "minutes")
+_NONE: Final = timedelta()
 _FOREVER: Final = "forever"
 EVERYONE: Final = "(default)"
 
@@ -142,8 +144,10 @@ def purge(
 def _told(keep_for: timedelta | None) -> str:
     if keep_for is None:
         return "kept for ever"
-    days = keep_for / timedelta(days=1)
-    return f"kept for {days:g} days" if days >= 1 else f"kept for {keep_for}"
+    # In the largest unit that makes it a whole number.
+    unit = next((each for each in _WORDS if keep_for % timedelta(**{each: 1}) == _NONE), "seconds")
+    number = keep_for / timedelta(**{unit: 1})
+    return f"kept for {number:.10g} {unit[:-1] if number == 1 else unit}"
 
 
 async def _read(engine: AsyncEngine) -> Any:  # noqa: ANN401 - imported where it is needed

@@ -132,7 +132,15 @@ def test_retention_tells_what_holds_and_why(server: FakeServer) -> None:
         (admin_pb2.Retention(namespace="audit"), "audit: kept for ever\n"),
         (
             admin_pb2.Retention(keep_for=Duration(seconds=86_400), inherited=True),
-            "all namespaces: kept for 1 days (the default)\n",
+            "all namespaces: kept for 1 day (the default)\n",
+        ),
+        (
+            admin_pb2.Retention(namespace="brief", keep_for=Duration(seconds=129_600)),
+            "brief: kept for 36 hours\n",
+        ),
+        (
+            admin_pb2.Retention(namespace="none", keep_for=Duration()),
+            "none: kept for 0 days\n",
         ),
     ):
         server.answers["GetRetention"] = admin_pb2.GetRetentionResponse(retention=retention)

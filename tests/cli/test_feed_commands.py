@@ -108,6 +108,26 @@ def test_a_run_is_followed_to_its_end(server: FakeServer) -> None:
     assert server.asked("StreamRunEvents").after_seq == 2
 
 
+def test_what_people_need_not_be_told_is_listed_by_its_kind(server: FakeServer) -> None:
+    """The log of a run is whole: a gate's step is named there, beside the gate's own event."""
+    step = types_pb2.Step(step_name="agree", role=types_pb2.STEP_ROLE_GATE)
+    server.answers["GetRun"] = runs_pb2.GetRunResponse(run=types_pb2.Run(id=RUN_ID))
+    server.answers["ListRunEvents"] = runs_pb2.ListRunEventsResponse(
+        events=[
+            events_pb2.RunEvent(seq=1, step_completed=events_pb2.StepCompleted(step=step)),
+            events_pb2.RunEvent(seq=2, run_unblocked=events_pb2.RunUnblocked()),
+        ],
+        examined_seq=2,
+        head_seq=2,
+    )
+    lines = invoke(server, "events", RUN_ID).stdout.splitlines()
+
+    assert [line.split(maxsplit=2)[2] for line in lines] == [
+        "step completed: agree",
+        "run unblocked",
+    ]
+
+
 def test_gates_are_watched_from_those_that_wait(server: FakeServer) -> None:
     """First the whole list, then what comes of each; filters are handed on."""
     frame = gates_pb2.StreamGatesResponse

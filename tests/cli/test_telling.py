@@ -69,6 +69,10 @@ def test_steps_are_told_with_pass_attempt_markers_and_reason(story: Story) -> No
         tell(story.step(StepRetrying, failed, attempt=1, delay=SECOND))
         == "a will be tried again in 1.0 s"
     )
+    assert (
+        tell(story.step(StepRetrying, failed, attempt=1, delay=timedelta()))
+        == "a will be tried again at once"
+    )
 
 
 def test_gates_are_told_with_who_and_what(story: Story) -> None:

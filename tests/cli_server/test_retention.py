@@ -36,7 +36,7 @@ def test_what_is_set_is_shown_and_unset(database: str) -> None:
     assert said(retention, database, "show").splitlines() == [
         "(default)  kept for 14 days",
         "archive  kept for ever",
-        "brief  kept for 12:00:00",
+        "brief  kept for 12 hours",
     ]
     assert said(retention, database, "unset", "--namespace", "archive") == (
         "archive  kept for 14 days\n"

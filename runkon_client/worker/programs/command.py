@@ -85,7 +85,7 @@ class CommandLine:
                 standard_input=standard_input,
             )
             outcome = await execute(program, self.limits, timeout_s=None)
-        _log.info("%s: exit code %s after %.1f s", name, outcome.exit_code, outcome.duration_s)
+        _log.info("%s %s, after %.1f s", name, outcome.how, outcome.duration_s)
         if outcome.is_success:
             return Printed(outcome.stdout, {"duration_ms": round(outcome.duration_s * 1000)})
         is_final = outcome.exit_code == EX_DATAERR or not outcome.retryable

@@ -64,18 +64,21 @@ class ScriptOutcome:
         """Whether it ended by itself with exit code 0."""
         return self.exit_code == 0 and not self.error
 
+    @property
+    def how(self) -> str:
+        """How it ended, for people: what follows its name in a sentence."""
+        if self.error:
+            return self.error
+        if self.signal is not None:
+            return f"was ended by {_signal_name(self.signal)}"
+        return f"ended with exit code {self.exit_code}"
+
     def failure_text(self, what: str) -> str:
         """One paragraph for people: what happened to it, and the end of standard error."""
-        if self.error:
-            how = self.error
-        elif self.signal is not None:
-            how = f"was ended by {_signal_name(self.signal)}"
-        else:
-            how = f"ended with exit code {self.exit_code}"
         stderr = self.stderr.strip()
         if len(stderr) > _STDERR_CHARS:
             stderr = f"…{stderr[1 - _STDERR_CHARS :]}"
-        return f"{what} {how}" + (f": {stderr}" if stderr else "")
+        return f"{what} {self.how}" + (f": {stderr}" if stderr else "")
 
 
 def _signal_name(number: int) -> str:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from runkon_client.worker.scripts.capture import Capture
 from runkon_client.worker.scripts.environment import build_environment, is_protected
+from runkon_client.worker.scripts.execution import not_run
 from runkon_client.worker.scripts.script import ScriptOutcome
 
 
@@ -93,5 +94,8 @@ def test_a_failure_names_signals_by_their_names() -> None:
     killed = ScriptOutcome(stdout="", stderr="", exit_code=None, signal=9)
     strange = ScriptOutcome(stdout="", stderr="", exit_code=None, signal=250)
 
+    refused = not_run("timed out", "SCRIPT_TIMEOUT")
+
+    assert (killed.how, refused.how) == ("was ended by SIGKILL", "timed out")
     assert killed.failure_text("script x") == "script x was ended by SIGKILL"
     assert strange.failure_text("script x") == "script x was ended by signal 250"
