@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,9 +14,10 @@ import click
 from runkon_client.worker.actions import Actions
 
 if TYPE_CHECKING:
-    from types import ModuleType
+    from types import ModuleType, TracebackType
 
 ATTRIBUTE: Final = "actions"
+_IMPORTING: Final = ("<frozen importlib", importlib.__file__)
 
 
 def load_actions(module: str) -> Actions:
@@ -60,3 +62,20 @@ def _import_name(name: str) -> ModuleType:
         if reason.name is None or not f"{name}.".startswith(f"{reason.name}."):
             raise  # the module is there; what it imports is not
         raise click.UsageError(f"there is no module {name}; a file is given as its path") from None
+
+
+def told_from_inside(error: Exception) -> str:
+    """The traceback of what `load_actions` let pass, from where the module's own code begins."""
+    return "".join(traceback.format_exception(error.with_traceback(_inside(error.__traceback__))))
+
+
+def _inside(frame: TracebackType | None) -> TracebackType | None:
+    """The traceback behind the first frames of the import; None if no code of the module ran."""
+    is_importing = False
+    while frame is not None:
+        was_importing = is_importing
+        is_importing = frame.tb_frame.f_code.co_filename.startswith(_IMPORTING)
+        if was_importing and not is_importing:
+            return frame
+        frame = frame.tb_next
+    return None

@@ -14,13 +14,13 @@ import click
 
 from runkon_client.channel import resolve_endpoint
 from runkon_client.cli.exits import explain
-from runkon_client.cli.modules import load_actions
+from runkon_client.cli.modules import load_actions, told_from_inside
 from runkon_client.cli.session import ServerCommand, Settings, print_document
 from runkon_client.cli.worker_programs import program_options, serve_programs
 from runkon_client.worker import Actions, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 _MIB = 1 << 20
 
@@ -157,9 +157,7 @@ def worker(
 
     It waits for its server if there is none, and goes on working while its connection is broken.
     """  # noqa: D301 - `\b` is click's word for a paragraph that is not wrapped
-    actions = Actions()
-    for each in (*([] if module is None else [module]), *modules):
-        actions.include(load_actions(each))
+    actions = _of_modules((*([] if module is None else [module]), *modules))
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(message)s", level=logging.INFO)
     # Of httpx each request is a line, and requests are many.
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -190,6 +188,23 @@ def worker(
             signal.signal(number, lambda *_: working.stop())
         _announce(settings, working, address)
         working.run_forever()
+
+
+def _of_modules(modules: Iterable[str]) -> Actions:
+    actions = Actions()
+    for module in modules:
+        try:
+            found = load_actions(module)
+        except click.UsageError:
+            raise
+        except Exception as error:
+            click.echo(told_from_inside(error), nl=False, err=True)
+            raise click.UsageError(f"{module} cannot be imported") from error
+        try:
+            actions.include(found)
+        except ValueError as reason:
+            raise click.UsageError(f"{module}: {reason}") from reason
+    return actions
 
 
 def _announce(settings: Settings, working: Worker, address: str) -> None:

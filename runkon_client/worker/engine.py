@@ -222,7 +222,7 @@ class Engine:
     ) -> workers_pb2.TaskReport:
         try:
             returned = await self._actions.perform(task, partial(self._call, registered, task))
-            return kind.report(task.id, token, returned)
+            return _noted(kind, task, kind.report(task.id, token, returned))
         except TaskCancelledError as error:
             if task.cancelled:
                 return report_cancelled(task.id, token, str(error))
@@ -333,7 +333,18 @@ def _whole(returned: object) -> object:
 def _log_failure(kind: Kind, task: Task, error: BaseException) -> None:
     """One line for a failure that the function chose, a traceback for one that it did not."""
     if isinstance(error, ActionError):
-        chosen = cut_text(error.message.strip().partition("\n")[0], _LOGGED_BYTES)
-        _log.warning("%s %s failed, task %s: %s", kind.name, task.action, task.id, chosen)
+        _log_chosen(kind, task, error.message)
     else:
         _log.warning("%s %s failed, task %s", kind.name, task.action, task.id, exc_info=error)
+
+
+def _noted(kind: Kind, task: Task, report: workers_pb2.TaskReport) -> workers_pb2.TaskReport:
+    """The report; a line of the log says if what was returned cannot be sent."""
+    if report.HasField("failure"):
+        _log_chosen(kind, task, report.failure.message)
+    return report
+
+
+def _log_chosen(kind: Kind, task: Task, message: str) -> None:
+    chosen = cut_text(message.strip().partition("\n")[0], _LOGGED_BYTES)
+    _log.warning("%s %s failed, task %s: %s", kind.name, task.action, task.id, chosen)

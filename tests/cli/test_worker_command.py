@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from click.testing import CliRunner
 
+from runkon_client.cli import main
 from runkon_client.cli.worker import environments_of
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -110,6 +112,35 @@ def test_a_command_line_that_makes_no_sense_is_refused(words: list[str], complai
 
     assert code == 2
     assert complaint in errors
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("def find():\n    import no_such_thing_at_all\nfind()\n", "line 3, in <module>"),
+        ("actions = (\n", "was never closed"),
+    ],
+    ids=["raises", "does not parse"],
+)
+def test_a_mistake_in_a_module_is_shown_from_where_its_code_begins(
+    tmp_path: Path, text: str, shown: str
+) -> None:
+    """How it came to be imported is in no line of the traceback."""
+    file = tmp_path / "runkon_probe_mistake.py"
+    file.write_text(text, encoding="utf-8")
+    answer = CliRunner().invoke(main, ["worker", str(file)])
+
+    assert answer.exit_code == 2
+    assert shown in answer.output
+    assert "cannot be imported" in answer.output
+    assert not any(word in answer.output for word in ("importlib", "click/core.py"))
+
+
+def test_modules_that_offer_the_same_are_wrong_usage() -> None:
+    answer = CliRunner().invoke(main, ["worker", str(WORKER), "--module", str(WORKER)])
+
+    assert answer.exit_code == 2
+    assert "already" in answer.output
 
 
 def test_what_is_handed_on_is_named_variable_by_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -371,6 +371,17 @@ async def test_a_failure_that_was_chosen_is_one_line_of_the_log(
     assert broken.exc_info
 
 
+async def test_an_output_that_cannot_be_sent_is_a_line_of_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Who writes the action looks there first; nothing was raised that could show itself."""
+    with caplog.at_level(logging.WARNING, "runkon_client.worker"):
+        await reported(one_action(lambda _: {1, 2}), lease_of(workers_pb2.TASK_KIND_ACTION, "act"))
+
+    (line,) = caplog.records
+    assert line.getMessage().startswith("action act failed, task t: the action's output cannot be")
+
+
 def test_a_script_task_reads_its_lease(tmp_path: Path) -> None:
     """Name, text, variables and time of the script; no time is none."""
     lease = script_lease("make", environment={"A": "b"})
