@@ -53,6 +53,13 @@ if TYPE_CHECKING:
     help="A label, to find the run again; repeat it for more. `queue=NAME` gives its tasks to "
     "workers of that queue only.",
 )
+@click.option(
+    "--priority",
+    default=0,
+    show_default=True,
+    type=click.IntRange(-100, 100),
+    help="Tasks of runs with a higher one are handed out first.",
+)
 @material_options
 @click.option("--dry-run", is_flag=True, help="Change nothing outside; gates approve themselves.")
 @click.option("--keep-going", is_flag=True, help="Go on after a failed step; the run fails late.")
@@ -65,6 +72,7 @@ def run(
     schemas: dict[str, str],
     snippets: dict[str, str],
     labels: dict[str, str],
+    priority: int,
     on_conflict: str,
     key: str,
     watch: bool,
@@ -83,6 +91,7 @@ def run(
         "output_schemas": schemas,
         "snippets": snippets,
         "labels": labels,
+        "priority": priority,
         "key": key,
         "conflict_policy": ConflictPolicy(on_conflict.replace("-", "_")),
         "dry_run": dry_run,

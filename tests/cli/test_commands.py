@@ -134,7 +134,7 @@ def test_run_sends_everything_it_was_given_and_prints_the_id(server: FakeServer)
     """The id alone on standard output; how to watch it on standard error."""
     server.answers["StartRun"] = started
     words = "run w@3 -i name=Ada -i x= --label team=core --key k --on-conflict use-existing"
-    answer = invoke(server, *words.split(), "--dry-run", "--keep-going")
+    answer = invoke(server, *words.split(), "--dry-run", "--keep-going", "--priority", "-7")
     request = server.asked("StartRun")
 
     assert answer[:2] == (Exit.OK, f"{RUN_ID}\n")
@@ -143,7 +143,7 @@ def test_run_sends_everything_it_was_given_and_prints_the_id(server: FakeServer)
     assert dict(request.inputs) == {"name": "Ada", "x": ""}
     assert dict(request.labels) == {"team": "core"}
     assert request.conflict_policy == runs_pb2.CONFLICT_POLICY_USE_EXISTING
-    assert request.config.fail_fast is False
+    assert (request.config.fail_fast, request.priority) == (False, -7)
     assert request.request_id
     assert server.principals == ["ada"]
 
