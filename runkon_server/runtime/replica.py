@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-LOCK_S: Final = 5.0
-"""How long a start waits for the listener's session."""
+LOCK_S: Final = 30.0
+"""How long a start waits for the listener's session: for several attempts to connect."""
 
 
 class Replica:

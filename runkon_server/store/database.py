@@ -67,7 +67,7 @@ async def connect_committer(
 ) -> psycopg.AsyncConnection[Any]:
     """A connection for the committer."""
     if is_pooled:
-        return await _connect(dsn, pooled_options())
+        return await _connect(dsn, pooled_options(dsn))
     return await _connect(dsn, connection_options(dsn, lease_ttl_s, **COMMITTER_SETTINGS))
 
 
@@ -113,7 +113,7 @@ def create_reads(
 ) -> AsyncEngine:
     """The pool for reads and single-statement writes, each in autocommit."""
     if is_pooled:
-        options = pooled_options()
+        options = pooled_options(dsn)
     else:
         options = connection_options(dsn, lease_ttl_s, statement_timeout="15000")
     del options["autocommit"]

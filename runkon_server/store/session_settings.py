@@ -9,6 +9,7 @@ docs/operating.md tells operators what each protects; see there before changing 
 
 from __future__ import annotations
 
+import os
 from typing import Any, Final
 
 import psycopg
@@ -48,7 +49,19 @@ def connection_options(dsn: str, lease_ttl_s: float, **settings: str) -> dict[st
     """
     merged = {**guards(lease_ttl_s), **SERVER_SETTINGS, **settings}
     ours = " ".join(f"-c {name}={value}" for name, value in merged.items())
-    return {"autocommit": True, **CLIENT_SETTINGS, "options": f"{schema_options(dsn)} {ours}"}
+    options = f"{schema_options(dsn)} {ours}"
+    return {"autocommit": True, **client_settings(dsn), "options": options}
+
+
+def client_settings(dsn: str) -> dict[str, Any]:
+    """What bounds the client's waits; `connect_timeout` only if the operator says no other.
+
+    He says it as he does to every program of PostgreSQL: in the URL, or by PGCONNECT_TIMEOUT.
+    """
+    settings = dict(CLIENT_SETTINGS)
+    if "connect_timeout" in _given(dsn) or "PGCONNECT_TIMEOUT" in os.environ:
+        del settings["connect_timeout"]
+    return settings
 
 
 def schema_options(dsn: str) -> str:
@@ -57,11 +70,15 @@ def schema_options(dsn: str) -> str:
     What a role or database is set to does not count: a schema that somebody else may create in
     could put its own tables and functions before ours.
     """
-    try:
-        given = str(conninfo_to_dict(dsn).get("options") or "")
-    except psycopg.ProgrammingError:  # no libpq text; whoever connects says what is wrong with it
-        given = ""
+    given = str(_given(dsn).get("options") or "")
     return given if "search_path" in given else f"{given} -c search_path=public,pg_temp".strip()
+
+
+def _given(dsn: str) -> dict[str, Any]:
+    try:
+        return dict(conninfo_to_dict(dsn))
+    except psycopg.ProgrammingError:  # no libpq text; whoever connects says what is wrong with it
+        return {}
 
 
 def guards(lease_ttl_s: float) -> dict[str, str]:
@@ -73,10 +90,10 @@ def guards(lease_ttl_s: float) -> dict[str, str]:
     }
 
 
-def pooled_options() -> dict[str, Any]:
+def pooled_options(dsn: str) -> dict[str, Any]:
     """As `connection_options`, for a pooler that gives every transaction another session.
 
     Such a pooler neither passes settings on at the start nor keeps prepared statements.
     """
     own = {"autocommit": True, "application_name": "runkon", "prepare_threshold": None}
-    return CLIENT_SETTINGS | own
+    return client_settings(dsn) | own

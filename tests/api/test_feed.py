@@ -270,7 +270,7 @@ async def test_a_reader_that_does_not_read_learns_its_place(database: str) -> No
     """40 MiB are more than the connection holds; the cursor in the error goes on without a gap."""
     text_ = "x" * 60_000
     large = ("step_progress", {"step_id": "s", "progress": text_})
-    async with engine_of(database) as engine, bench_on(engine, write_s=0.3) as bench:
+    async with engine_of(database) as engine, bench_on(engine, write_s=2) as bench:
         async with engine.connect() as conn:
             await add_run(conn, ONE)
             await add_events(conn, ONE, *[large] * 700)

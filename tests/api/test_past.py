@@ -83,7 +83,8 @@ async def test_the_past_is_what_the_rows_said_then(database: str) -> None:
     Afterwards every one of those moments is asked for again, when the rows say something else.
     """
     moments: dict[int, tuple[types_pb2.Run, list[types_pb2.Step]]] = {}
-    async with live_api(database, poll_s=0.1) as api:
+    # The run stays in memory: of one that is parked, a report is accepted before it is applied.
+    async with live_api(database, poll_s=0.1, linger_s=600.0) as api:
         start = runs_pb2.StartRunRequest(source=SOURCE)
         run_id = (await api.runs.StartRun(start)).run.id
 

@@ -189,7 +189,7 @@ async def test_a_call_while_the_transaction_is_open_does_not_stop_the_others(
     request = StartRunRequest(workflow="quick", inputs={"what": "it"}, request_id="r")
     in_sql = await caller.start("r")
 
-    blocked = asyncio.ensure_future(api.runs.StartRun(request, timeout=30))
+    blocked = asyncio.ensure_future(api.runs.StartRun(request, timeout=60))
     other = await api.runs.StartRun(StartRunRequest(workflow="quick", inputs={"what": "it"}))
     run = await ended(api, other.run.id)
     await caller.commit()

@@ -495,7 +495,7 @@ async def test_a_reader_that_does_not_read_is_given_up(database: str) -> None:
     async with engine_of(database) as engine:
         async with engine.connect() as conn:
             await add_run(conn, RUN)
-        async with bench_on(engine, write_s=0.3) as bench:
+        async with bench_on(engine, write_s=2) as bench:
             long = ("step_progress", {"step_id": "s", "progress": "x" * 60 * 1024})
             await bench.add(*[long] * 650)
             call = bench.open()

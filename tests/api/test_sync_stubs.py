@@ -43,10 +43,10 @@ def grpc_addr(postgres_server: str, template_database: str) -> Iterator[str]:
     with cloned(postgres_server, template_database) as database:
         thread = threading.Thread(target=lambda: asyncio.run(serve(database)), daemon=True)
         thread.start()
-        assert started.wait(20)
+        assert started.wait(60)
         yield box["address"]
         box["loop"].call_soon_threadsafe(box["stop"].set)
-        thread.join(20)
+        thread.join(60)
 
 
 @pytest.fixture(scope="module")

@@ -496,7 +496,7 @@ async def test_a_worker_that_goes_away_closes_its_session(bench: Bench) -> None:
 
 async def test_a_worker_that_does_not_read_is_given_up() -> None:
     """Leases that nobody takes end the stream and close the session."""
-    async with bench_of(write_s=0.3) as bench:
+    async with bench_of(write_s=2) as bench:
         call, session = await bench.open()
         session.put(leases=[lease(f"{TASK}{n}", inputs={"x": "y" * 500_000}) for n in range(40)])
 

@@ -30,7 +30,7 @@ class Echo:
         async def is_heard() -> bool:
             return what in self.heard
 
-        await eventually(is_heard, f"{what!r} arrives", within_s=5)
+        await eventually(is_heard, f"{what!r} arrives")
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):

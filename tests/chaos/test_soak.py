@@ -45,7 +45,7 @@ def contents(database: str) -> int:
     return int(found[0])
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 async def test_a_brief_soak_breaks_things_and_finds_nothing_broken(
     empty_database: str, tmp_path: Path
 ) -> None:

@@ -37,7 +37,7 @@ def said_by(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> tup
         assert process.stdout is not None
         line = process.stdout.readline()
         process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()
@@ -76,7 +76,7 @@ def test_a_worker_says_what_it_offers(tmp_path: Path) -> None:
 def refusal_of(*words: str, env: dict[str, str] | None = None) -> tuple[int, str]:
     process = started(*words, env=env)
     try:
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
     return process.returncode, errors

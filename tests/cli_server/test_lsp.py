@@ -20,7 +20,7 @@ from runkon_server.cli.lsp import _own_pages, lsp
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 PROGRAM: Final = (sys.executable, "-m", "runkon_server.cli.lsp_server")
-PATIENCE_S: Final = 30
+PATIENCE_S: Final = 60
 TYPO: Final = """\
 workflow main {
   call plan { retires = 2 }

@@ -31,7 +31,7 @@ SOURCE = "workflow hello { call echo }"
 def health(address: str, name: str = "") -> str:
     """What the server says of itself; the name of the error if it does not answer."""
     try:
-        return ask_health(address, name, timeout_s=5)
+        return ask_health(address, name, timeout_s=30)
     except grpc.RpcError as error:
         return error.code().name
 
@@ -40,7 +40,7 @@ def start_run(address: str) -> str:
     """Start a run of one step that the server takes itself."""
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         stub = runs_pb2_grpc.RunServiceStub(channel)
-        answer = stub.StartRun(runs_pb2.StartRunRequest(source=SOURCE), timeout=10)
+        answer = stub.StartRun(runs_pb2.StartRunRequest(source=SOURCE), timeout=60)
     run_id: str = answer.run.id
     return run_id
 
@@ -51,7 +51,7 @@ def events_of(address: str, run_id: str) -> list[str]:
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         stub = runs_pb2_grpc.RunServiceStub(channel)
         request = runs_pb2.StreamRunEventsRequest(run_id=run_id)
-        for frame in stub.StreamRunEvents(request, timeout=30):
+        for frame in stub.StreamRunEvents(request, timeout=60):
             kinds += [str(event.WhichOneof("payload")) for event in frame.events.events]
     return kinds
 
@@ -59,7 +59,7 @@ def events_of(address: str, run_id: str) -> list[str]:
 def metrics_of(server: ServerProcess) -> dict[str, float]:
     """Every sample by its name and labels."""
     port = server.records("metrics.started")[0]["port"]
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         lines = answer.read().decode().splitlines()
     samples = [line.rpartition(" ") for line in lines if not line.startswith("#")]
     return {name: float(value) for name, _, value in samples}
@@ -92,10 +92,10 @@ def test_a_stop_ends_open_streams_with_advice(database: str, number: signal.Sign
         with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
             stub = runs_pb2_grpc.RunServiceStub(channel)
             started = stub.StartRun(
-                runs_pb2.StartRunRequest(source="workflow w { call nobody }"), timeout=10
+                runs_pb2.StartRunRequest(source="workflow w { call nobody }"), timeout=60
             )
             stream = stub.StreamRunEvents(
-                runs_pb2.StreamRunEventsRequest(run_id=started.run.id), timeout=30
+                runs_pb2.StreamRunEventsRequest(run_id=started.run.id), timeout=60
             )
             assert next(stream).HasField("header")
             server.process.send_signal(number)
@@ -113,7 +113,7 @@ def test_a_stop_ends_open_streams_with_advice(database: str, number: signal.Sign
 def mute() -> Iterator[tuple[socket.socket, str]]:
     """A listener that never answers, and the URL of the database that it might be."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(30)
+        listener.settimeout(60)
         port = listener.getsockname()[1]
         yield listener, f"postgresql://nobody@127.0.0.1:{port}/nothing?sslmode=disable"
 
@@ -265,10 +265,10 @@ def test_a_lost_database_shows_and_heals(open_folder: Path) -> None:
     with runkon_server(["serve", *LOOPBACK, "--migrate"], environment) as server:
         address = server.started()
         postgres.stop()
-        wait_until(lambda: health(address) == "NOT_SERVING", "the loss shows", within_s=30)
+        wait_until(lambda: health(address) == "NOT_SERVING", "the loss shows")
         alive = health(address, LIVENESS)
         assert postgres.start() == environment["RUNKON_DATABASE_URL"]
-        wait_until(lambda: health(address) == "SERVING", "it is ready again", within_s=30)
+        wait_until(lambda: health(address) == "SERVING", "it is ready again")
         kinds = events_of(address, start_run(address))
         code = server.stop()
     postgres.stop()

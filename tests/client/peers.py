@@ -147,7 +147,7 @@ class WorkPeer:
             reading.cancel()
 
     async def next_stream(self, *, welcome: bool = True, **welcome_options: float) -> WorkStream:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             stream = await self.streams.get()
         if welcome:
             stream.hello = (await stream.next_frame()).hello
@@ -173,14 +173,14 @@ class WorkStream:
         self.incoming.put_nowait(None)
 
     async def next_frame(self) -> workers_pb2.WorkRequest:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             frame = await self.incoming.get()
         assert frame is not None, "the worker has closed its side"
         self._note(frame)
         return frame
 
     async def is_closed_by_worker(self) -> bool:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (frame := await self.incoming.get()) is not None:
                 self._note(frame)
         return True

@@ -44,7 +44,7 @@ from runkon_server.api.server import MESSAGE_BYTES
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-SHORT = RetryPolicy(window_s=3, delay_first_s=0.01, delay_max_s=0.05)
+SHORT = RetryPolicy(window_s=60, delay_first_s=0.01, delay_max_s=0.05)
 
 both_stacks = pytest.mark.parametrize("stack", ["async", "sync"])
 
@@ -54,7 +54,7 @@ async def drive(
 ) -> Any:
     """What the operation comes to on one stack; iterators are read to their end."""
     options: dict[str, Any] = {"namespace": "team", "principal": "ada", "retry": retry}
-    async with serve(peer) as address, asyncio.timeout(20):
+    async with serve(peer) as address, asyncio.timeout(60):
         if stack == "sync":
             return await asyncio.to_thread(_drive_sync, address, options, operation)
         async with Client(address, **options) as client:
@@ -479,13 +479,11 @@ async def test_wait_gives_up_when_its_time_is_over(stack: str) -> None:
     peer.will_answer("AwaitRun", *[runs_pb2.AwaitRunResponse(run=RUN)] * 50)
 
     with pytest.raises(WaitTimeoutError) as caught:
-        await drive(
-            stack, peer, lambda client: client.run(RUN_ID).wait(timedelta(milliseconds=300))
-        )
+        await drive(stack, peer, lambda client: client.run(RUN_ID).wait(timedelta(seconds=2)))
 
     assert isinstance(caught.value, TimeoutError)
     first, *_, last = (request.timeout for request in peer.requests("AwaitRun"))
-    assert last.ToMilliseconds() < first.ToMilliseconds() <= 300
+    assert last.ToMilliseconds() < first.ToMilliseconds() <= 2_000
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ async def test_a_feed_is_the_table_however_often_it_is_cut(api: LiveApi) -> None
 
         reading, cutting_off = asyncio.create_task(read()), asyncio.create_task(cut())
         whole = await play(api)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(seen) < len(whole):
                 await asyncio.sleep(0.01)
                 if cutter.cuts > 30:
@@ -137,7 +137,7 @@ async def test_an_inbox_survives_cuts_and_sees_what_came_of_every_gate(api: Live
                 if list(seen.values()).count(GateState.APPROVED) == GATES:
                     return
 
-    async with cutting(api.address) as cutter, asyncio.timeout(30):
+    async with cutting(api.address) as cutter, asyncio.timeout(60):
         watching = asyncio.create_task(watch(cutter.address))
         async with Client(api.address) as client:
             for _ in range(GATES):
@@ -164,7 +164,7 @@ async def test_the_sync_inbox_shows_a_gate_and_its_decision(api: LiveApi) -> Non
 
     async with Client(api.address) as client:
         await client.start_run(source=GATED)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             states = await asyncio.to_thread(watch)
 
     assert states[0] is GateState.PENDING

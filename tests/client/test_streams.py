@@ -61,7 +61,7 @@ class Seen:
 
 async def follow(stack: str, peer: Peer, *, snapshot_first: bool = False, **options: Any) -> Seen:
     """The whole stream, read by the client of one stack."""
-    async with serve(peer) as address, asyncio.timeout(20):
+    async with serve(peer) as address, asyncio.timeout(60):
         if stack == "sync":
             return await asyncio.to_thread(_follow_sync, address, snapshot_first, options)
         async with Client(address) as client:
@@ -370,7 +370,7 @@ async def test_a_closed_sync_stream_ends_in_the_other_thread() -> None:
             stream.close()
 
             assert first.seq == 1
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 assert await waiting == []
 
 
@@ -385,7 +385,7 @@ async def test_a_restart_is_survived(stack: str) -> None:
         read: Callable[[str], Any] = _read_sync if stack == "sync" else _read_async
         reading = asyncio.create_task(read(address))
         await eventually(lambda: _is_open(peer), "the stream is open")
-    async with serve(peer, address=address), asyncio.timeout(20):
+    async with serve(peer, address=address), asyncio.timeout(60):
         assert await reading == [1, 2, 3]
 
 

@@ -196,7 +196,7 @@ async def test_a_cancelled_function_is_told() -> None:
 
     def act(task: Task) -> None:
         is_running.set()
-        may_look.wait(10)
+        may_look.wait(60)
         task.raise_if_cancelled()
 
     async with working(one_action(act)) as (_, work, _running):
@@ -268,12 +268,12 @@ async def test_progress_is_sent_at_once(*, is_async: bool) -> None:
     def act(task: Task) -> None:
         task.heartbeat("5 of 10")
         task.heartbeat("ä" * 4000)
-        may_end.wait(10)
+        may_end.wait(60)
 
     async def act_async(task: Task) -> None:
         task.heartbeat("5 of 10")
         task.heartbeat("ä" * 4000)
-        await asyncio.to_thread(may_end.wait, 10)
+        await asyncio.to_thread(may_end.wait, 60)
 
     async with working(one_action(act_async if is_async else act)) as (_, work, _running):
         stream = await work.next_stream()

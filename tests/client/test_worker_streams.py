@@ -96,7 +96,7 @@ async def test_a_stop_finishes_what_is_in_hand() -> None:
         stream.ack(report)
         assert await stream.is_closed_by_worker()
         stream.outgoing.put_nowait(None)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await running
 
     assert report.result.result_text == "finished"
@@ -127,7 +127,7 @@ async def test_a_stop_during_a_break_still_delivers() -> None:
         second.ack(report)
         assert await second.is_closed_by_worker()
         second.outgoing.put_nowait(None)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await running
 
     assert report.result.result_text == "finished"
@@ -154,7 +154,7 @@ async def test_what_is_not_finished_in_time_is_left_to_others() -> None:
         worker.stop()
         assert await stream.is_closed_by_worker()
         stream.outgoing.put_nowait(None)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await running
 
     assert reasons == [CancelReason.WORKER_STOPPED]
@@ -183,7 +183,7 @@ async def test_a_replica_that_drains_is_left() -> None:
 async def test_a_stream_without_a_welcome_or_acks_is_given_up() -> None:
     """Open is not alive: acks that do not come within a lease mean another stream."""
     async with working(one_action(lambda _: "said")) as (_, work, _running):
-        first = await work.next_stream(lease_s=0.1, interval_s=0.05)
+        first = await work.next_stream(lease_s=1, interval_s=0.3)
         first.lease("t")
         report = await first.next_report()
         second = await work.next_stream()
@@ -278,7 +278,7 @@ async def test_a_signal_drains_a_process(number: signal.Signals) -> None:
         process.send_signal(number)
         assert await stream.is_closed_by_worker()
         stream.outgoing.put_nowait(None)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             output, _ = await process.communicate()
 
     assert process.returncode == 0

@@ -176,7 +176,7 @@ async def test_110_a_timeout_kills_what_the_script_left_in_the_background(
     """Also what is deaf to SIGTERM, and what began a session of its own."""
     mark = f"RUNKON_MARK_{os.getpid()}_110"
     deaf = "(trap '' TERM; sleep 600) & setsid sleep 600 & echo began; wait"
-    await stage.start(f'script s {{ run = "{deaf}" timeout = "1s" env = {{ {mark} = "1" }} }}')
+    await stage.start(f'script s {{ run = "{deaf}" timeout = "4s" env = {{ {mark} = "1" }} }}')
     outcome = await machine.work("s")
 
     assert (outcome.code, outcome.stdout) == ("SCRIPT_TIMEOUT", "began\n")

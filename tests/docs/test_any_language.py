@@ -76,7 +76,7 @@ async def start(channel: grpc.aio.Channel, request_id: str) -> runs_pb2.StartRun
         runs_pb2.StartRunResponse.FromString,
     )
     answer: runs_pb2.StartRunResponse = await call(
-        runs_pb2.StartRunRequest(request_id=request_id), timeout=30
+        runs_pb2.StartRunRequest(request_id=request_id), timeout=60
     )
     return answer
 

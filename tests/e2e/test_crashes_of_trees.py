@@ -56,7 +56,7 @@ async def test_a_killed_owner_of_a_tree_loses_no_item_and_repeats_none(database:
         ):
             await starter.put_workflow(EACH)
             run = await starter.start_run(source=TREE, inputs={"numbers": json.dumps(numbers)})
-            await asyncio.wait_for(work.paused.wait(), 30)
+            await asyncio.wait_for(work.paused.wait(), 60)
             await owner.stop(signal.SIGKILL)
             work.go.set()
             ended = await watcher.run(run.id).wait()

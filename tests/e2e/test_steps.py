@@ -50,7 +50,7 @@ async def test_a_cancel_stops_the_work_and_runs_the_always_section(
     work = Recorder()
     async with working(place.address, work.actions, namespace=place.namespace):
         run = await client.start_run(source=WITH_ALWAYS)
-        await asyncio.wait_for(work.holding.wait(), 20)
+        await asyncio.wait_for(work.holding.wait(), 60)
         asked = await run.cancel("enough")
         ended = await run.wait()
         again = await run.cancel("once more")
@@ -71,10 +71,10 @@ async def test_force_waits_for_nothing(client: Client, place: Place) -> None:
     work = Recorder()
     async with working(place.address, work.actions, namespace=place.namespace):
         run = await client.start_run(source=WITH_ALWAYS)
-        await asyncio.wait_for(work.holding.wait(), 20)
+        await asyncio.wait_for(work.holding.wait(), 60)
         await run.cancel("now", force=True)
         ended = await run.wait()
-        await asyncio.wait_for(work.cancelled.wait(), 20)
+        await asyncio.wait_for(work.cancelled.wait(), 60)
     kinds = [event.kind async for event in run.events()]
 
     assert ended.status is RunStatus.CANCELLED
@@ -101,7 +101,7 @@ async def test_a_step_that_times_out_is_stopped_and_tried_again(
 
     async with working(place.address, actions, namespace=place.namespace):
         run = await client.start_run(
-            source='workflow w { call slow { timeout = "1s" retries = 1 } }'
+            source='workflow w { call slow { timeout = "4s" retries = 1 } }'
         )
         ended = await run.wait()
     steps = [step async for step in run.steps()]
@@ -126,7 +126,7 @@ async def test_a_failed_branch_stops_its_siblings(client: Client, place: Place) 
     async with working(place.address, work.actions, namespace=place.namespace):
         run = await client.start_run(source=source)
         ended = await run.wait()
-        await asyncio.wait_for(work.cancelled.wait(), 20)
+        await asyncio.wait_for(work.cancelled.wait(), 60)
     steps = {step.step_name: step async for step in run.steps()}
 
     assert ended.status is RunStatus.FAILED

@@ -267,7 +267,7 @@ async def _poll(stage: Stage) -> None:
     """Take a task without a stream, and forget it; until there is one, wherever it is."""
     request = workers_pb2.PollTasksRequest(worker_id="silent", actions=["silent"], max_tasks=1)
     request.wait.FromTimedelta(timedelta(seconds=2))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             for replica in (stage.victim, stage.survivor):
                 with contextlib.suppress(grpc.aio.AioRpcError):

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from support.servers import ServerProcess
 
 START_S: Final = 120.0
-CASE_S: Final = 90.0
-EXIT_S: Final = 5.0
+CASE_S: Final = 300.0
+EXIT_S: Final = 60.0
 """After which a case has failed: the machine may be busy."""
 LOOK_S: Final = 0.02
 TEMPLATE: Final = "sweep_template"

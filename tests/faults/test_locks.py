@@ -36,8 +36,8 @@ async def test_17_a_locked_table_ends_no_replica(database: str, rogue: Rogue) ->
             await rogue.rows("BEGIN")
             await rogue.rows("LOCK TABLE workflow_runs IN ACCESS EXCLUSIVE MODE")
             records = one.server.records
-            await until(lambda: records("scan.failed"), "a scan gives up", within_s=30)
-            await until(lambda: records("hub.look_failed"), "the hub gives up", within_s=30)
+            await until(lambda: records("scan.failed"), "a scan gives up")
+            await until(lambda: records("hub.look_failed"), "the hub gives up")
             await rogue.rows("ROLLBACK")
             await client.run(run.id).gate("go").approve()
             ended = await run.wait()

@@ -194,9 +194,9 @@ async def test_21_a_full_disk_loses_nothing_that_was_acknowledged(small_disk: Pa
                     return False
                 return True
 
-            await eventually(starts_again, "runs are started again", within_s=60)
+            await eventually(starts_again, "runs are started again")
             async with rogue_on(dsn) as rogue:
-                assert await rogue.all_ended(acked, within_s=60) == {"completed"}
+                assert await rogue.all_ended(acked) == {"completed"}
                 await rogue.assert_sound()
 
 

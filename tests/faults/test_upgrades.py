@@ -133,9 +133,9 @@ def test_45_a_migration_that_is_killed_is_taken_up_by_three_at_once(bare_databas
         user.execute("LOCK TABLE workflow_run_steps IN ACCESS SHARE MODE")
         user.execute("LOCK TABLE tasks IN ACCESS SHARE MODE")
         with runkon_server(["migrate"], environment) as doomed:
-            wait_until(lambda: waits_for_lock(bare_database), "a step waits", within_s=60)
+            wait_until(lambda: waits_for_lock(bare_database), "a step waits")
             doomed.stop(signal.SIGKILL)
-        wait_until(lambda: not waits_for_lock(bare_database), "the server notices", within_s=60)
+        wait_until(lambda: not waits_for_lock(bare_database), "the server notices")
     assert current_revision(bare_database) == "0002"
 
     with contextlib.ExitStack() as stack:

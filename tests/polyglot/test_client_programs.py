@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 WORKFLOW: Final = (ROOT / "examples/clients/greeting.wf").read_text(encoding="utf-8")
 EVENTS: Final = Path(__file__).with_name("greeting.events").read_text(encoding="utf-8")
-TASK_LEASE_S: Final = 4
-WORK_S: Final = 6
-PATIENCE_S: Final = 90
+TASK_LEASE_S: Final = 8
+WORK_S: Final = 10
+PATIENCE_S: Final = 240
 """Ends a program that hangs; nothing is measured by it."""
 
 pytestmark = pytest.mark.timeout(1800)  # a first build fetches and compiles everything

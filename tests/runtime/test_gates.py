@@ -12,7 +12,7 @@ import pytest
 from runkon_server import errors
 from runkon_server.runtime.commands import CancelRun, GateResolved
 from runkon_server.runtime.gates import GateTimeoutEntry
-from support.engines import NAMESPACE, engine_on, start, vote
+from support.engines import NAMESPACE, engine_on, start, until, vote
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ async def state_of(rogue: Rogue) -> dict[str, Any]:
 async def test_a_run_at_a_gate_is_parked_and_goes_on(engine: Engine, rogue: Rogue) -> None:
     run_id = await waiting(engine, rogue)
     assert (await rogue.run(run_id))["status"] == "waiting"
-    assert engine.stats.leases_held == 0
+    await until(lambda: engine.stats.leases_held == 0, "it is not in memory")
 
     await engine.resolve_gate(vote(run_id, "ann", feedback="fine"))
 

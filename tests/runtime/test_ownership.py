@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from typing import TYPE_CHECKING
 
 import psycopg
 
 from runkon_server.core.facts import CancelAsked, Outcome, dump_fact
 from runkon_server.runtime.commands import AckStatus, RunStarted
-from support.engines import Worker, engine_on, rogue_on, start, until
+from support.engines import BRIEF, Worker, engine_on, rogue_on, start, until
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ async def test_a_fact_is_found_without_a_hint(database: str, rogue: Rogue) -> No
 
         await rogue.rows(CANCEL, run_id, FACT)
 
-        assert await rogue.ended(run_id, within_s=10) == "cancelled"
+        assert await rogue.ended(run_id) == "cancelled"
         assert engine.stats.leases_lost == 0
 
 
@@ -178,9 +177,8 @@ async def test_a_stopping_replica_hands_everything_over(database: str, rogue: Ro
     async with engine_on(database, lease_ttl_s=3600.0, lease_refresh_s=60.0) as first:
         outcomes = await first.start_runs([start("call build call echo")] * 30)
         ids = [each.run_id for each in outcomes if isinstance(each, RunStarted)]
-        before_s = time.monotonic()
-        await first.stop()
-        assert time.monotonic() - before_s < 5, "it does not wait for anything that may not come"
+        async with asyncio.timeout(30):  # the next renewal would be half a minute after that
+            await first.stop()
 
     owned = "SELECT count(*) AS n FROM workflow_runs WHERE owner_token IS NOT NULL"
     assert (await rogue.row(owned))["n"] == 0
@@ -235,7 +233,7 @@ async def test_a_run_that_cannot_be_read_does_not_hold_others_up(
 async def test_every_session_is_lost_under_load(database: str, rogue: Rogue) -> None:
     """All backends but ours are terminated, five times, while runs start and go on."""
     ids: list[str] = []
-    async with engine_on(database) as one, engine_on(database) as two:
+    async with engine_on(database, **BRIEF) as one, engine_on(database, **BRIEF) as two:
         for engine in (one, two):
             Worker(engine, "build").serve(20)
 
@@ -255,8 +253,8 @@ async def test_every_session_is_lost_under_load(database: str, rogue: Rogue) -> 
         await loads
 
         assert len(ids) >= 180
-        assert await rogue.all_ended(ids, within_s=60) == {"completed"}
-        assert one.database_is_up
+        assert await rogue.all_ended(ids) == {"completed"}
+        await until(lambda: one.database_is_up, "it has sessions again")
         for run_id in ids:
             kinds = await rogue.kinds(run_id)
             assert kinds.count("run_finished") == 1
@@ -276,6 +274,6 @@ async def test_a_replica_without_its_database_says_so(database: str) -> None:
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
                 (name,),
             )
-            await until(lambda: not engine.database_is_up, "it says so", within_s=5)
+            await until(lambda: not engine.database_is_up, "it says so")
             await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true'.encode())
         await until(lambda: engine.database_is_up, "it is up again")

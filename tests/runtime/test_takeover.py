@@ -9,9 +9,10 @@ import psycopg
 import pytest
 
 from runkon_server import errors
+from runkon_server.runtime import tenure as tenures
 from runkon_server.store import sessions
 from support.engines import Worker, engine_on, start, until, vote
-from support.waiting import eventually
+from support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -89,9 +90,14 @@ async def test_a_live_owner_keeps_its_runs_while_a_dead_one_loses_them(
 
 
 async def test_a_dropped_listener_locks_again_under_the_same_token(
-    database: str, rogue: Rogue
+    database: str, rogue: Rogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other replica looks on; the run stays where it is."""
+    """The other replica looks on; the run stays where it is.
+
+    Both are as patient as a session on a busy machine may need them to be.
+    """
+    monkeypatch.setattr(tenures, "RELOCK_S", PATIENCE_S)
+    monkeypatch.setattr(tenures, "ABSENT_S", PATIENCE_S)
     async with engine_on(database, **NEVER) as owner, engine_on(database, **NEVER, settle_s=0.0):
         worker = Worker(owner, "build").credit(1)
         run_id = (await owner.start_run(start("call build"))).run_id
@@ -105,7 +111,7 @@ async def test_a_dropped_listener_locks_again_under_the_same_token(
             async def is_locked() -> bool:
                 return bool(await rogue.rows(LOCKED, *key))
 
-            await eventually(is_locked, "it locks again", within_s=5)
+            await eventually(is_locked, "it locks again")
 
         assert owner.tenure.token == token
         await worker.answer(lease)

@@ -147,11 +147,15 @@ async def test_a_lost_worker_is_replaced_until_there_were_too_many(
 async def test_heartbeats_extend_a_lease_and_say_when_it_is_over(
     engine: Engine, rogue: Rogue
 ) -> None:
-    """Two calls at once about one task, and one with a token of old in the same statement."""
+    """Two calls at once about one task, and one with a token of old in the same statement.
+
+    The lease has two thirds of its time left, so that a slow machine does not lose it meanwhile.
+    """
     worker = Worker(engine, "build").credit(1)
     await engine.start_run(start("call build"))
     lease = await worker.lease()
-    await rogue.rows("UPDATE tasks SET lease_until = now() + interval '1 s'")
+    shortened = "UPDATE tasks SET lease_until = lease_until - interval '10 s' RETURNING lease_until"
+    before = (await rogue.row(shortened))["lease_until"]
     beat = TaskHeartbeat(task_id=lease.task_id, token=lease.token)
 
     answers = await asyncio.wait_for(
@@ -161,12 +165,11 @@ async def test_heartbeats_extend_a_lease_and_say_when_it_is_over(
             engine.heartbeat_task(NAMESPACE, replace(beat, token="of old")),
             engine.heartbeat_task("elsewhere", beat),
         ),
-        10,
+        60,
     )
 
     assert [answer.known for answer in answers] == [True, True, False, False]
-    left = await rogue.row("SELECT lease_until > now() + interval '20 s' AS longer FROM tasks")
-    assert left == {"longer": True}
+    assert (await rogue.row("SELECT lease_until FROM tasks"))["lease_until"] > before
 
 
 async def test_credit_neither_leaks_nor_is_overdrawn(engine: Engine, rogue: Rogue) -> None:
@@ -253,23 +256,22 @@ async def test_a_queue_made_elsewhere_is_emptied_without_polling(database: str) 
         await other.start_runs([start("call build")] * 12)
         worker = Worker(engine, "build").serve(credit=1)
 
-        await worker.lease(11, within_s=10)
+        await worker.lease(11)
 
 
 async def test_a_drained_worker_gets_nothing_more(engine: Engine, rogue: Rogue) -> None:
     """Neither by late credit nor by a task that was on its way; that goes to somebody else."""
     drained = Worker(engine, "build").credit(1)
     call = asyncio.create_task(engine.start_run(start("call build")))
-    for _ in range(1_000):  # looks in each turn of the loop: the commit takes only some of them
-        if drained.session.credit == 0:
-            break
-        await asyncio.sleep(0)
+    async with asyncio.timeout(60):
+        while drained.session.credit:  # noqa: ASYNC110 - it is taken for some turns of the loop only
+            await asyncio.sleep(0)
     drained.session.drain()
     drained.credit(5)
     await call
     other = Worker(engine, "build").credit(2)
 
-    lease = await other.lease(within_s=5)
+    lease = await other.lease()
 
     assert lease.delivery == 0
     assert drained.leases == []
@@ -283,17 +285,17 @@ async def test_a_poll_strands_no_task(database: str, rogue: Rogue) -> None:
     """Polls return with the first task while others are on their way to them."""
     async with engine_on(database) as engine:
         hello = WorkerHello(namespace=NAMESPACE, worker_id="poller", actions=frozenset({"build"}))
-        poll = asyncio.create_task(engine.poll_tasks(hello, max_tasks=10, wait_s=10))
+        poll = asyncio.create_task(engine.poll_tasks(hello, max_tasks=10, wait_s=60))
         await asyncio.sleep(0)
         outcomes = await asyncio.gather(*(engine.start_run(start("call build")) for _ in range(30)))
         seen = 0
         while seen < 30:
-            leases = await asyncio.wait_for(poll, 10)
+            leases = await asyncio.wait_for(poll, 90)
             assert leases, "a task is stranded"
             seen += len(leases)
             for lease in leases:
                 await engine.report_task(NAMESPACE, report(lease))
-            poll = asyncio.create_task(engine.poll_tasks(hello, max_tasks=10, wait_s=5))
+            poll = asyncio.create_task(engine.poll_tasks(hello, max_tasks=10, wait_s=60))
         poll.cancel()
         assert await rogue.all_ended([each.run_id for each in outcomes]) == {"completed"}
 
@@ -305,11 +307,11 @@ async def test_a_worker_who_leaves_gives_unseen_tasks_back(engine: Engine) -> No
     session = engine.open_session(hello, arrived.set)
     session.add_credit(1)
     await engine.start_run(start("call build"))
-    await asyncio.wait_for(arrived.wait(), 10)
+    await asyncio.wait_for(arrived.wait(), 60)
 
     session.close()
 
-    lease = await Worker(engine, "build").credit(1).lease(within_s=5)
+    lease = await Worker(engine, "build").credit(1).lease()
     assert lease.delivery == 0
 
 

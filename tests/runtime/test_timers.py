@@ -45,14 +45,14 @@ async def start_later(engine: Engine, count: int, rogue: Rogue, *, due_in_s: flo
     )
 
 
-async def all_fired(rogue: Rogue, count: int, *, within_s: float = 20) -> list[float]:
+async def all_fired(rogue: Rogue, count: int) -> list[float]:
     """How late each run began, once all wait at their gates."""
 
     async def are_waiting() -> bool:
         rows = await rogue.rows(LATENESS)
         return len(rows) == count and all(row["status"] == "waiting" for row in rows)
 
-    await eventually(are_waiting, f"{count} timers fire", within_s=within_s)
+    await eventually(are_waiting, f"{count} timers fire")
     return [row["late"] for row in await rogue.rows(LATENESS)]
 
 

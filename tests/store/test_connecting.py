@@ -58,7 +58,7 @@ async def test_a_cancel_in_the_middle_of_the_handshake_closes_the_session(
             opening.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await opening
-            await eventually(lambda: nobody_is_left(rogue), "the session ends", within_s=10)
+            await eventually(lambda: nobody_is_left(rogue), "the session ends", within_s=40)
 
 
 async def test_a_session_in_use_at_the_end_is_closed_when_it_is_given_back(database: str) -> None:

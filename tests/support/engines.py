@@ -26,7 +26,7 @@ from runkon_server.runtime.commands import (
 )
 from runkon_server.runtime.engine import Engine, EngineConfig
 from runkon_server.store.queues import served_queues
-from support.waiting import eventually
+from support.waiting import PATIENCE_S, eventually
 from support.workflows import accepted
 
 if TYPE_CHECKING:
@@ -35,13 +35,15 @@ if TYPE_CHECKING:
 NAMESPACE: Final = "default"
 ENDED: Final = frozenset({"completed", "failed", "cancelled"})
 SHORT: Final[dict[str, Any]] = {
-    "lease_ttl_s": 2.0,
+    "lease_ttl_s": 60.0,
     "lease_refresh_s": 0.5,
     "scan_s": 0.05,
     "poll_s": 0.2,
     "linger_s": 0.5,
 }
-"""Times that let a test see a takeover."""
+"""Little to wait for, and leases that a replica on a busy machine does not lose."""
+BRIEF: Final[dict[str, Any]] = {"lease_ttl_s": 2.0}
+"""For tests that see leases run out; whoever falls silent for a second may lose his own."""
 UNSOUND: Final = (
     """
     SELECT r.id FROM workflow_runs r LEFT JOIN run_events e ON e.run_id = r.id
@@ -154,7 +156,7 @@ class Worker:
         self.answers = Outcome.COMPLETED
         return self.credit(credit)
 
-    async def lease(self, number: int = 0, *, within_s: float = 20) -> TaskLease:
+    async def lease(self, number: int = 0, *, within_s: float = PATIENCE_S) -> TaskLease:
         """The task that came as the given one, once it has come."""
         await until(lambda: len(self.leases) > number, "a task comes", within_s=within_s)
         return self.leases[number]
@@ -184,7 +186,9 @@ def report(
     return TaskReport(token=token or lease.token, fact=fact, digest=digest)
 
 
-async def until(condition: Callable[[], object], what: str, *, within_s: float = 20) -> None:
+async def until(
+    condition: Callable[[], object], what: str, *, within_s: float = PATIENCE_S
+) -> None:
     """Wait for a condition that needs no waiting itself."""
 
     async def met() -> object:
@@ -213,13 +217,13 @@ class Rogue:
         """The hot row of a run."""
         return await self.row("SELECT * FROM workflow_runs WHERE id = %s", run_id)
 
-    async def ended(self, run_id: str, *, within_s: float = 20) -> str:
+    async def ended(self, run_id: str, *, within_s: float = PATIENCE_S) -> str:
         """The terminal status of a run, once it has one."""
         await eventually(lambda: self._is_ended([run_id]), f"run {run_id} ends", within_s=within_s)
         status: str = (await self.run(run_id))["status"]
         return status
 
-    async def all_ended(self, run_ids: Sequence[str], *, within_s: float = 30) -> set[str]:
+    async def all_ended(self, run_ids: Sequence[str], *, within_s: float = PATIENCE_S) -> set[str]:
         """The terminal statuses of runs, once all have one."""
         await eventually(lambda: self._is_ended(run_ids), "every run ends", within_s=within_s)
         rows = await self.rows("SELECT status FROM workflow_runs WHERE id = ANY(%s)", list(run_ids))

@@ -28,10 +28,10 @@ class Hand:
         self._offers = offers or {"actions": ["*"]}
 
     async def take(self) -> workers_pb2.TaskLease:
-        """The next task; fails if there is none for ten seconds."""
+        """The next task; fails if there is none for as long as a call may wait."""
         answer = await self._stub.PollTasks(
             workers_pb2.PollTasksRequest(
-                worker_id="hand", wait=Duration(seconds=10), **self._offers
+                worker_id="hand", wait=Duration(seconds=50), **self._offers
             ),
             metadata=WORKER,
         )

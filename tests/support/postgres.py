@@ -33,7 +33,11 @@ _numbers = itertools.count(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose the programs before anything looks for them, also for servers that tests start."""
+    """Choose the programs before anything looks for them, also for servers that tests start.
+
+    And be patient with sessions: on a busy machine their handshakes take seconds.
+    """
+    os.environ.setdefault("PGCONNECT_TIMEOUT", "20")
     choice = os.environ.get("RUNKON_TEST_POSTGRES", "embedded")
     if choice == "system":
         if not debian_bindirs():

@@ -25,6 +25,7 @@ from runkon_server.runtime.commands import (
 from runkon_server.runtime.settings import EngineConfig
 from runkon_server.runtime.stats import EngineStats
 from support.rows import ulid
+from support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -231,6 +232,6 @@ async def serving(
         await server.stop(0)
 
 
-async def read(call: Any, within_s: float = 20) -> Any:
+async def read(call: Any, within_s: float = PATIENCE_S) -> Any:
     """The next frame of a stream, or `grpc.aio.EOF`."""
     return await asyncio.wait_for(call.read(), within_s)

@@ -11,7 +11,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from support.waiting import wait_until
+from support.waiting import PATIENCE_S, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -51,7 +51,7 @@ class ServerProcess:
         """The log's records of this event."""
         return [record for record in self.log if record["event"] == event]
 
-    def started(self, within_s: float = 30) -> str:
+    def started(self, within_s: float = PATIENCE_S) -> str:
         """Wait until it serves; the address of its first listener."""
         wait_until(
             lambda: self.records("server.started") or self.process.poll() is not None,
@@ -62,12 +62,12 @@ class ServerProcess:
         address: str = self.records("server.started")[0]["listen"][0]
         return address
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, within_s: float = 20) -> int:
+    def stop(self, number: signal.Signals = signal.SIGTERM, within_s: float = PATIENCE_S) -> int:
         """Signal it and wait for its end; its exit code."""
         self.process.send_signal(number)
         return self.ended(within_s)
 
-    def ended(self, within_s: float = 20) -> int:
+    def ended(self, within_s: float = PATIENCE_S) -> int:
         """Wait for its end; its exit code."""
         code = self.process.wait(within_s)
         for reader in self._readers:

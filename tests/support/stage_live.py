@@ -293,7 +293,7 @@ class LiveStage(Stage):
         await _asked(self._runs.ResumeRun(request))
 
     async def until(self, condition: Callable[[], Awaitable[object]], what: str) -> None:
-        await eventually(condition, what, within_s=10)
+        await eventually(condition, what)
 
     async def until_open(self, *names: str) -> None:
         wanted = sorted(names)
@@ -302,7 +302,7 @@ class LiveStage(Stage):
             return await self._open() == wanted
 
         try:
-            await eventually(is_so, f"open tasks are {wanted}", within_s=10)
+            await eventually(is_so, f"open tasks are {wanted}")
         except AssertionError as error:
             error.add_note(f"they are {await self._open()}")
             raise
@@ -317,14 +317,14 @@ class LiveStage(Stage):
         async def is_so() -> bool:
             return await self.status() == status
 
-        await eventually(is_so, f"the run is {status}", within_s=10)
+        await eventually(is_so, f"the run is {status}")
 
     async def until_terminal(self) -> None:
         async def is_so() -> bool:
             return await self.status() in _TERMINAL
 
         try:
-            await eventually(is_so, "the run ends", within_s=15)
+            await eventually(is_so, "the run ends")
         except AssertionError as error:
             error.add_note(f"it is {await self.status()}, open: {await self._open()}")
             raise
@@ -449,7 +449,7 @@ class LiveStage(Stage):
             return bool(count)
 
         try:
-            await eventually(is_so, "told to stop", within_s=3)
+            await eventually(is_so, "told to stop")
         except AssertionError:
             return False
         return True

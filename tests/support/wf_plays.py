@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 STARTER: Final = "sam"
 """Who starts the runs of the examples."""
 _DONE: Final = Deed()
-_DEADLINE: Final = timedelta(seconds=40)
+_DEADLINE: Final = timedelta(seconds=120)
 _HEAD: Final = "c0ffee"
 _PULL_REQUESTS: Final = {
     "approved": PullRequest(

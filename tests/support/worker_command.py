@@ -39,7 +39,7 @@ def worker_command(
         assert process.stdout.readline().startswith("worker ")
         yield process
         process.terminate()
-        assert process.wait(30) == (-signal.SIGKILL if is_killed else 0)
+        assert process.wait(60) == (-signal.SIGKILL if is_killed else 0)
     finally:
         process.kill()
         process.wait()

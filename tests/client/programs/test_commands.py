@@ -202,7 +202,7 @@ async def test_programs_run_beside_each_other(tmp_path: Path) -> None:
         second = action_lease("two")
         second.task_id, second.token = "u", "u/0"
         stream.send(leases=[action_lease("one"), second])
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             ended = {(await stream.next_report()).task_id for _ in range(2)}
 
     assert ended == {"t", "u"}

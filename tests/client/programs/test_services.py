@@ -233,7 +233,7 @@ async def test_45_a_service_that_does_not_answer_in_time_is_given_up() -> None:
     released = threading.Event()
 
     def answer(_: Asked) -> Reply:
-        released.wait(20)
+        released.wait(60)
         return Reply()
 
     with serving(answer) as (address, _):

@@ -46,3 +46,10 @@ def working_sandbox(name: str, folder: Path, tmp_path: Path) -> Sandbox:
 @pytest.fixture
 def run(sandbox: Sandbox, folder: Path) -> Run:
     return runner_in(sandbox, View(folder=folder, is_writable=True))
+
+
+@pytest.fixture
+async def ample_s(run: Run) -> float:
+    """Seconds in which a script has surely begun, on a machine that may be busy."""
+    outcome = await run("python3 -c ''", timeout_s=None)
+    return round(max(2.0, 20 * outcome.duration_s), 1)

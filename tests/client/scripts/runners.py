@@ -33,7 +33,7 @@ def runner_in(sandbox: Sandbox, view: View) -> Run:
         text: str,
         environment: Mapping[str, str] | None = None,
         *,
-        timeout_s: float | None = 20,
+        timeout_s: float | None = 60,
         limits: ScriptLimits | None = None,
         passed: dict[str, str] | None = None,
     ) -> ScriptOutcome:

@@ -105,36 +105,39 @@ async def test_a_script_that_a_signal_ends_has_failed(run: Run) -> None:
     assert outcome.signal == 9 or outcome.exit_code == 137
 
 
-async def test_109_a_timeout_ends_a_script(run: Run, mark: str) -> None:
+async def test_109_a_timeout_ends_a_script(run: Run, mark: str, ample_s: float) -> None:
     """Nothing of it is left; the failure names the time it had."""
-    outcome = await run("echo began; sleep 600", timeout_s=2.5, environment={mark: "1"})
+    timeout_s = ample_s + 0.5
+    outcome = await run("echo began; sleep 600", timeout_s=timeout_s, environment={mark: "1"})
 
     assert outcome.code == "SCRIPT_TIMEOUT"
     assert outcome.retryable
-    assert "2.5 s" in outcome.failure_text("script s")
+    assert f"{timeout_s:g} s" in outcome.failure_text("script s")
     assert outcome.stdout == "began\n"
     assert processes_with(mark) == []
 
 
-async def test_110_a_timeout_ends_everything_a_script_began(run: Run, mark: str) -> None:
+async def test_110_a_timeout_ends_everything_a_script_began(
+    run: Run, mark: str, ample_s: float
+) -> None:
     """Fault 47: children in the background, in sessions of their own, deaf to SIGTERM."""
     sleeper = f"python3 -c {shlex.quote(SLEEPER)}"
     limits = ScriptLimits(grace_s=0.3)
     deaf = f"(trap '' TERM; {sleeper} & sleep 600)"
     text = f"trap '' TERM; {sleeper} & {deaf} & while :; do sleep 1; done"
-    outcome = await run(text, timeout_s=4, limits=limits, environment={mark: "1"})
+    outcome = await run(text, timeout_s=2 * ample_s, limits=limits, environment={mark: "1"})
 
     assert outcome.code == "SCRIPT_TIMEOUT"
     assert len(outcome.stdout.split()) == 2, outcome.stderr
     assert processes_with(mark) == []
 
 
-async def test_a_script_gets_a_grace_to_clean_up(run: Run) -> None:
+async def test_a_script_gets_a_grace_to_clean_up(run: Run, ample_s: float) -> None:
     """SIGTERM first; what it still prints counts."""
-    limits = ScriptLimits(grace_s=20)
+    limits = ScriptLimits(grace_s=60)
     outcome = await run(
         "trap 'echo cleaned; exit 0' TERM; echo began; while :; do sleep 0.1; done",
-        timeout_s=3,
+        timeout_s=ample_s,
         limits=limits,
     )
 

@@ -151,7 +151,7 @@ async def test_nothing_outlives_the_worker(
         wait_until(lambda: processes_with(mark, "sleep"), "the script runs")
         (launcher,) = psutil.Process(worker.pid).children()
         os.kill(worker.pid if victim == "worker" else launcher.pid, signal.SIGKILL)
-        said, _ = worker.communicate(timeout=20)
+        said, _ = worker.communicate(timeout=60)
         wait_until(lambda: not psutil.pid_exists(launcher.pid), "the launcher is gone")
         wait_until(lambda: processes_with(mark) == [], "no process of the script is left")
         assert list(tmp_path.glob("runkon-script-*")) == []  # noqa: ASYNC240 - a local folder
@@ -263,7 +263,7 @@ def test_a_sandbox_needs_no_rights(real_sandbox: Sandbox, shared_folder: Path) -
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NPROC, (64, 64)),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
 
