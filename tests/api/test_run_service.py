@@ -330,8 +330,8 @@ async def test_a_batch_that_is_sent_again_starts_only_what_is_missing(api: LiveA
 
 
 async def test_a_large_batch_is_started_and_its_answer_fits(api: LiveApi) -> None:
-    """500 runs whose default inputs make 25 MiB together: the answer is a message all the same."""
-    await put(api, f'workflow w {{ inputs {{ a default = "{"x" * 50_000}" }} call hold }}')
+    """500 runs whose default inputs make 10 MiB together: the answer is a message all the same."""
+    await put(api, f'workflow w {{ inputs {{ a default = "{"x" * 20_000}" }} call hold }}')
     items = [StartRunRequest(workflow="w")] * 500
     answer = await api.runs.BatchStartRuns(runs_pb2.BatchStartRunsRequest(requests=items))
 

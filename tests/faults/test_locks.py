@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from runkon_client import Actions, Client, RetryableError
 from runkon_client.values import RunStatus
+from runkon_server import errors
 from support.clusters import Replica, replicas, rows, working
 from support.engines import Worker, engine_on, rogue_on, start, until, vote
 from support.servers import runkon_server
@@ -49,14 +51,24 @@ async def test_17_a_locked_table_ends_no_replica(database: str, rogue: Rogue) ->
 
 
 async def test_18_a_locked_run_holds_up_no_other(database: str, rogue: Rogue) -> None:
-    """Somebody has one run FOR UPDATE and sleeps; the vote on it waits, all others go on."""
+    """Somebody has one run FOR UPDATE and sleeps; the vote on it waits, all others go on.
+
+    Whoever votes asks again when he is told of the conflict, as clients do.
+    """
     async with engine_on(database) as engine, rogue_on(database) as other:
         gated = "gate human_approval { name = check } call echo"
         held = (await engine.start_run(start(gated))).run_id
         await rogue.parked(held)
         await rogue.rows("BEGIN")
         await rogue.rows("SELECT * FROM workflow_runs WHERE id = %s FOR UPDATE", held)
-        voting = asyncio.create_task(engine.resolve_gate(vote(held, "ann")))
+
+        async def vote_at_last() -> None:
+            while True:
+                with contextlib.suppress(errors.ConflictError):
+                    await engine.resolve_gate(vote(held, "ann"))
+                    return
+
+        voting = asyncio.create_task(vote_at_last())
         await asyncio.sleep(0)
         free = [(await engine.start_run(start())).run_id for _ in range(10)]
         assert await other.all_ended(free) == {"completed"}

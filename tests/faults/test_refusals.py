@@ -43,7 +43,7 @@ def set_read_only(administrator: psycopg.Connection, value: str) -> None:
 
 async def ready(replica: Replica, status: str) -> None:
     async def is_so() -> bool:
-        return await asyncio.to_thread(ask_health, replica.address, timeout_s=5) == status
+        return await asyncio.to_thread(ask_health, replica.address, timeout_s=30) == status
 
     await eventually(is_so, f"the replica is {status}")
 

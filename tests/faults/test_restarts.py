@@ -58,7 +58,7 @@ def terminate_all_backends(server: Postmaster) -> None:
 def check(address: str) -> str:
     """What the replica says of itself."""
     try:
-        return ask_health(address, timeout_s=5)
+        return ask_health(address, timeout_s=30)
     except grpc.RpcError as error:
         return error.code().name
 
@@ -131,7 +131,7 @@ async def test_10_l7_readiness_follows_the_database(postmaster: Postmaster, data
         await becomes(one, "SERVING")
         await asyncio.to_thread(postmaster.stop, IMMEDIATE)
         await becomes(one, "NOT_SERVING")
-        assert ask_health(one.address, "runkon.liveness", timeout_s=5) == "SERVING"
+        assert ask_health(one.address, "runkon.liveness", timeout_s=30) == "SERVING"
         await asyncio.to_thread(postmaster.start)
         await becomes(one, "SERVING")
         assert one.server.records("loop.failed") == []
