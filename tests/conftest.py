@@ -29,6 +29,15 @@ hypothesis.settings.register_profile("quick", ANY_SPEED)
 hypothesis.settings.register_profile("thorough", ANY_SPEED, max_examples=2000)
 hypothesis.settings.load_profile("quick")
 
+
+def pytest_configure() -> None:
+    """Keep the logs of servers in this process out of what tests compare."""
+    # After the rewrite of asserts above.
+    from support.logs import log_past_the_tests  # noqa: PLC0415
+
+    log_past_the_tests()
+
+
 POLYGLOT: Final = Path(__file__).with_name("polyglot")
 
 

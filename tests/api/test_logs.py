@@ -10,6 +10,7 @@ import pytest
 import structlog
 
 from runkon_server.api.logs import LogFormat, configure_logging, redact
+from support.logs import log_past_the_tests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,7 @@ def restored() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
-    structlog.reset_defaults()
+    log_past_the_tests()
     structlog.contextvars.clear_contextvars()
 
 

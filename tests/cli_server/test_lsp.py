@@ -333,11 +333,10 @@ def test_a_large_document_is_judged_by_its_last_text(editor: Editor, tmp_path: P
     for version, option in enumerate(options, 2):
         editor.change(uri, text.replace("{0}", option), version)
 
-    for _ in options:
+    told = ""
+    while "`max_turn`" not in told:  # `diagnostics` fails when no more come
         (found,) = editor.diagnostics(uri)
-        if "`max_turn`" in found["message"]:
-            break
-    assert "`max_turn`" in found["message"]
+        told = found["message"]
     assert editor.leave() == 0
 
 

@@ -7,10 +7,10 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
-import structlog
 from click.testing import CliRunner
 
 from runkon_server.cli import main
+from support.logs import log_past_the_tests
 from support.servers import runkon_server
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def run() -> Iterator[Run]:
     yield invoke
     root.handlers[:] = handlers
     root.setLevel(level)
-    structlog.reset_defaults()
+    log_past_the_tests()
 
 
 def test_help_names_commands_and_exit_codes() -> None:

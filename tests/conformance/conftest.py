@@ -33,9 +33,12 @@ class Served:
     database: str
 
 
-@pytest_asyncio.fixture(scope="session")
+@pytest_asyncio.fixture(scope="package")
 async def served(postgres_server: str, template_database: str) -> AsyncIterator[Served]:
-    """One replica for all statements, with times that let a test see what takes long."""
+    """One replica for all statements, with times that let a test see what takes long.
+
+    No longer than that: its event loop stands still while tests without one run.
+    """
     with cloned(postgres_server, template_database) as database:
         async with live_api(database, **SHORT) as api:
             yield Served(api.channel, database)

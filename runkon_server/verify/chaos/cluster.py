@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from runkon_server.verify.chaos.databases import Database
 
-READY_S: Final = 60.0
+READY_S: Final = 180.0
 _LOOK_S: Final = 0.05
 _LOAD: Final = "runkon_client.verify"
 

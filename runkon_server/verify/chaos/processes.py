@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PR_SET_PDEATHSIG: Final = 1
-_END_S: Final = 10.0
+_END_S: Final = 60.0
 
 
 class RigProcess:

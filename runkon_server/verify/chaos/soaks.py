@@ -52,7 +52,7 @@ LONGEST_STEP_S: Final = 1.5
 LOOK_S: Final = 0.2
 LOAD_S: Final = 60.0
 LOADED_RUNS: Final = 8
-FAREWELL_S: Final = 15.0
+FAREWELL_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
