@@ -50,8 +50,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-LOCK_S: Final = 30.0
-"""How long a start waits for the listener's session: for several attempts to connect."""
+FIRST_SESSION_S: Final = 30.0
+"""How long a start tries to get the pool's first session, and then waits for the listener's."""
+FIRST_SESSION_PAUSE_S: Final = 0.5
 
 
 class Replica:
@@ -166,19 +167,33 @@ class Replica:
         self._providers.rename(self.tenure.token)
 
     async def _require_database(self) -> None:
+        """A session answers; that one was refused, or lost in its handshake, ends no process."""
+        until_s = self.ambient.boottime_s() + FIRST_SESSION_S
+        try:
+            while not await self._has_session(is_last=self.ambient.boottime_s() >= until_s):
+                await self.ambient.sleep(FIRST_SESSION_PAUSE_S)
+        except BaseException:  # a start that is cancelled leaves nothing open either
+            await close_reads(self.reads)
+            raise
+
+    async def _has_session(self, *, is_last: bool) -> bool:
+        """Whether the database answers; if this attempt is the last one, it has to."""
         try:
             async with self.reads.connect() as conn:
                 await conn.exec_driver_sql("SELECT 1")
-        except BaseException as error:  # a start that is cancelled leaves nothing open either
-            await close_reads(self.reads)
-            if isinstance(error, Exception) and is_connection_loss(error):
+        except Exception as error:
+            if not is_connection_loss(error):
+                raise
+            if is_last:
                 raise errors.DatabaseUnavailableError from error
-            raise
+            log.warning("database.awaited", reason=str(error).strip())
+            return False
+        return True
 
     async def _require_lock(self) -> None:
         """Runs may be taken once the others can see that we live."""
         try:
-            async with asyncio.timeout(LOCK_S):
+            async with asyncio.timeout(FIRST_SESSION_S):
                 await self.tenure.wait_held()
         except TimeoutError as error:
             await self.stop()

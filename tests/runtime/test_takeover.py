@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+import structlog
 
 from runkon_server import errors
 from runkon_server.runtime import tenure as tenures
+from runkon_server.runtime.engine import Engine, EngineConfig
 from runkon_server.store import sessions
 from support.engines import Worker, engine_on, start, until, vote
 from support.waiting import PATIENCE_S, eventually
@@ -177,6 +180,18 @@ async def test_a_loss_of_an_earlier_generation_is_no_loss(database: str, rogue: 
         assert engine.stats.leases_held == 1
         await worker.answer(lease)
         assert await rogue.ended(run_id) == "completed"
+
+
+async def test_a_replica_that_is_refused_its_first_session_tries_again(database: str) -> None:
+    """As on a restart amid a fail-over: found by the chaos rig on a busy machine."""
+    engine = Engine(EngineConfig(dsn=database))
+    with structlog.testing.capture_logs() as logs:
+        async with no_new_sessions(database):
+            starting = asyncio.create_task(engine.start())
+            await until(lambda: "database.awaited" in {each["event"] for each in logs}, "it waits")
+            assert not starting.done()
+        await starting
+    await engine.stop()
 
 
 async def test_a_full_replica_takes_up_no_more(database: str, rogue: Rogue) -> None:
