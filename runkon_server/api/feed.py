@@ -143,6 +143,11 @@ class FeedWatch:
         """Set when there is something new, or the replica drains."""
 
     @property
+    def namespace(self) -> str:
+        """Whose events it reads."""
+        return self._query.namespace
+
+    @property
     def cursor(self) -> FeedPlace:
         """Everything up to here was handed over."""
         return self._cursor if self.group is None else self.group.place

@@ -6,57 +6,37 @@ change is never missed, one may be seen early or twice, and the frame sent last 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-import grpc
 import orjson
 
 from runkon.v1 import gates_pb2
-from runkon_server.api.following import heartbeat_of
+from runkon_server.api.feed_streams import Context, FeedStreams
 from runkon_server.api.frames import server_time
-from runkon_server.api.namespace_stream import opened_cursor
-from runkon_server.api.pacing import WRITE_S, Pace
 from runkon_server.api.parsing.checks import PAGE_ROWS_MAX, namespace_of
 from runkon_server.api.recent import PAGE_BYTES
 from runkon_server.api.render import render_gate
 from runkon_server.api.wire import ELEMENT_BYTES
 from runkon_server.errors import DrainingError
-from runkon_server.store.reads.feed import FeedPlace, FeedQuery
+from runkon_server.store.reads.feed import FeedQuery
 from runkon_server.store.reads.gates import GateQuery, cursor_of, gates_by_id, list_gates
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
-    from runkon_server.api.feed import FeedHub, FeedWatch, Sheet
-    from runkon_server.api.feed_cursors import FeedCursors
-    from runkon_server.api.namespace_stream import Replica
+    from runkon_server.api.feed import FeedWatch, Sheet
+    from runkon_server.api.pacing import Pace
     from runkon_server.store.rows import GateRow
 
 __all__ = ["GateStreams"]
 
-Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 Response: TypeAlias = gates_pb2.StreamGatesResponse
 KINDS: Final = frozenset({"gate_waiting", "gate_voted", "gate_resolved"})
 """The events that tell of a gate: all that become of one are among them."""
 
 
-class GateStreams:
-    """All streams of gates of a replica.
-
-    Args:
-        engine: where gates are read.
-        hub: tells when one may have changed.
-        cursors: names places.
-        write_s: how long a frame may wait to be taken.
-    """
-
-    def __init__(
-        self, engine: Replica, hub: FeedHub, cursors: FeedCursors, *, write_s: float = WRITE_S
-    ) -> None:
-        self._engine = engine
-        self._hub = hub
-        self._cursors = cursors
-        self._write_s = write_s
+class GateStreams(FeedStreams):
+    """All streams of gates of a replica."""
 
     async def serve(self, request: gates_pb2.StreamGatesRequest, context: Context) -> None:
         """Serve one stream; never returns.
@@ -69,12 +49,10 @@ class GateStreams:
         await self._cursors.prepare()
         namespace = namespace_of(request.namespace)
         if request.cursor:
-            begin = await opened_cursor(
-                self._engine, self._hub, self._cursors, namespace, request.cursor
-            )
+            begin = await self._opened(namespace, request.cursor)
         else:
             # Taken before the gates are read: what changes from here on is told of again.
-            begin = FeedPlace((await self._hub.horizon()).xid, "", 0)
+            begin = await self._present()
         query = FeedQuery(
             namespace=namespace,
             workflow_name=request.workflow_name or None,
@@ -82,23 +60,13 @@ class GateStreams:
             labels=tuple(sorted(request.labels.items())),
         )
         with self._hub.watch(query, begin) as watch:
-            pace = Pace(
-                context,
-                heartbeat_s=heartbeat_of(request),
-                write_s=self._write_s,
-                place=lambda: {
-                    "namespace": namespace,
-                    "cursor": self._cursors.seal(namespace, watch.cursor),
-                },
-            )
-            await self._run(request, watch, pace)
+            await self._run(request, watch, self._pace(request, context, watch))
 
     async def _run(
         self, request: gates_pb2.StreamGatesRequest, watch: FeedWatch, pace: Pace
     ) -> None:
-        namespace = namespace_of(request.namespace)
         header = gates_pb2.GatesHeader(
-            cursor=self._cursors.seal(namespace, watch.cursor),
+            cursor=self._cursor(watch),
             server_time=server_time(),
             replica=self._engine.replica_id,
         )
@@ -112,7 +80,7 @@ class GateStreams:
                 raise DrainingError
             if pace.is_due:
                 heartbeat = gates_pb2.GatesHeartbeat(
-                    cursor=self._cursors.seal(namespace, watch.cursor), server_time=server_time()
+                    cursor=self._cursor(watch), server_time=server_time()
                 )
                 await pace.write(Response(heartbeat=heartbeat))
             sheet = await watch.next()
