@@ -20,7 +20,7 @@ def ask_database(dsn: str, work: Callable[[AsyncEngine], Awaitable[_Result]]) ->
     from runkon_server.cli.schema import check_schema
     from runkon_server.store.database import close_reads, create_reads
 
-    check_schema(dsn, migrate=False)
+    check_schema(dsn, migrate=False, wait_s=0)
 
     async def run() -> _Result:
         engine = create_reads(dsn, _LEASE_TTL_S, _CONNECTIONS)

@@ -16,7 +16,7 @@ WAIT_S = 30.0
 PAUSE_S = 1.0
 
 
-def check_schema(dsn: str, *, migrate: bool) -> str:
+def check_schema(dsn: str, *, migrate: bool, wait_s: float = WAIT_S) -> str:
     """Return the schema's revision when this release can work on it.
 
     That is the schema of this release, or one of a later release whose steps left everything there
@@ -25,6 +25,7 @@ def check_schema(dsn: str, *, migrate: bool) -> str:
     Args:
         dsn: URL of the database.
         migrate: bring an older schema up to date instead of refusing it.
+        wait_s: for how long; 0 asks once.
 
     Raises:
         click.ClickException: the schema does not suit, or the database does not answer.
@@ -38,7 +39,7 @@ def check_schema(dsn: str, *, migrate: bool) -> str:
             migrations.upgrade(dsn)
         return migrations.present_schema(dsn)
 
-    present = await_database(check)
+    present = await_database(check, wait_s)
     head = migrations.head_revision()
     if present.revision is not None and present.is_usable:
         if present.is_newer:
@@ -56,7 +57,7 @@ def check_schema(dsn: str, *, migrate: bool) -> str:
     )
 
 
-def await_database(ask: Callable[[], Schema]) -> Schema:
+def await_database(ask: Callable[[], Schema], wait_s: float) -> Schema:
     """What `ask` returns once the database answers; tells why while it does not.
 
     Raises:
@@ -68,7 +69,8 @@ def await_database(ask: Callable[[], Schema]) -> Schema:
     from sqlalchemy.exc import ArgumentError, OperationalError
 
     log = structlog.get_logger(__name__)
-    deadline = time.monotonic() + WAIT_S  # noqa: TID251 - the process's own patience, no run's time
+    deadline = time.monotonic() + wait_s  # noqa: TID251 - the process's own patience, no run's time
+    told = ""
     while True:
         try:
             return ask()
@@ -78,7 +80,9 @@ def await_database(ask: Callable[[], Schema]) -> Schema:
             ) from None
         except OperationalError as error:
             reason = str(error.orig).strip().replace("\n", "; ")
-            if time.monotonic() > deadline:  # noqa: TID251 - as above
+            if time.monotonic() >= deadline:  # noqa: TID251 - as above
                 raise click.ClickException(f"the database does not answer: {reason}") from None
-            log.warning("database.awaited", reason=reason)
+            if reason != told:
+                log.warning("database.awaited", reason=reason)
+                told = reason
         time.sleep(PAUSE_S)  # noqa: TID251 - as above

@@ -123,6 +123,16 @@ def test_a_password_with_an_at_sign_is_not_taken_for_a_host(run: Run, option: st
     assert "heim" not in said
 
 
+@pytest.mark.parametrize("words", ["purge", "retention show", "limits show"])
+def test_who_asks_a_database_that_is_away_is_told_at_once(run: Run, words: str) -> None:
+    """A person waits there; only servers and migrations give the database time."""
+    code, _, said = run(*words.split(), "--database-url", NOWHERE)
+
+    assert code == 1
+    assert said.startswith("Error: the database does not answer")
+    assert "geheim" not in said
+
+
 def test_health_of_nobody_is_bad() -> None:
     """Exit code 1 and a reason."""
     with socket.socket() as taken:
