@@ -64,14 +64,14 @@ async def explained(api: LiveApi, run_id: str) -> explanations_pb2.Explanation:
 
 async def blocked(api: LiveApi, run_id: str, kind: str, says: str = "") -> explanations_pb2.Blocker:
     """The run's first blocker, once it is of this kind and says so."""
+    seen: list[explanations_pb2.Blocker] = []
 
     async def is_so() -> bool:
-        found = (await explained(api, run_id)).blockers
-        return bool(found) and BlockerKind.Name(found[0].kind) == kind and says in found[0].text
+        seen[:] = (await explained(api, run_id)).blockers[:1]
+        return bool(seen) and BlockerKind.Name(seen[0].kind) == kind and says in seen[0].text
 
     await eventually(is_so, f"{kind} {says}")
-    blocker: explanations_pb2.Blocker = (await explained(api, run_id)).blockers[0]
-    return blocker
+    return seen[0]
 
 
 async def test_a_gate_says_who_may_decide_until_when_and_who_has(database: str) -> None:

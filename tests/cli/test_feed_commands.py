@@ -162,9 +162,10 @@ def test_gates_are_watched_from_those_that_wait(server: FakeServer) -> None:
 @pytest.mark.parametrize("words", [("events",), ("events", RUN_ID, "--follow"), ("gates", "watch")])
 def test_a_stream_is_not_waited_for_where_no_server_answers(words: tuple[str, ...]) -> None:
     """A stream of the client would try again for ever, in silence."""
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
+    with socket.socket() as nobody:  # bound, so that no other test gets the port, and deaf
+        nobody.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
-    result = CliRunner().invoke(main, [*words, "--address", address])
+        result = CliRunner().invoke(main, [*words, "--address", address])
 
     assert result.exit_code == Exit.UNAVAILABLE
     assert f"no server answers at {address}" in result.stderr

@@ -239,7 +239,7 @@ async def test_31_a_worker_that_is_killed_takes_its_script_along(
     offer = ("--allow-scripts", str(scripts), "--script-write", "--sandbox", "none")
     with (
         cloned(postgres_server, template_database) as database,
-        replicas(database, 1, "--task-lease", "2") as (replica,),
+        replicas(database, 1, "--task-lease", "5") as (replica,),
         contextlib.ExitStack() as workers,
     ):
         place = Place(replica.address, "test")
