@@ -13,7 +13,7 @@ from runkon_server.errors import (
     RunkonError,
     UnavailableError,
 )
-from runkon_server.store.database import is_full, is_read_only, is_retryable
+from runkon_server.store.database import is_connection_loss, is_full, is_read_only, is_retryable
 
 
 def refusal_to_write(error: BaseException) -> UnavailableError | None:
@@ -29,15 +29,17 @@ def refusal_to_write(error: BaseException) -> UnavailableError | None:
 def as_domain_error(error: BaseException) -> RunkonError | None:
     """The domain error that a driver's error amounts to; None if it is a bug or not the driver's.
 
-    Connections that are refused, lost or not to be had, statements that took too long, servers
-    that shut down or are full: to a caller all of it is a database that cannot answer now.
+    Connections that are refused, lost or not to be had, statements that took too long, sessions
+    that stood still in a transaction, servers that shut down or are full: to a caller all of it is
+    a database that cannot answer now.
     """
     if is_retryable(error):
         return ConflictError()
     if (refusal := refusal_to_write(error)) is not None:
         return refusal
     cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
-    if isinstance(
+    is_lost = isinstance(cause, psycopg.Error) and is_connection_loss(error)
+    if is_lost or isinstance(
         cause, psycopg.OperationalError | psycopg.InterfaceError | sqlalchemy.exc.TimeoutError
     ):
         return DatabaseUnavailableError()

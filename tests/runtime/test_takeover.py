@@ -34,6 +34,11 @@ WHERE datname = current_database() AND pid IN (SELECT pid FROM pg_locks
     WHERE locktype = 'advisory' AND classid = %s::bigint::oid)"""
 
 
+@pytest.fixture
+def patient_locks() -> None:
+    """Nobody is patient here, unless a test says so."""
+
+
 @asynccontextmanager
 async def no_new_sessions(database: str) -> AsyncIterator[None]:
     """Sessions that are open stay open, others are refused."""

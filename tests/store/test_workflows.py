@@ -296,6 +296,8 @@ async def test_a_database_that_is_away_is_told_from_a_bug(engine: AsyncEngine) -
     assert isinstance(failures.as_domain_error(killed.value), away)
     assert isinstance(failures.as_domain_error(sqlalchemy.exc.TimeoutError()), away)
     assert isinstance(failures.as_domain_error(psycopg.OperationalError()), away)
+    stood_still = psycopg.errors.IdleInTransactionSessionTimeout()
+    assert isinstance(failures.as_domain_error(stood_still), away)
     assert isinstance(
         failures.as_domain_error(psycopg.errors.DeadlockDetected()), errors.ConflictError
     )
