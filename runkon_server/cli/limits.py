@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runkon_server.cli.asking import ask_database
-from runkon_server.cli.options import database_option
+from runkon_server.cli.options import check_action, check_namespace, database_option
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-_namespace_option = click.option("--namespace", default="default", show_default=True)
+
+def _named(context: click.Context, option: click.Parameter, namespace: str) -> str:
+    """Empty means `default`, as in every request."""
+    return check_namespace(context, option, namespace) or "default"
+
+
+_namespace_option = click.option(
+    "--namespace", default="default", show_default=True, callback=_named
+)
+_action_argument = click.argument("action", callback=check_action)
 
 
 @click.group()
@@ -35,7 +44,7 @@ def show_limits(database_url: str) -> None:
 
 @limits.command("set")
 @database_option
-@click.argument("action")
+@_action_argument
 @click.option(
     "--concurrency", type=click.IntRange(min=0), help="Tasks with workers at once; 0 stops it."
 )
@@ -63,7 +72,7 @@ def set_limit(
 
 @limits.command("unset")
 @database_option
-@click.argument("action")
+@_action_argument
 @_namespace_option
 def unset_limit(database_url: str, action: str, namespace: str) -> None:
     """Let ACTION run without limits."""

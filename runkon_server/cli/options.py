@@ -9,6 +9,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runkon_server.api.parsing.checks import Check
+
 CommandT = TypeVar("CommandT", bound="Callable[..., Any]")
 
 DEFAULT_PORT = 7411
@@ -37,6 +39,42 @@ def _refuse_torn_url(
     if "@" in host[1:]:
         raise click.BadParameter("its password holds an `@`, which is written %40 in a URL")
     return url
+
+
+def check_namespace(_context: click.Context, _option: click.Parameter, name: str) -> str:
+    """The name as it is, for a callback.
+
+    Raises:
+        click.BadParameter: no namespace can be called so, and what is set for it would not hold.
+    """
+    check = _new_check()
+    check.namespace(name)
+    return _checked(check, name)
+
+
+def check_action(_context: click.Context, _option: click.Parameter, name: str) -> str:
+    """The same for the name of an action."""
+    from runkon_server.api.parsing.checks import NAME_BYTES
+
+    check = _new_check()
+    check.label("action", name, NAME_BYTES, required=True)
+    return _checked(check, name)
+
+
+def _new_check() -> Check:
+    from runkon_server.api.parsing.checks import Check
+
+    return Check()
+
+
+def _checked(check: Check, value: str) -> str:
+    from runkon_server.errors import InvalidArgumentError
+
+    try:
+        check.done()
+    except InvalidArgumentError as error:
+        raise click.BadParameter(error.violations[0].description) from None
+    return value
 
 
 def database_option(command: CommandT) -> CommandT:

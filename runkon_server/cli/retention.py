@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from runkon_server.cli.asking import ask_database
-from runkon_server.cli.options import database_option
+from runkon_server.cli.options import check_namespace, database_option
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -48,24 +48,6 @@ class Span(click.ParamType[Any]):
         return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
-def _check_namespace(_context: click.Context, _option: click.Parameter, name: str) -> str:
-    """The name as it is.
-
-    Raises:
-        click.BadParameter: no namespace can be called so, and what is set for it would not hold.
-    """
-    from runkon_server.api.parsing.checks import Check
-    from runkon_server.errors import InvalidArgumentError
-
-    check = Check()
-    check.namespace(name)
-    try:
-        check.done()
-    except InvalidArgumentError as error:
-        raise click.BadParameter(error.violations[0].description) from None
-    return name
-
-
 @click.group()
 def retention() -> None:
     """Say how long runs are kept after their end.
@@ -93,7 +75,7 @@ def show_retention(database_url: str) -> None:
 @click.option(
     "--namespace",
     default="",
-    callback=_check_namespace,
+    callback=check_namespace,
     help="For this namespace only, not as the default.",
 )
 def set_retention(database_url: str, keep_for: timedelta | None, namespace: str) -> None:
@@ -107,7 +89,7 @@ def set_retention(database_url: str, keep_for: timedelta | None, namespace: str)
 @click.option(
     "--namespace",
     default="",
-    callback=_check_namespace,
+    callback=check_namespace,
     help="For this namespace, not the default.",
 )
 def unset_retention(database_url: str, namespace: str) -> None:
@@ -124,7 +106,7 @@ def unset_retention(database_url: str, namespace: str) -> None:
     metavar="SPAN",
     help="Runs that ended so long ago, whatever the retention says, such as 7d.",
 )
-@click.option("--namespace", default="", callback=_check_namespace, help="Of this namespace only.")
+@click.option("--namespace", default="", callback=check_namespace, help="Of this namespace only.")
 @click.option("--dry-run", is_flag=True, help="Only say how many runs would go.")
 def purge(
     database_url: str, older_than: timedelta | None, namespace: str, *, dry_run: bool

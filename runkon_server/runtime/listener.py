@@ -87,7 +87,7 @@ class Listener:
                 await self._session()
             except (psycopg.Error, TimeoutError) as error:
                 self.is_read_only = is_read_only(error)
-                log.warning("listener.lost", error=str(error).strip())
+                log.warning("listener.lost", error=str(error).strip() or "no answer in time")
             lasted_s = self._ambient.boottime_s() - self._locked_s
             if self._locked_s == before_s or lasted_s < PROBE_S:
                 await self._ambient.sleep(0.1 + 0.4 * self._ambient.jitter())

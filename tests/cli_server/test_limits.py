@@ -19,7 +19,7 @@ def test_limits_are_set_shown_and_removed(database: str) -> None:
     assert said(database, "show") == ""
     said(database, "set", "deploy", "--concurrency", "2")
     said(database, "set", "mail", "--rate", "0.5", "--namespace", "shop")
-    said(database, "set", "deploy", "--concurrency", "1", "--rate", "10")
+    said(database, "set", "deploy", "--concurrency", "1", "--rate", "10", "--namespace", "")
 
     assert said(database, "show").splitlines() == [
         "default  deploy  1 at once, 10 per second",
@@ -40,4 +40,20 @@ def test_a_limit_that_limits_nothing_is_refused(database: str) -> None:
 )
 def test_a_limit_that_is_no_limit_is_refused(database: str, words: tuple[str, str]) -> None:
     assert "is at most 1,000,000" in said(database, "set", "deploy", *words, fails=True)
+    assert said(database, "show") == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("", "--concurrency", "1"), "required"),
+        (("de\x1bploy", "--concurrency", "1"), "control characters"),
+        (("deploy", "--concurrency", "1", "--namespace", "Our Shop"), "must be 1 to 63"),
+    ],
+)
+def test_a_limit_that_no_task_can_meet_is_refused(
+    database: str, words: tuple[str, ...], problem: str
+) -> None:
+    """As the RPC refuses it: what is stored under such names would never hold."""
+    assert problem in said(database, "set", *words, fails=True)
     assert said(database, "show") == ""
