@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--folder", required=True, type=Path, help="where histories are written")
     parser.add_argument("--seed", required=True, type=int, help="of its decisions")
     parser.add_argument("--live", default=4, type=int, help="runs of a caller at a time")
+    parser.add_argument("--queue", default=[], action="append", help="that a worker serves")
     parser.add_argument("--lease", default=3.0, type=float, help="seconds a task is leased for")
     chosen = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
@@ -41,9 +42,10 @@ async def _run(chosen: argparse.Namespace, history: History) -> None:
             caller = Caller(history, address, chosen.second or address, seed=seed)
             await caller.run(book, live=chosen.live)
         case "worker":
-            await SteadyWorker(history, address, seed=seed).run()
+            await SteadyWorker(history, address, seed=seed, queues=chosen.queue).run()
         case _:
-            await Rogue(history, address, seed=seed, lease_s=chosen.lease).run()
+            lease_s, queues = chosen.lease, chosen.queue
+            await Rogue(history, address, seed=seed, lease_s=lease_s, queues=queues).run()
 
 
 if __name__ == "__main__":

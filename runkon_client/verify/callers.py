@@ -70,7 +70,7 @@ class Caller:
 
         Args:
             book: `workflows` to store (`name`, `source`), in their order, and `starts` to choose
-                from (`id`, `workflow`, `inputs`).
+                from (`id`, `workflow`, `inputs`, `queue`).
             live: how many runs at a time.
         """
         starting = asyncio.create_task(self._start_runs(book, live))
@@ -153,11 +153,14 @@ class Caller:
         args = {"request_id": f"start-{name}", "digest": digest, "name": name}
 
         async def begin() -> dict[str, Any]:
+            labels = {"name": name, "program": start["id"]}
+            if start["queue"]:
+                labels["queue"] = start["queue"]
             started = await self._first.start_run(
                 start["workflow"],
                 inputs=inputs,
                 request_id=args["request_id"],
-                labels={"name": name, "program": start["id"]},
+                labels=labels,
             )
             return {"run_id": started.id, "replayed": started.replayed}
 

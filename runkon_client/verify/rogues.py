@@ -18,6 +18,8 @@ from runkon_client.verify.orders import orders
 from runkon_client.verify.roles import act
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from runkon_client.verify.histories import History
 
 TASKS_MAX: Final = 3
@@ -33,13 +35,23 @@ class Rogue:
 
     Args:
         lease_s: how long a task is leased for; a late report comes after that.
+        queues: those that it serves; none: the default one.
     """
 
-    def __init__(self, history: History, address: str, *, seed: int, lease_s: float) -> None:
+    def __init__(
+        self,
+        history: History,
+        address: str,
+        *,
+        seed: int,
+        lease_s: float,
+        queues: Sequence[str] = (),
+    ) -> None:
         self._history = history
         self._address = address
         self._chance = random.Random(seed)  # noqa: S311 - decides what a test does
         self._lease_s = lease_s
+        self._queues = tuple(queues)
         self._old: list[tuple[str, str]] = []
         """Ids and tokens of tasks that it once had."""
         self._is_honest = False
@@ -62,6 +74,7 @@ class Rogue:
         request = workers_pb2.PollTasksRequest(
             worker_id=self._history.name,
             actions=["*"],
+            queues=self._queues,
             max_tasks=TASKS_MAX,
             wait=Duration(seconds=POLL_S),
         )
@@ -94,6 +107,7 @@ class Rogue:
             delivery=lease.delivery,
             task=lease.task_id,
             fence=lease.fence,
+            queues=self._queues,
             payload=outcome.outcome,
         )
         report = workers_pb2.TaskReport(task_id=lease.task_id, token=lease.token)

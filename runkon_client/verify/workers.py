@@ -12,7 +12,7 @@ from runkon_client.worker import ActionOutput, Actions, FinalError, RetryableErr
 from runkon_client.worker.items import Item
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from runkon_client.verify.histories import History
     from runkon_client.worker import Task
@@ -24,12 +24,19 @@ WORK_MAX_S: Final = 0.06
 
 
 class SteadyWorker:
-    """Does what the names of the actions say, takes a moment for it, and reports once."""
+    """Does what the names of the actions say, takes a moment for it, and reports once.
 
-    def __init__(self, history: History, address: str, *, seed: int) -> None:
+    Args:
+        queues: those that it serves; none: the default one.
+    """
+
+    def __init__(
+        self, history: History, address: str, *, seed: int, queues: Sequence[str] = ()
+    ) -> None:
         self._history = history
         self._address = address
         self._chance = random.Random(seed)  # noqa: S311 - decides what a test does
+        self._queues = tuple(queues)
 
     async def run(self) -> None:
         """Work until standard input ends."""
@@ -42,6 +49,7 @@ class SteadyWorker:
             concurrency=CONCURRENCY,
             worker_id=self._history.name,
             principal=self._history.name,
+            queues=self._queues,
         )
         working = asyncio.create_task(worker.run())
         stopping = asyncio.create_task(until_stdin_ends())
@@ -67,6 +75,7 @@ class SteadyWorker:
             delivery=task.delivery,
             task=task.id,
             fence=task.fence,
+            queues=self._queues,
             payload=result.outcome,
         )
         if result.fails:

@@ -135,6 +135,8 @@ class Effect:
     attempt: int = 0
     fence: str = ""
     """`GENERATION.DELIVERY`."""
+    queues: Sequence[str] | None = None
+    """Those that the worker said to serve, empty for the default one; None: not known."""
     payload: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -46,6 +46,7 @@ OF_RUNS: Final[tuple[Invariant, ...]] = (
     invariants_work.s18_children_end_once,
     invariants_work.s19_definition_stays_pinned,
     invariants_log.s21_nothing_fires_early,
+    invariants_work.s26_queues_are_kept,
 )
 """Safety of runs, one by one: what holds for a history holds for any part of its runs."""
 OF_HISTORIES: Final[tuple[Invariant, ...]] = (

@@ -1,4 +1,4 @@
-"""Invariants of what runs did: S7, S13 to S19."""
+"""Invariants of what runs did: S7, S13 to S19, S26."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ _UNTOLD: Final = frozenset(
      "completed_at"}
 )  # fmt: skip
 """Columns that the store adds to what the core writes."""
+_DEFAULT: Final = "default"
+"""Queue of a run without such a label."""
 
 
 def s7_events_give_the_rows(evidence: Evidence, _: Plans) -> Iterator[Violation]:
@@ -313,3 +315,27 @@ def s19_definition_stays_pinned(evidence: Evidence, plans: Plans) -> Iterator[Vi
             if plans.node(run, path) is None or not path.startswith(section):
                 what = f"{step['id']} is at {path}, where the definition has nothing"
                 yield Violation(invariant="S19", run_id=run.run_id, what=what)
+
+
+def s26_queues_are_kept(evidence: Evidence, _: Plans) -> Iterator[Violation]:
+    """No worker is given a task of a queue that it does not serve; tasks are in their run's."""
+    for run in evidence.runs.values():
+        queue = _queue_of(run)
+        for task in run.tasks:
+            actual = task.get("queue") or _DEFAULT
+            if actual != queue:
+                what = f"{task['id']} is in the queue {actual}, its run in {queue}"
+                yield Violation(invariant="S26", run_id=run.run_id, what=what)
+    for effect in evidence.effects:
+        doer = evidence.runs.get(effect.run_id)
+        if effect.queues is None or doer is None:
+            continue
+        queue = _queue_of(doer)
+        served = {each or _DEFAULT for each in effect.queues} or {_DEFAULT}
+        if not served & {queue, "*"}:
+            what = f"{effect.step} in the queue {queue} was done by who serves {sorted(served)}"
+            yield Violation(invariant="S26", run_id=effect.run_id, what=what)
+
+
+def _queue_of(run: RunEvidence) -> str:
+    return (run.row.get("labels") or {}).get("queue") or _DEFAULT

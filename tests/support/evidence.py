@@ -89,6 +89,19 @@ def edited(evidence: Evidence, **changes: Any) -> Evidence:
     return replace(evidence, runs={run_id: replace(run, **changes)})
 
 
+def altered(evidence: Evidence, table: str, **columns: Any) -> Evidence:
+    """The evidence with other columns of the last row of a table."""
+    rows = list(getattr(only(evidence), table))
+    rows[-1] = {**rows[-1], **columns}
+    return edited(evidence, **{table: rows})
+
+
+def healed(evidence: Evidence, **more: Any) -> Evidence:
+    """The evidence, all faults of which ended with the last event, a long time ago."""
+    end = only(evidence).events[-1].at
+    return replace(evidence, healed_at=end, healed_mono_s=1.0, taken_at=end + 1e6, **more)
+
+
 def with_row(evidence: Evidence, **columns: Any) -> Evidence:
     """The evidence with other columns of its only run's row."""
     ((_, run),) = evidence.runs.items()

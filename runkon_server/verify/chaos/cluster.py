@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from runkon_server.verify.chaos.databases import address_of, url_through
 from runkon_server.verify.chaos.processes import RigProcess, inherited_environment
+from runkon_server.verify.chaos.programs import SERVED
 from runkon_server.verify.chaos.proxies import ChaosProxy
 
 if TYPE_CHECKING:
@@ -142,10 +143,12 @@ class Cluster:
         raise NotReadyError(f"{process.name} does not come up:\n{said}")
 
     async def start_workers(self) -> None:
-        """Start them; the last is a rogue."""
+        """Start them, for the queues of `SERVED`; the last is a rogue."""
         for number in range(1, self._size.workers + 1):
             kind = "worker" if number < self._size.workers else "rogue"
-            member = await self._load(kind, number, ["--lease", str(self._lease_ttl_s)])
+            queues = SERVED[(number - 1) % len(SERVED)]
+            served = [word for queue in queues for word in ("--queue", queue)]
+            member = await self._load(kind, number, ["--lease", str(self._lease_ttl_s), *served])
             self.workers.append(member)
 
     async def start_callers(self) -> None:

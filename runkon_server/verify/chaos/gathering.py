@@ -178,6 +178,7 @@ def effects_of(records: Iterable[dict[str, Any]], evidence: Evidence) -> Iterato
             item=record["item"] or None,
             attempt=record["attempt"],
             fence=f"{record['fence']}.{record['delivery']}",
+            queues=record.get("queues"),
             payload={
                 "workflow": record["workflow"],
                 "action": record["step"],

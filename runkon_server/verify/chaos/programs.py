@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +29,10 @@ LEAVES: Final = 3
 TOPS: Final = 10
 DEPTH_MAX: Final = 2
 PASSES: Final = (1, 2, 3)
+QUEUES: Final = ("", "north", "south")
+"""Of runs, in turn."""
+SERVED: Final = (("*",), ("default", "north"), ("south",))
+"""By workers, in turn, so that three of them serve each queue twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,8 @@ class Start:
     id: str
     workflow: str
     inputs: dict[str, str]
+    queue: str
+    """Of its runs; empty: the default one."""
     outcome: Outcome
 
 
@@ -53,7 +60,12 @@ class Book:
         return {
             "workflows": [{"name": each.name, "source": each.source} for each in self.programs],
             "starts": [
-                {"id": each.id, "workflow": each.workflow, "inputs": each.inputs}
+                {
+                    "id": each.id,
+                    "workflow": each.workflow,
+                    "inputs": each.inputs,
+                    "queue": each.queue,
+                }
                 for each in self.starts
             ],
         }
@@ -71,10 +83,10 @@ def make_book(seed: int) -> Book:
             f"{each.name}/{'true' if flag else 'false'}",
             each.name,
             {"flag": "true" if flag else "false"},
+            QUEUES[number % len(QUEUES)],
             each.play(item="", flag=flag, library=library),
         )
-        for each in tops
-        for flag in (True, False)
+        for number, (each, flag) in enumerate(product(tops, (True, False)))
     ]
     return Book(programs, tuple(starts))
 

@@ -30,9 +30,11 @@ from runkon_server.verify.plans import Plans
 from runkon_server.verify.sometimes import sometimes_occurred
 from support.evidence import (
     SPACING_S,
+    altered,
     copy_of,
     edited,
     evidence_of,
+    healed,
     only,
     redefined,
     same_child,
@@ -47,7 +49,7 @@ from support.evidence import (
 from support.plays import Play
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from runkon_server.verify.invariants import Invariant
 
@@ -153,18 +155,6 @@ def told(*seqs: int, **more: Any) -> Evidence:
     return replace(evidence, subscriptions=[follower])
 
 
-def altered(evidence: Evidence, table: str, **columns: Any) -> Evidence:
-    """The evidence with other columns of the last row of a table."""
-    rows = list(getattr(only(evidence), table))
-    rows[-1] = {**rows[-1], **columns}
-    return edited(evidence, **{table: rows})
-
-
-def healed(evidence: Evidence, **more: Any) -> Evidence:
-    end = only(evidence).events[-1].at
-    return replace(evidence, healed_at=end, healed_mono_s=1.0, taken_at=end + 1e6, **more)
-
-
 def killed(kind: str, moves: float) -> Evidence:
     """A replica is hit right before the run's last event but one; it comes `moves` seconds later.
 
@@ -191,6 +181,15 @@ def effect(key: str, **more: Any) -> Effect:
     return Effect(**{"idem_key": key, "run_id": RUN, "step": key.partition("/")[2], **more})
 
 
+def queued(queue: str, *served: Sequence[str]) -> Evidence:
+    """A run in a queue, with effects of workers that serve these."""
+    run = with_row(plain(), labels={"queue": queue} if queue else {})
+    rows = "" if queue == "default" else queue
+    tasks = [{**task, "queue": rows} for task in only(run).tasks]
+    done = [effect(f"{RUN}/b.0000", queues=each) for each in served]
+    return replace(edited(run, tasks=tasks), effects=done)
+
+
 def resumed_after_cancel() -> Evidence:
     more = {"workflow_name": "w", "mode": "normal"}
     return with_row(with_more(cancelled(), "run_resumed", more, epoch=2), epoch=2)
@@ -213,6 +212,12 @@ FINE: Final[dict[str, tuple[Invariant, Callable[[], Evidence]]]] = {
     "followed": (clients.s6_streams_are_the_log, lambda: told(2, 3, 4, after_seq=1)),
     "every effect": (work.s15_completed_steps_have_effects, lambda: effects(*EVERY_EFFECT)),
     "effect again": (work.s16_one_key_per_effect, lambda: effects(*EVERY_EFFECT * 2)),
+    "served queue": (
+        work.s26_queues_are_kept,
+        lambda: queued("south", ["default", "south"], ["south"], ["*"]),
+    ),
+    "default queue": (work.s26_queues_are_kept, lambda: queued("", [], [""], ["default"], ["*"])),
+    "queue by name": (work.s26_queues_are_kept, lambda: queued("default", [], ["default"])),
     "vote counts": (
         clients.s10_one_winner_per_gate,
         lambda: replace(gated(), operations=[called("ResolveGate", **VOTE)]),
@@ -524,6 +529,13 @@ BROKEN: Final[dict[str, tuple[Invariant, Callable[[], Evidence]]]] = {
     "s24 secret": (
         clients.s24_secrets_stay_out,
         lambda: replace(altered(plain(), "steps", result_text="say xyzzy"), canaries=["xyzzy"]),
+    ),
+    "s26 not served": (work.s26_queues_are_kept, lambda: queued("south", ["south"], ["north"])),
+    "s26 served by default": (work.s26_queues_are_kept, lambda: queued("south", [])),
+    "s26 default not served": (work.s26_queues_are_kept, lambda: queued("", ["south"])),
+    "s26 task elsewhere": (
+        work.s26_queues_are_kept,
+        lambda: altered(queued("south"), "tasks", queue="north"),
     ),
     "l1 goes on": (liveness.l1_runs_come_to_rest, lambda: healed(going_on())),
     "l1 untold": (
