@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+LEFT_OUT: Final = "RUNKON_LEFT_OUT"
+"""Variable with the names of those that are too large, separated by blanks; absent without any."""
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _VALUE_MAX_BYTES: Final = (128 << 10) - 1  # of `NAME=value` with its NUL: Linux takes no more
 _PROTECTED: Final = frozenset(
@@ -59,4 +61,6 @@ def build_environment(*, passed: Mapping[str, str], asked: Mapping[str, str]) ->
             too_large.append(name)
         else:
             variables[name] = value
+    if too_large:
+        variables[LEFT_OUT] = " ".join(too_large)
     return Environment(variables, dropped, too_large)

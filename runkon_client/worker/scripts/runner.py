@@ -6,6 +6,7 @@ import asyncio
 import logging
 import shutil
 import tempfile
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from runkon_client.worker.scripts.environment import build_environment
@@ -66,12 +67,17 @@ class ScriptRunner:
                     f"was refused: {name} has over 128 KiB, which no variable holds", REFUSED
                 )
             _log.warning("script %s: value too large to set: %s", script.name, name)
+        outcome = await self._run_at_home(script, text, environment.variables)
+        return replace(outcome, left_out=tuple(environment.too_large))
+
+    async def _run_at_home(
+        self, script: Script, text: str, variables: Mapping[str, str]
+    ) -> ScriptOutcome:
         if not self._sandbox.is_none:
-            return await self._launch(script, text, {**environment.variables, **_at_home(HOME)})
+            return await self._launch(script, text, {**variables, **_at_home(HOME)})
         home = tempfile.mkdtemp(prefix="runkon-script-")
         try:
-            variables = {**environment.variables, **_at_home(home)}
-            return await self._launch(script, text, variables, home)
+            return await self._launch(script, text, {**variables, **_at_home(home)}, home)
         finally:
             # The launcher has removed it, unless it was killed: then there is something to do.
             await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)

@@ -58,6 +58,8 @@ class ScriptOutcome:
     code: str = ""
     """Stable word for `error`: SCRIPT_TIMEOUT, SCRIPT_REFUSED, SCRIPT_START, OUTPUT_LIMIT."""
     retryable: bool = True
+    left_out: tuple[str, ...] = ()
+    """Variables whose values were too large for its environment."""
 
     @property
     def is_success(self) -> bool:
@@ -68,10 +70,14 @@ class ScriptOutcome:
     def how(self) -> str:
         """How it ended, for people: what follows its name in a sentence."""
         if self.error:
-            return self.error
-        if self.signal is not None:
-            return f"was ended by {_signal_name(self.signal)}"
-        return f"ended with exit code {self.exit_code}"
+            how = self.error
+        elif self.signal is not None:
+            how = f"was ended by {_signal_name(self.signal)}"
+        else:
+            how = f"ended with exit code {self.exit_code}"
+        if self.left_out:
+            how += f" (too large for its environment, and not in it: {', '.join(self.left_out)})"
+        return how
 
     def failure_text(self, what: str) -> str:
         """One paragraph for people: what happened to it, and the end of standard error."""

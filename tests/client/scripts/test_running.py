@@ -322,6 +322,20 @@ async def test_a_value_too_large_is_refused_only_where_it_is_needed(run: Run) ->
     assert not_needed.stdout == "fine\n"
 
 
+async def test_a_script_is_told_what_its_environment_cannot_hold(run: Run) -> None:
+    """In a variable, which is not there otherwise; and whoever reads why it failed."""
+    large = dict.fromkeys(("RUNKON_A", "RUNKON_B"), "x" * 200_000)
+    show = 'echo "${RUNKON_LEFT_OUT-nothing}"; exit 3'
+
+    without = await run(show, environment={"RUNKON_C": "c"})
+    told = await run(show, environment={"RUNKON_C": "c", **large})
+
+    assert without.stdout == "nothing\n"
+    assert without.failure_text("script s") == "script s ended with exit code 3"
+    assert told.stdout == "RUNKON_A RUNKON_B\n"
+    assert "not in it: RUNKON_A, RUNKON_B)" in told.failure_text("script s")
+
+
 async def test_scripts_run_beside_each_other(run: Run) -> None:
     """Four of them end only when all of them have begun."""
     wait = "while [ $(ls | wc -l) -lt 4 ]; do sleep 0.05; done"
