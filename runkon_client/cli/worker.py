@@ -226,7 +226,8 @@ def _announce(settings: Settings, working: Worker, address: str) -> None:
         *(f"{name} gates" for name in actions.gate_types),
         *(["scripts"] if actions.has_scripts else []),
     ]
-    queues = f", queue {', '.join(working.queues)}" if working.queues else ""
+    names = ", ".join(name or "default" for name in working.queues)
+    queues = f", queue {names}" if names else ""
     click.echo(f"worker {working.worker_id} for {address}{queues}: {', '.join(words)}")
 
 

@@ -177,7 +177,9 @@ class Recording:
                 gates=tuple(RecordedGate(**_with_tuples(each)) for each in values["gates"]),
                 items=tuple(RecordedItem(**_with_tuples(each)) for each in values.get("items", ())),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as reason:
+        except KeyError as reason:
+            raise RecordingError(f"not a recording: it has no {reason}") from reason
+        except (ValueError, TypeError, AttributeError) as reason:
             raise RecordingError(f"not a recording: {reason}") from reason
 
 

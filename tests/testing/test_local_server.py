@@ -146,9 +146,18 @@ async def test_what_cannot_be_recorded_is_refused(server: LocalServer) -> None:
             await record(client, run.id)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2}', '{"version": 1}'])
-def test_a_text_that_is_no_recording_is_refused(text: str) -> None:
-    with pytest.raises(RecordingError, match="not a recording"):
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "line 1"),
+        ("[]", "not a recording"),
+        ("{}", "it has no 'version'"),
+        ('{"version": 2}', "not a recording"),
+        ('{"version": 1}', "it has no 'workflow'"),
+    ],
+)
+def test_a_text_that_is_no_recording_is_refused(text: str, why: str) -> None:
+    with pytest.raises(RecordingError, match=why):
         Recording.from_json(text)
 
 
