@@ -67,8 +67,8 @@ def test_a_worker_says_what_it_offers(tmp_path: Path) -> None:
     line, errors = said_by(started(*words, "--id", "w-1", "--queue", "gpu", "--queue", ""))
 
     assert line == (
-        "worker w-1 for 127.0.0.1:1, queue gpu, default: items of tickets, window gates, pr_approval gates, "
-        "pr_checks gates, scripts\n"
+        "worker w-1 for 127.0.0.1:1, queue gpu, default: items of tickets, window gates, "
+        "pr_approval gates, pr_checks gates, scripts\n"
     )
     assert "in no sandbox: as asked for" in errors
 
