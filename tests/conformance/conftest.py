@@ -6,9 +6,10 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pytest
 import pytest_asyncio
 
-from support.engines import SHORT
+from support.engines import SHORT, be_patient_with_locks
 from support.live_api import live_api
 from support.postgres import cloned
 from support.stage_live import LiveStage
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import grpc
-    import pytest
 
     from support.stage import Stage
 
@@ -31,6 +31,12 @@ class Served:
 
     channel: grpc.aio.Channel
     database: str
+
+
+@pytest.fixture(autouse=True)
+def patient_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No statement is about replicas that lose the lock which shows them to be alive."""
+    be_patient_with_locks(monkeypatch)
 
 
 @pytest_asyncio.fixture(scope="package")

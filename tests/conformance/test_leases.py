@@ -12,14 +12,13 @@ import pytest
 import pytest_asyncio
 
 from runkon_server.core.facts import Outcome
-from runkon_server.runtime import tenure as tenures
 from runkon_server.runtime.commands import AckStatus
 from runkon_server.store import claims
 from runkon_server.store.database import connect_lessor
 from support.engines import Worker, engine_on, rogue_on, start, until
 from support.rows import add_run, engine_of, ulid
 from support.stage import Refused
-from support.waiting import PATIENCE_S, eventually
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -228,11 +227,8 @@ async def test_029_a_loss_may_be_noticed_at_the_write_only(database: str, rogue:
         assert [each.action for each in worker.leases] == ["build"]
 
 
-async def test_030_a_renewal_that_fails_is_tried_again(
-    database: str, rogue: Rogue, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_030_a_renewal_that_fails_is_tried_again(database: str, rogue: Rogue) -> None:
     """Every session of the replica is ended once; the run stays where it is."""
-    monkeypatch.setattr(tenures, "RELOCK_S", PATIENCE_S)
     async with engine_on(database, lease_refresh_s=0.1, linger_s=60.0) as engine:
         worker = Worker(engine, "build").credit(1)
         run_id = (await engine.start_run(start("call build"))).run_id

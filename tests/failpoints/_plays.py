@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from runkon_client import StartedRun, Task
     from support.clusters import Replica
 
-PATIENT: Final = RetryPolicy(window_s=40)
+PATIENT: Final = RetryPolicy(window_s=120)
 LIVE: Final = frozenset({RunStatus.PENDING, RunStatus.RUNNING, RunStatus.WAITING})
 
 SOURCES: Final = (

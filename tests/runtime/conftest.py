@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from runkon_server.runtime import tenure
-from support.engines import engine_on, rogue_on
-from support.waiting import PATIENCE_S
+from support.engines import be_patient_with_locks, engine_on, rogue_on
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,12 +18,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def patient_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no replica lose its runs because the machine held its listener up for a second.
-
-    `test_takeover` is about those who do.
-    """
-    monkeypatch.setattr(tenure, "RELOCK_S", PATIENCE_S)
-    monkeypatch.setattr(tenure, "ABSENT_S", PATIENCE_S)
+    """No test but those of `test_takeover` is about replicas that lose theirs."""
+    be_patient_with_locks(monkeypatch)
 
 
 @pytest_asyncio.fixture

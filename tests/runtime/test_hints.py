@@ -32,9 +32,15 @@ async def know_each_other(*replicas: Engine) -> None:
 
 
 async def have_looked(*replicas: Engine) -> None:
-    """Wait until no session means to look for what nobody told of, as new ones do."""
-    sessions = [session for each in replicas for session in each._dispatcher._sessions]
-    await until(lambda: not any(each.may_find_more for each in sessions), "all have looked")
+    """Wait until no session means to look: for what nobody told of, as new ones do, or was told."""
+    dispatchers = [each._dispatcher for each in replicas]
+    sessions = [session for each in dispatchers for session in each._sessions]
+
+    def all_have() -> bool:
+        told = [need for each in dispatchers for need in each._backlog]
+        return not told and not any(each.may_find_more for each in sessions)
+
+    await until(all_have, "all have looked")
 
 
 def lot(**told: object) -> Lot:
@@ -118,6 +124,7 @@ async def test_equal_workers_share_one_look(database: str) -> None:
     ):
         await know_each_other(owner, other)
         workers = [Worker(other, "build").credit(4) for _ in range(10)]
+        await have_looked(other)  # else the first task is found before the hint of it comes
         looks: list[int] = []
 
         def have_come() -> bool:

@@ -11,11 +11,17 @@ import pytest
 import structlog
 
 from runkon_server import errors
-from runkon_server.runtime import tenure as tenures
 from runkon_server.runtime.engine import Engine, EngineConfig
 from runkon_server.store import sessions
-from support.engines import Worker, engine_on, start, until, vote
-from support.waiting import PATIENCE_S, eventually
+from support.engines import (
+    Worker,
+    be_patient_with_locks,
+    engine_on,
+    start,
+    until,
+    vote,
+)
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -104,8 +110,7 @@ async def test_a_dropped_listener_locks_again_under_the_same_token(
 
     Both are as patient as a session on a busy machine may need them to be.
     """
-    monkeypatch.setattr(tenures, "RELOCK_S", PATIENCE_S)
-    monkeypatch.setattr(tenures, "ABSENT_S", PATIENCE_S)
+    be_patient_with_locks(monkeypatch)
     async with engine_on(database, **NEVER) as owner, engine_on(database, **NEVER, settle_s=0.0):
         worker = Worker(owner, "build").credit(1)
         run_id = (await owner.start_run(start("call build"))).run_id

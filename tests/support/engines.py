@@ -13,6 +13,7 @@ from psycopg.rows import dict_row
 
 from runkon_server.core.facts import Outcome, Reported
 from runkon_server.dsl import snapshot
+from runkon_server.runtime import tenure
 from runkon_server.runtime.commands import (
     AckStatus,
     PinnedDefinition,
@@ -31,6 +32,8 @@ from support.workflows import accepted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+
+    import pytest
 
 NAMESPACE: Final = "default"
 ENDED: Final = frozenset({"completed", "failed", "cancelled"})
@@ -63,6 +66,12 @@ UNSOUND: Final = (
 )
 """Queries for what must never be there."""
 _numbers = itertools.count()
+
+
+def be_patient_with_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no replica lose its runs because the machine held its listener up for a second."""
+    monkeypatch.setattr(tenure, "RELOCK_S", PATIENCE_S)
+    monkeypatch.setattr(tenure, "ABSENT_S", PATIENCE_S)
 
 
 @asynccontextmanager
