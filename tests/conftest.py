@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -50,6 +51,12 @@ def _asks_for_polyglot(config: pytest.Config) -> bool:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out what takes minutes at first, unless it is asked for."""
     return (collection_path == POLYGLOT and not _asks_for_polyglot(config)) or None
+
+
+def pytest_collection_finish() -> None:
+    """Have the cycle collector walk no longer over thousands of tests that are never freed."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
