@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 EVERYTHING: Final = "*"
-_EMPTY: Final = '{"s":"","r":1,"t":[],"f":[],"c":{},"e":[]}'
+_EMPTY: Final = '{"s":"","r":1,"h":1,"t":[],"f":[],"c":{},"e":[]}'
 PAYLOADS_MAX: Final = 8
 """Of one lot; what needs more is told as "look at everything", which is cheaper by then."""
 
@@ -54,6 +54,11 @@ class Hints:
         """A batch is durable."""
         if self._stats.peers and self._lot.add(batch):
             self._wanted.set()
+
+    def greet(self) -> None:
+        """This replica listens. Who was alone tells nobody anything before it knows of others."""
+        self._lot.is_greeting = True
+        self._wanted.set()
 
     def farewell(self) -> list[str]:
         """What is not told yet, and that what this replica had is ready for others."""
@@ -119,7 +124,7 @@ def _is_need(told: object) -> bool:
 class Lot:
     """What is told together."""
 
-    __slots__ = ("cancels", "events", "facts", "is_empty", "needs", "ready_runs")
+    __slots__ = ("cancels", "events", "facts", "is_empty", "is_greeting", "needs", "ready_runs")
 
     def __init__(self) -> None:
         self.events: dict[str, None] = {}
@@ -131,6 +136,8 @@ class Lot:
         self.cancels: dict[str, str] = {}
         """Task id → why it should stop."""
         self.ready_runs = False
+        self.is_greeting = False
+        """Whether others learn that this replica is there."""
         self.is_empty = True
 
     def add(self, batch: Batch) -> bool:
@@ -149,8 +156,8 @@ class Lot:
         """The lot as it is sent, in parts that are small enough for a notification.
 
         `e` runs with new events, `f` runs with new facts, `r` ready runs exist, `t` what queued
-        tasks ask for, `c` tasks to be cancelled with their reasons. Elsewhere: `o` of tasks that
-        are in the queue again, `q` runs asked for in SQL, `h` a replica that listens from now on.
+        tasks ask for, `c` tasks to be cancelled with their reasons, `h` the sender has begun to
+        listen. Elsewhere: `o` of tasks that are in the queue again, `q` runs asked for in SQL.
         """
         hints: list[dict[str, Any]] = [{"s": sender}]
         if self.ready_runs:
@@ -171,6 +178,8 @@ class Lot:
                 hints[-1].setdefault(key, []).append(value)
         if len(hints) > PAYLOADS_MAX:
             hints = [{"s": sender, "r": 1, **dict.fromkeys("eft", EVERYTHING)}]
+        if self.is_greeting:
+            hints[0]["h"] = 1
         return [json.dumps(hint, separators=(",", ":")) for hint in hints]
 
     def _values(self) -> Iterator[tuple[str, Any]]:

@@ -66,6 +66,8 @@ class Listener:
         self.is_read_only = False
         """Whether the database answers, but takes no writes."""
         self._last_answer_s = -1e9
+        self.listening: Callable[[], None] = lambda: None
+        """Called when a session begins to listen; the engine connects it before it starts."""
         self._locked_s = 0.0
         self._absences = Absences(0.0)
         self.gone: frozenset[str] = frozenset()
@@ -122,9 +124,7 @@ class Listener:
     async def _listen(self, conn: psycopg.AsyncConnection[Any]) -> None:
         await conn.execute(f"LISTEN {CHANNEL}")
         await self._probe(conn)
-        # Who was alone tells nobody anything until it knows of us: at its next probe, or now.
-        hello = json.dumps({"s": self._sender, "h": 1})
-        await conn.execute("SELECT pg_notify(%s, %s)", (CHANNEL, hello))
+        self.listening()
         # Hints sent while nobody listened are lost: look at everything once.
         self._heard({"e": EVERYTHING, "f": EVERYTHING, "r": 1, "t": EVERYTHING})
         while True:

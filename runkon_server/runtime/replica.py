@@ -109,6 +109,7 @@ class Replica:
             heard=self._heard, entered=self._entered,
         )  # fmt: skip
         self._hints = Hints(config, ambient, start_id, stats)
+        self._listener.listening = self._hints.greet
         self._committer = Committer(
             config, ambient, self.tenure, stats, after_commit=self._after_commit
         )
