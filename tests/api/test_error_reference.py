@@ -56,6 +56,7 @@ def test_every_method_is_known_with_its_reasons() -> None:
     assert set(found) == methods
     assert found["ResumeRun"] == [
         "RUN_NOT_FOUND",
+        "RUN_PURGED",
         "STEP_NOT_FOUND",
         "RUN_STATE",
         "RESUME_REFUSED",

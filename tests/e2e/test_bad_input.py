@@ -203,11 +203,15 @@ async def test_too_much_is_refused(bench: Bench, client: Client) -> None:
             client.start_run(source=ONE_STEP, inputs={f"i{n}": "x" * 60_000 for n in range(20)})
         )
         source = await refused(client.start_run(source="// " + "x" * 300_000 + "\n" + ONE_STEP))
-        message = await refused(client.put_workflow("x" * 5_000_000))
+        huge_source = await refused(client.put_workflow("x" * 5_000_000))
+        message = await refused(
+            client.start_run(source=TAKES_INPUT, inputs={"ticket": "x" * 5_000_000})
+        )
 
     assert [violation.field for violation in one_input.violations] == ["inputs.ticket"]
     assert [violation.field for violation in all_inputs.violations] == ["inputs"]
     assert source.code is Code.INVALID_ARGUMENT
+    assert huge_source.code is Code.INVALID_ARGUMENT
     assert isinstance(message, ResourceExhaustedError)
 
 
