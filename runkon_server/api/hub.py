@@ -17,17 +17,16 @@ from runkon_server.api.frames import KeptFrames, build_frame
 from runkon_server.api.recent import PAGE_BYTES, PAGE_EVENTS, Entry, FreshEvents, RecentEvents
 from runkon_server.api.waking import Pulse, Wake
 from runkon_server.store.database import is_passing
-from runkon_server.store.reads.following import events_above, last_seqs, tails_above
+from runkon_server.store.reads.following import last_seqs, page_above, tails_above
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Sequence
-
-    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from runkon_server.api.frames import Frame
     from runkon_server.api.recent import StoredEvent
     from runkon_server.runtime.ambient import Ambient
     from runkon_server.runtime.commands import EventRecord
+    from runkon_server.store.quick_reads import QuickReads
     from runkon_server.store.reads.events import EventRow
 
 __all__ = ["EventSource", "Hub", "Watch"]
@@ -58,8 +57,8 @@ class EventSource(Protocol):
     """The part of the engine that the hub needs."""
 
     @property
-    def reads(self) -> AsyncEngine:
-        """The pool for reads."""
+    def quick_reads(self) -> QuickReads:
+        """Where events are read."""
 
     def on_events(
         self, listener: Callable[[str, Sequence[EventRecord] | None], None]
@@ -260,8 +259,7 @@ class Hub:
             if not self._watched:
                 continue
             try:
-                async with self._engine.reads.connect() as conn:
-                    heads = await last_seqs(conn, list(self._watched))
+                heads = await last_seqs(self._engine.quick_reads, self._watched)
             except Exception as error:
                 if not is_passing(error):
                     raise
@@ -305,7 +303,7 @@ class Hub:
             if is_tail:
                 rows = await self._tails.get((run.run_id, seq)) or []
             else:
-                rows = await self._read_events(run, seq, limit)
+                rows = await page_above(self._engine.quick_reads, run.run_id, seq, limit=limit)
         except BaseException:
             run.stale = True
             raise
@@ -322,10 +320,6 @@ class Hub:
         run.learn_weight(rows)
         return rows
 
-    async def _read_events(self, run: _Watched, seq: int, limit: int) -> list[EventRow]:
-        async with self._engine.reads.connect() as conn:
-            return await events_above(conn, run.run_id, seq, limit=limit)
-
     async def _read_tails(
         self, places: Collection[tuple[str, int]]
     ) -> dict[tuple[str, int], list[EventRow]]:
@@ -334,8 +328,7 @@ class Hub:
         A replica that writes names many runs in one notice. To read them one by one took each
         replica that hears of it a millisecond per run.
         """
-        async with self._engine.reads.connect() as conn:
-            return await tails_above(conn, places, limit=TAIL_EVENTS)
+        return await tails_above(self._engine.quick_reads, places, limit=TAIL_EVENTS)
 
     def _on_events(self, run_id: str, events: Sequence[EventRecord] | None) -> None:
         if run_id == EVERY_RUN:

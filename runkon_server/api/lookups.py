@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from runkon_server.api.render.runs import Place
     from runkon_server.runtime.ambient import Ambient
     from runkon_server.runtime.commands import PinnedDefinition
+    from runkon_server.store.quick_reads import QuickReads
     from runkon_server.store.rows import GateRow, RunRow, StoredRequest
 
 __all__ = ["Lookups", "Reader"]
@@ -39,6 +40,10 @@ class Reader(Protocol):
     def reads(self) -> AsyncEngine:
         """The pool for reads, in autocommit mode."""
 
+    @property
+    def quick_reads(self) -> QuickReads:
+        """For what nearly every call asks."""
+
 
 class Lookups:
     """Reads on the engine's pool.
@@ -55,14 +60,12 @@ class Lookups:
         self._newest = Coalescer(self._fetch_newest, engine.ambient.sleep)
 
     async def _fetch_runs(self, run_ids: Collection[str]) -> dict[str, RunRow]:
-        async with self._engine.reads.connect() as conn:
-            return await runs.runs_by_id(conn, run_ids)
+        return await runs.known_runs(self._engine.quick_reads, run_ids)
 
     async def _fetch_newest(
         self, names: Collection[tuple[str, str]]
     ) -> dict[tuple[str, str], tuple[int, str]]:
-        async with self._engine.reads.connect() as conn:
-            return await workflows.newest_hashes(conn, names)
+        return await workflows.newest_versions(self._engine.quick_reads, names)
 
     async def run(self, namespace: str, run_id: str) -> RunRow:
         """One run.

@@ -26,7 +26,7 @@ from runkon_server.api.admin import AdminEngine, AdminService
 from runkon_server.api.definitions import Definitions
 from runkon_server.api.gates import GateEngine, GateService
 from runkon_server.api.interceptor import CallGuard, CallObserver
-from runkon_server.api.lookups import Lookups
+from runkon_server.api.lookups import Lookups, Reader
 from runkon_server.api.page_tokens import PageTokens, stored_key
 from runkon_server.api.runs import RunEngine, RunService
 from runkon_server.api.workflows import WorkflowService
@@ -85,7 +85,7 @@ class AddressError(ValueError):
     """A listener's address cannot be used; the text says why."""
 
 
-class ServedEngine(RunEngine, GateEngine, AdminEngine, Protocol):
+class ServedEngine(RunEngine, GateEngine, AdminEngine, Reader, Protocol):
     """The engine as the services of runs, gates, workflows and administration need it."""
 
 

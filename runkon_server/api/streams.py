@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 import grpc
 
 from runkon.v1 import runs_pb2, types_pb2
+from runkon_server.api.coalesce import Coalescer
 from runkon_server.api.following import Following, Start, parse_following
 from runkon_server.api.frames import TERMINAL, Ending, build_frame, server_time
 from runkon_server.api.pacing import WRITE_S, Pace
@@ -23,14 +24,15 @@ from runkon_server.errors import (
     DrainingError,
 )
 from runkon_server.failpoints import failpoint_async
-from runkon_server.store.reads.runs import run_head
+from runkon_server.store.reads.runs import run_head, run_heads
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Collection, Coroutine
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from runkon_server.api.hub import Hub, Watch
+    from runkon_server.store.quick_reads import QuickReads
     from runkon_server.store.rows import RunHead
 
 __all__ = ["EventStreams"]
@@ -52,6 +54,10 @@ class Replica(Protocol):
     def reads(self) -> AsyncEngine:
         """The pool for reads."""
 
+    @property
+    def quick_reads(self) -> QuickReads:
+        """For what every stream asks."""
+
 
 class EventStreams:
     """All event streams of a replica.
@@ -67,6 +73,24 @@ class EventStreams:
         self.hub = hub
         self.write_s = write_s
         self.snapshots = asyncio.Semaphore(SNAPSHOTS_AT_ONCE)
+        self._heads = Coalescer(self._fetch_heads, None)
+
+    async def _fetch_heads(
+        self, names: Collection[tuple[str, str]]
+    ) -> dict[tuple[str, str], RunHead]:
+        return await run_heads(self.engine.quick_reads, names)
+
+    async def head(self, namespace: str, run_id: str) -> RunHead:
+        """How far the run is; streams that open at a time share a read.
+
+        Raises:
+            RunNotFoundError: the namespace has no such run.
+        """
+        known = await self._heads.get((namespace, run_id))
+        if known is not None:
+            return known
+        async with self.engine.reads.connect() as conn:
+            return await run_head(conn, namespace=namespace, run_id=run_id)
 
     def serve(
         self, request: runs_pb2.StreamRunEventsRequest, context: Context
@@ -123,8 +147,7 @@ class _Stream:
                 await self._pace.rest(self._watch.woken)
 
     async def _open(self) -> None:
-        async with self._streams.engine.reads.connect() as conn:
-            head = await run_head(conn, namespace=self._wish.namespace, run_id=self._wish.run_id)
+        head = await self._streams.head(self._wish.namespace, self._wish.run_id)
         self._stand_at(head.last_seq, head.epoch, run_status(head.status))
         snapshot: list[runs_pb2.StreamSnapshot] = []
         if self._wish.start is Start.SNAPSHOT:

@@ -36,6 +36,7 @@ from runkon_server.runtime.tenure import Tenure
 from runkon_server.store import claims
 from runkon_server.store.database import close_reads, create_reads, is_connection_loss
 from runkon_server.store.hints import send_last_hints
+from runkon_server.store.quick_reads import QuickReads
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -101,6 +102,7 @@ class Replica:
         self.reads: AsyncEngine = create_reads(
             config.dsn, config.lease_ttl_s, config.read_connections, is_pooled=config.is_pooled
         )
+        self.quick_reads = QuickReads(config.dsn, config.lease_ttl_s, is_pooled=config.is_pooled)
         await self._require_database()
         self._failed = loop.create_future()
         self.tenure = Tenure(ambient.ulid, ended=self._stand_down)
@@ -249,6 +251,7 @@ class Replica:
                 await send_last_hints(conn, self._hints.farewell())
                 log.info("replica.stopped", replica=self.replica_id, runs_handed_over=handed)
         await self._lessor.stop()
+        await self.quick_reads.close()
         await close_reads(self.reads)
 
     async def wait_failed(self) -> None:

@@ -71,6 +71,15 @@ async def connect_committer(
     return await _connect(dsn, connection_options(dsn, lease_ttl_s, **COMMITTER_SETTINGS))
 
 
+async def connect_quick(
+    dsn: str, lease_ttl_s: float, *, is_pooled: bool = False
+) -> psycopg.AsyncConnection[Any]:
+    """A connection for `QuickReads`, with the settings of the other reads."""
+    if is_pooled:
+        return await _connect(dsn, pooled_options())
+    return await _connect(dsn, connection_options(dsn, lease_ttl_s, statement_timeout="15000"))
+
+
 async def connect_listener(dsn: str, lease_ttl_s: float) -> psycopg.AsyncConnection[Any]:
     """A session connection for LISTEN and the advisory lock; never through a pooler."""
     return await _connect(dsn, connection_options(dsn, lease_ttl_s, statement_timeout="5000"))

@@ -5,25 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 import psycopg
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from runkon_server.api.frames import Frame, KeptFrames
 from runkon_server.api.hub import READ_MAX, TAIL_EVENTS, Hub
 from runkon_server.api.recent import PAGE_EVENTS, Entry, FreshEvents, RecentEvents
+from runkon_server.api.streams import EventStreams
+from runkon_server.errors import RunNotFoundError
 from runkon_server.runtime.commands import EventRecord
 from support.replicas import FakeReplica
 from support.rows import NOON, add_events, add_run, engine_of, ulid
 from support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from runkon_server.store.quick_reads import Quick
 
 RUN = ulid(1)
 PROGRESS = ("step_progress", {"step_id": "s", "progress": "on it"})
@@ -43,28 +47,16 @@ async def engine(database: str) -> AsyncIterator[AsyncEngine]:
         yield made
 
 
-@contextlib.contextmanager
-def statements(engine: AsyncEngine) -> Iterator[list[str]]:
-    """The statements that are sent meanwhile."""
-    sent: list[str] = []
-
-    def note(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        sent.append(statement)
-
-    event.listen(engine.sync_engine, "before_cursor_execute", note)
-    yield sent
-    event.remove(engine.sync_engine, "before_cursor_execute", note)
-
-
 async def test_streams_at_one_place_share_one_read(engine: AsyncEngine) -> None:
     """Ten that ask at the same time cost one statement and get the very same entries."""
-    hub = Hub(FakeReplica(engine))
-    with contextlib.ExitStack() as stack, statements(engine) as sent:
+    replica = FakeReplica(engine)
+    hub = Hub(replica)
+    with contextlib.ExitStack() as stack:
         watches = [stack.enter_context(hub.watch(RUN)) for _ in range(10)]
         watches[0].learn_head(20)
         pages = await asyncio.gather(*(watch.above(5) for watch in watches))
 
-    assert len(sent) == 1
+    assert len(replica.quick_reads.asked) == 1
     assert [entry.seq for entry in pages[0]] == list(range(6, 21))
     assert all(a is b for page in pages for a, b in zip(page, pages[0], strict=True))
 
@@ -105,13 +97,14 @@ async def test_a_page_that_was_replayed_is_neither_read_nor_encoded_again(
     """Two at once cost one read, the next one none; all get the one frame."""
     async with engine.connect() as conn:
         await add_events(conn, RUN, *[PROGRESS] * (PAGE_EVENTS - 20), first_seq=21)
-    hub = Hub(FakeReplica(engine))
-    with hub.watch(RUN) as one, hub.watch(RUN) as two, statements(engine) as sent:
+    replica = FakeReplica(engine)
+    hub = Hub(replica)
+    with hub.watch(RUN) as one, hub.watch(RUN) as two:
         one.learn_head(PAGE_EVENTS)
         first, second = await asyncio.gather(one.frame_above(0), two.frame_above(0))
         third = await one.frame_above(0)
 
-    assert len(sent) == 1
+    assert len(replica.quick_reads.asked) == 1
     assert first is not None
     assert (first.first_seq, first.examined_seq) == (1, PAGE_EVENTS)
     assert first is second is third
@@ -122,19 +115,20 @@ async def test_the_next_page_is_read_before_it_is_asked_for(engine: AsyncEngine)
     """One page ahead and no more; when it is asked for, the one behind it is read."""
     async with engine.connect() as conn:
         await add_events(conn, RUN, *[PROGRESS] * 2_000, first_seq=21)
-    hub = Hub(FakeReplica(engine))
-    with hub.watch(RUN) as watch, statements(engine) as sent:
+    replica = FakeReplica(engine)
+    hub = Hub(replica)
+    with hub.watch(RUN) as watch:
         watch.learn_head(2_020)
         first = await watch.frame_above(0)
         await until(lambda: not hub._ahead, "the second page was read")
-        reads = len(sent)
+        reads = len(replica.quick_reads.asked)
         second = await watch.frame_above(PAGE_EVENTS)
-        at_once = len(sent)
+        at_once = len(replica.quick_reads.asked)
         await until(lambda: not hub._ahead, "the third page was read")
 
     assert first is not None
     assert second is not None
-    assert (reads, at_once, len(sent)) == (2, 2, 3)
+    assert (reads, at_once, len(replica.quick_reads.asked)) == (2, 2, 3)
     assert second.first_seq == first.examined_seq + 1
     assert second.examined_seq == PAGE_EVENTS + READ_MAX
 
@@ -144,15 +138,16 @@ async def test_heavy_pages_are_not_read_ahead_and_get_shorter(engine: AsyncEngin
     heavy = ("step_progress", {"step_id": "s", "progress": "x" * 30_000})
     async with engine.connect() as conn:
         await add_events(conn, RUN, *[heavy] * 300, first_seq=21)
-    hub = Hub(FakeReplica(engine))
-    with hub.watch(RUN) as watch, statements(engine) as sent:
+    replica = FakeReplica(engine)
+    hub = Hub(replica)
+    with hub.watch(RUN) as watch:
         watch.learn_head(320)
         await watch.above(20)
         page = await watch.above(60)
         frame = await watch.frame_above(100)
         assert not hub._ahead
 
-    assert len(sent) == 3
+    assert len(replica.quick_reads.asked) == 3
     assert len(page) == 34
     assert frame is not None
     assert frame.examined_seq in (133, 134)
@@ -162,7 +157,8 @@ async def test_a_failed_read_ahead_troubles_nobody(engine: AsyncEngine) -> None:
     """The page behind is read when it is asked for."""
     async with engine.connect() as conn:
         await add_events(conn, RUN, *[PROGRESS] * 300, first_seq=21)
-    hub = Hub(FakeReplica(engine))
+    replica = FakeReplica(engine)
+    hub = Hub(replica)
     with hub.watch(RUN) as watch:
         watch.learn_head(320)
         first = await watch.frame_above(0)
@@ -170,13 +166,14 @@ async def test_a_failed_read_ahead_troubles_nobody(engine: AsyncEngine) -> None:
         hub.recent.clear()
         async with engine.connect() as conn:
             await conn.execute(text("ALTER TABLE run_events RENAME TO elsewhere"))
-            with statements(engine) as sent:
-                again = await watch.frame_above(0)
-                await until(lambda: not hub._ahead, "the second page was tried")
+            before = len(replica.quick_reads.asked)
+            again = await watch.frame_above(0)
+            await until(lambda: not hub._ahead, "the second page was tried")
+            tried = len(replica.quick_reads.asked) - before
             await conn.execute(text("ALTER TABLE elsewhere RENAME TO run_events"))
         second = await watch.frame_above(PAGE_EVENTS)
 
-    assert len(sent) == 1
+    assert tried == 1
     assert again is first
     assert first is not None
     assert second is not None
@@ -189,10 +186,10 @@ async def test_11_a_read_that_a_failover_overtook_is_done_again(engine: AsyncEng
         await add_events(conn, RUN, *[PROGRESS] * 290, first_seq=21)
         replica = FakeReplica(engine)
         hub = Hub(replica)
-        found: list[Any] = []
+        found: list[Quick] = []
 
-        def take_over(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
-            if "FROM run_events" in statement and not found:
+        def take_over(statement: Quick) -> None:
+            if not found:
                 found.append(statement)
                 replica.rewrite()
                 lost.execute("DELETE FROM run_events WHERE seq > 20")
@@ -205,9 +202,8 @@ async def test_11_a_read_that_a_failover_overtook_is_done_again(engine: AsyncEng
             hub.watch(RUN) as watch,
         ):
             watch.learn_head(310)
-            event.listen(engine.sync_engine, "after_cursor_execute", take_over)
+            replica.quick_reads.answered = take_over
             frame = await watch.frame_above(0)
-            event.remove(engine.sync_engine, "after_cursor_execute", take_over)
 
     assert frame is not None
     assert frame.examined_seq == 20
@@ -310,7 +306,7 @@ async def test_runs_that_one_notice_names_cost_one_read(engine: AsyncEngine) -> 
             await add_events(conn, run_id, *[PROGRESS] * (number + 1))
     replica = FakeReplica(engine)
     hub = Hub(replica)
-    with contextlib.ExitStack() as stack, statements(engine) as sent:
+    with contextlib.ExitStack() as stack:
         watches = [stack.enter_context(hub.watch(run_id)) for run_id in runs]
         for run_id in runs:
             replica.tell(run_id, None)
@@ -318,7 +314,7 @@ async def test_runs_that_one_notice_names_cost_one_read(engine: AsyncEngine) -> 
             *(watch.above(0) for watch in watches), watches[9].above(4), watches[9].above(10)
         )
 
-    assert len(sent) == 1
+    assert len(replica.quick_reads.asked) == 1
     for number, (run_id, page) in enumerate(zip(runs, pages, strict=False)):
         told = [(entry.seq, orjson.loads(entry.payload)) for entry in page]
         assert told == [(seq, PROGRESS[1]) for seq in range(1, number + 2)], run_id
@@ -347,7 +343,8 @@ async def test_a_reader_that_goes_away_does_not_end_the_read_of_others(
     engine: AsyncEngine,
 ) -> None:
     """The one who asked first is cancelled; the second gets its page."""
-    hub = Hub(FakeReplica(engine))
+    replica = FakeReplica(engine)
+    hub = Hub(replica)
     with hub.watch(RUN) as one, hub.watch(RUN) as two:
         one.learn_head(20)
         first = asyncio.create_task(one.above(0))
@@ -368,14 +365,14 @@ async def test_whoever_follows_a_run_right_after_its_start_reads_no_page(
     hub = Hub(replica)
     replica.tell(RUN, [record(1), record(2)])
     replica.tell(RUN, [record(3)])
-    with hub.watch(RUN) as watch, statements(engine) as sent:
+    with hub.watch(RUN) as watch:
         watch.learn_head(3)
         replica.tell(RUN, [record(4)])
         frame = await watch.frame_above(0)
         assert frame is not None
         rest = await watch.frame_above(4)
 
-    assert sent == []
+    assert replica.quick_reads.asked == []
     assert (frame.first_seq, frame.examined_seq, rest) == (1, 4, None)
 
 
@@ -422,6 +419,26 @@ def test_fresh_events_of_a_run_are_taken_once_and_together() -> None:
     assert [len(fresh.take(each)) for each in "cde"] == [0, 0, 1]
 
 
+async def test_streams_that_open_at_a_time_share_the_read_of_how_far_their_runs_are(
+    engine: AsyncEngine,
+) -> None:
+    """The first asks at once, the others together; a run of another namespace is unknown."""
+    runs = [ulid(number) for number in range(30, 50)]
+    async with engine.connect() as conn:
+        for number, run_id in enumerate(runs):
+            await add_run(conn, run_id, last_seq=number)
+    replica = FakeReplica(engine)
+    streams = EventStreams(replica, Hub(replica))
+    heads = await asyncio.gather(*(streams.head("default", run_id) for run_id in runs))
+    with pytest.raises(RunNotFoundError):
+        await streams.head("other", runs[0])
+
+    assert [(head.run_id, head.last_seq) for head in heads] == [
+        (run_id, number) for number, run_id in enumerate(runs)
+    ]
+    assert len(replica.quick_reads.asked) <= 3
+
+
 async def test_nothing_is_read_for_runs_that_nobody_follows(engine: AsyncEngine) -> None:
     """Events of other runs pass by; the last watch takes its run along."""
     replica = FakeReplica(engine)
@@ -432,10 +449,9 @@ async def test_nothing_is_read_for_runs_that_nobody_follows(engine: AsyncEngine)
 
     assert hub.watches_open == 0
     assert hub.recent.above(ulid(2), 0) == []
-    with statements(engine) as sent:
-        replica.tell(RUN, None)
-        replica.tell("*", None)
-    assert sent == []
+    replica.tell(RUN, None)
+    replica.tell("*", None)
+    assert replica.quick_reads.asked == []
 
 
 def test_recent_events_stay_within_their_budget() -> None:

@@ -24,6 +24,7 @@ from runkon_server.runtime.commands import (
 )
 from runkon_server.runtime.settings import EngineConfig
 from runkon_server.runtime.stats import EngineStats
+from runkon_server.store.quick_reads import Quick, QuickReads
 from support.rows import ulid
 from support.waiting import PATIENCE_S
 
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
         TaskReport,
         WorkerHello,
     )
+    from runkon_server.store.pipeline import Rows
+    from runkon_server.store.quick_reads import Value
 
 RUN = ulid(1)
 TASK = f"{RUN}/b.0001/e1/0"
@@ -79,11 +82,30 @@ def lease(task_id: str = TASK, **changes: Any) -> TaskLease:
     return TaskLease(**(values | changes))
 
 
+class NotedReads(QuickReads):
+    """Quick reads on the database of a pool; each closes its session."""
+
+    def __init__(self, pool: AsyncEngine) -> None:
+        url = pool.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        super().__init__(url, 30.0)
+        self._is_closed = True
+        self.asked: list[Quick] = []
+        self.answered: Callable[[Quick], None] = lambda _: None
+        """Called between the answer and whoever asked."""
+
+    async def fetch(self, statement: Quick, **values: Value) -> Rows:
+        self.asked.append(statement)
+        rows = await super().fetch(statement, **values)
+        self.answered(statement)
+        return rows
+
+
 class FakeReplica:
     """Stands for `runtime.engine.Engine`."""
 
     def __init__(self, reads: AsyncEngine | None = None) -> None:
         self._reads = reads
+        self._quick_reads = None if reads is None else NotedReads(reads)
         self._event_listeners: list[Callable[[str, Sequence[EventRecord] | None], None]] = []
         self._drain_listeners: list[Callable[[], None]] = []
         self._rewrite_listeners: list[Callable[[], None]] = []
@@ -106,6 +128,11 @@ class FakeReplica:
     def reads(self) -> AsyncEngine:
         assert self._reads is not None
         return self._reads
+
+    @property
+    def quick_reads(self) -> NotedReads:
+        assert self._quick_reads is not None
+        return self._quick_reads
 
     def on_events(
         self, listener: Callable[[str, Sequence[EventRecord] | None], None]

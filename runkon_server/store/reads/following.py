@@ -4,31 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import bindparam, select
-from sqlalchemy.dialects.postgresql import ARRAY, TEXT
-
 from runkon_server.store.database import fetch
+from runkon_server.store.quick_reads import Quick
 from runkon_server.store.reads.events import EventRow
-from runkon_server.store.tables import runs
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
 
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from runkon_server.store.quick_reads import QuickReads
 
 _EVENTS: Final = f"""
 SELECT {", ".join(EventRow._fields[1:])} FROM run_events
 WHERE run_id = %(run_id)s AND seq > %(after_seq)s ORDER BY seq LIMIT %(limit)s"""
-_TAILS: Final = f"""
+_PAGE: Final = Quick(_EVENTS)
+_TAILS: Final = Quick(f"""
 SELECT u.after_seq, {", ".join(f"e.{name}" for name in EventRow._fields)}
 FROM unnest(%(run_ids)s::text[], %(after)s::bigint[]) AS u(run_id, after_seq)
 CROSS JOIN LATERAL (
     SELECT {", ".join(EventRow._fields)} FROM run_events
     WHERE run_id = u.run_id AND seq > u.after_seq ORDER BY seq LIMIT %(limit)s) AS e
-ORDER BY e.run_id, u.after_seq, e.seq"""
-_HEADS: Final = select(runs.c.id, runs.c.last_seq).where(
-    runs.c.id == bindparam("ids", type_=ARRAY(TEXT)).any_()
-)
+ORDER BY e.run_id, u.after_seq, e.seq""")
+_LAST_SEQS: Final = Quick("SELECT id, last_seq FROM workflow_runs WHERE id = ANY (%(ids)s::text[])")
 
 
 async def events_above(
@@ -44,8 +42,16 @@ async def events_above(
     return [EventRow(run_id, *row) for row in await fetch(conn, _EVENTS, parameters)]
 
 
+async def page_above(
+    reads: QuickReads, run_id: str, after_seq: int, *, limit: int
+) -> list[EventRow]:
+    """The same as `events_above`, for streams."""
+    rows = await reads.fetch(_PAGE, run_id=run_id, after_seq=after_seq, limit=limit)
+    return [EventRow(run_id, *row) for row in rows]
+
+
 async def tails_above(
-    conn: AsyncConnection, places: Collection[tuple[str, int]], *, limit: int
+    reads: QuickReads, places: Collection[tuple[str, int]], *, limit: int
 ) -> dict[tuple[str, int], list[EventRow]]:
     """The next events of many runs, each above a sequence; runs without any are left out.
 
@@ -54,18 +60,19 @@ async def tails_above(
             may be there with several.
         limit: most events of each.
     """
-    parameters = {
-        "run_ids": [run_id for run_id, _ in places],
-        "after": [seq for _, seq in places],
-        "limit": limit,
-    }
+    rows = await reads.fetch(
+        _TAILS,
+        run_ids=[run_id for run_id, _ in places],
+        after=[seq for _, seq in places],
+        limit=limit,
+    )
     found: dict[tuple[str, int], list[EventRow]] = {}
-    for after_seq, *columns in await fetch(conn, _TAILS, parameters):
+    for after_seq, *columns in rows:
         row = EventRow(*columns)
         found.setdefault((row.run_id, after_seq), []).append(row)
     return found
 
 
-async def last_seqs(conn: AsyncConnection, run_ids: Sequence[str]) -> dict[str, int]:
+async def last_seqs(reads: QuickReads, run_ids: Collection[str]) -> dict[str, int]:
     """The newest sequence of each run; one that does not exist is left out."""
-    return {row.id: row.last_seq for row in await conn.execute(_HEADS, {"ids": list(run_ids)})}
+    return dict(await reads.fetch(_LAST_SEQS, ids=list(run_ids)))

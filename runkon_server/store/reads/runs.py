@@ -11,6 +11,7 @@ from sqlalchemy import Text, bindparam, case, func, select, true
 from sqlalchemy.dialects.postgresql import ARRAY, TEXT
 
 from runkon_server.errors import RunNotFoundError, RunPurgedError
+from runkon_server.store.quick_reads import Quick
 from runkon_server.store.reads.paging import PAGE_BYTES, fetch_page, paged, weight_of
 from runkon_server.store.rows import Page, RunHead, RunRow
 from runkon_server.store.tables import (
@@ -26,9 +27,11 @@ from runkon_server.store.tables import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
 
-    from sqlalchemy import Row, Select
+    from sqlalchemy import Select
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
     from sqlalchemy.sql.selectable import LateralFromClause
+
+    from runkon_server.store.quick_reads import QuickReads
 
 _COLUMNS: Final = tuple(each.name for each in fields(RunRow) if each.name != "current_step")
 _LOOK_BACK: Final = 32
@@ -74,20 +77,28 @@ def _current_step() -> LateralFromClause:
     )
 
 
-def _run(row: Row[Any]) -> RunRow:
-    name = row.current_name
-    current = None if name is None else (name, row.current_iteration)
+def _run(row: Sequence[Any]) -> RunRow:
+    """A run from its columns and its current step; what a page needs may follow."""
+    name, iteration = row[len(_COLUMNS) : len(_COLUMNS) + 2]
+    current = None if name is None else (name, iteration)
     return RunRow(**dict(zip(_COLUMNS, row, strict=False)), current_step=current)
 
 
 _SELECT_RUNS: Final = _select_runs()
 _RUNS_BY_ID: Final = _SELECT_RUNS.where(runs.c.id == bindparam("ids", type_=ARRAY(TEXT)).any_())
+_KNOWN_RUNS: Final = Quick(_RUNS_BY_ID)
 
 
 async def runs_by_id(conn: AsyncConnection, run_ids: Collection[str]) -> dict[str, RunRow]:
     """The runs of these ids, of any namespace; the caller compares it. Unknown ids are left out."""
     found = await conn.execute(_RUNS_BY_ID, {"ids": list(run_ids)})
     return {row.id: _run(row) for row in found}
+
+
+async def known_runs(reads: QuickReads, run_ids: Collection[str]) -> dict[str, RunRow]:
+    """The same as `runs_by_id`, at the price of a read that every call makes."""
+    found = map(_run, await reads.fetch(_KNOWN_RUNS, ids=list(run_ids)))
+    return {run.id: run for run in found}
 
 
 async def list_runs(
@@ -152,12 +163,33 @@ def _in_pages(statement: Select[Any], *, newest_first: bool) -> Select[Any]:
 _OLDEST: Final = (
     select(func.min(run_events.c.seq)).where(run_events.c.run_id == runs.c.id).scalar_subquery()
 )
-_HEAD: Final = select(
+_HEAD_COLUMNS: Final = (
     runs.c.last_seq,
     func.coalesce(_OLDEST, runs.c.last_seq + 1).label("oldest_seq"),
     runs.c.status,
     runs.c.epoch,
-).where(runs.c.id == bindparam("run_id"), runs.c.namespace == bindparam("namespace"))
+)
+_HEAD: Final = select(*_HEAD_COLUMNS).where(
+    runs.c.id == bindparam("run_id"), runs.c.namespace == bindparam("namespace")
+)
+_HEADS: Final = Quick(
+    select(runs.c.namespace, runs.c.id, *_HEAD_COLUMNS).where(
+        runs.c.id == bindparam("ids", type_=ARRAY(TEXT)).any_()
+    )
+)
+
+
+async def run_heads(
+    reads: QuickReads, names: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], RunHead]:
+    """The same of many runs, each named by its namespace and id; those removed are left out."""
+    rows = await reads.fetch(_HEADS, ids=[run_id for _, run_id in names])
+    return {
+        (namespace, run_id): RunHead(
+            run_id=run_id, last_seq=last, oldest_seq=oldest, status=status, epoch=epoch
+        )
+        for namespace, run_id, last, oldest, status, epoch in rows
+    }
 
 
 async def run_head(conn: AsyncConnection, *, namespace: str, run_id: str) -> RunHead:
