@@ -79,7 +79,7 @@ POINTS: Final[Mapping[str, str]] = {
     "batch.committed": "COMMIT was executed, its entries do not know",
     "batch.telling": "a batch is known to be committed, nobody is told",
     "batch.resolving": "what became of a COMMIT without an answer is about to be asked",
-    "pipeline.answered": "one round trip of the committer was executed",
+    "pipeline.answered": "one round trip of the committer, or a quick read, was executed",
     "statement.answered": "one statement outside the committer was executed",
     "transaction.begun": "a short transaction is about to do its work",
     "transaction.done": "its work is done, COMMIT is not sent",
