@@ -76,7 +76,7 @@ async def connect_quick(
 ) -> psycopg.AsyncConnection[Any]:
     """A connection for `QuickReads`, with the settings of the other reads."""
     if is_pooled:
-        return await _connect(dsn, pooled_options())
+        return await _connect(dsn, pooled_options(dsn))
     return await _connect(dsn, connection_options(dsn, lease_ttl_s, statement_timeout="15000"))
 
 
