@@ -20,7 +20,7 @@ from runkon_server.errors import RunNotFoundError
 from runkon_server.runtime.commands import EventRecord
 from support.replicas import FakeReplica
 from support.rows import NOON, add_events, add_run, engine_of, ulid
-from support.waiting import until
+from support.waiting import PATIENCE_S, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -44,7 +44,12 @@ async def engine(database: str) -> AsyncIterator[AsyncEngine]:
         async with made.connect() as conn:
             await add_run(conn, RUN)
             await add_events(conn, RUN, *[PROGRESS] * 20)
+        others = asyncio.all_tasks()
         yield made
+        # Pages are read ahead. The database is dropped while the loop stands still: a handshake
+        # that were still under way would hold it up until the server gives up, after a minute.
+        if left := asyncio.all_tasks() - others - {asyncio.current_task()}:
+            await asyncio.wait(left, timeout=PATIENCE_S)
 
 
 async def test_streams_at_one_place_share_one_read(engine: AsyncEngine) -> None:

@@ -115,7 +115,8 @@ def mute() -> Iterator[tuple[socket.socket, str]]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(60)
         port = listener.getsockname()[1]
-        yield listener, f"postgresql://nobody@127.0.0.1:{port}/nothing?sslmode=disable"
+        options = "sslmode=disable&connect_timeout=3"  # a stop waits for the end of a handshake
+        yield listener, f"postgresql://nobody@127.0.0.1:{port}/nothing?{options}"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
