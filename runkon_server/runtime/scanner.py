@@ -39,7 +39,8 @@ _TELL_OF_TASKS = "SELECT pg_notify('runkon', %(hint)s)"
 
 PARTITIONS_S = 6 * 3_600.0
 DUE_PAUSE_S = 0.04
-"""How long after the next timer is due it is looked for, ±50 %; many are taken in one look."""
+"""How long after the next timer, or lease of a task, is due it is looked for, ±50 %; many are taken
+in one look."""
 
 
 class Scanner:
@@ -65,6 +66,7 @@ class Scanner:
         self._ready = asyncio.Event()
         self._lost = asyncio.Event()
         self._due_in_s = math.inf
+        self._deadline_in_s = math.inf
         self.is_draining = False
         self.publishers: Sequence[Callable[[AsyncConnection], Awaitable[None]]] = ()
         """Write who is there; the engine connects them before it starts."""
@@ -86,15 +88,13 @@ class Scanner:
             taken = await self._guarded(self._acquire)
             if taken < self._config.acquire_batch:
                 await self._guarded(self._find_next_due)
-                await self._wait(self._ready, self._pause_s())
+                await self._wait(self._ready, self._pause_before(self._due_in_s))
 
     async def run_tasks(self) -> None:
         """Hand out again, or settle, tasks whose worker is gone; tell who is there."""
         while True:
             await self._guarded(self._settle_lost)
-            # Often enough that a task is out again within a second of its deadline.
-            pause = self._config.scan_s * (0.5 + self._ambient.jitter())
-            await self._wait(self._lost, pause)
+            await self._wait(self._lost, self._pause_before(self._deadline_in_s))
 
     async def run_idle(self) -> None:
         """Park runs that only wait."""
@@ -122,11 +122,11 @@ class Scanner:
             except psycopg.Error as error:
                 log.warning("partition.failed", error=str(error).strip())
 
-    def _pause_s(self) -> float:
-        """Until the next look for runs: as always, or when the next timer is due."""
+    def _pause_before(self, due_in_s: float) -> float:
+        """Until the next look: as always, or when the next timer or lease of a task is due."""
         pause_s = self._config.scan_s * (0.5 + self._ambient.jitter())
-        # Not at the instant itself: all replicas would meet there, with one timer at a time.
-        due_s = max(0.0, self._due_in_s) + DUE_PAUSE_S * (0.5 + self._ambient.jitter())
+        # Not at the instant itself: all replicas would meet there, with one row at a time.
+        due_s = max(0.0, due_in_s) + DUE_PAUSE_S * (0.5 + self._ambient.jitter())
         return min(pause_s, due_s)
 
     async def _find_next_due(self) -> int:
@@ -181,7 +181,10 @@ class Scanner:
 
     async def _settle_lost(self) -> int:
         limit = self._config.deliveries_max
+        self._deadline_in_s = math.inf
         async with self._reads.connect() as conn:
+            # First: what runs out from here on is either found below or waited for.
+            self._deadline_in_s = await claims.next_deadline(conn)
             requeued = await claims.requeue_lost(conn, deliveries_max=limit)
             if gone := self.gone():
                 requeued += await take_back_from(conn, gone, deliveries_max=limit)

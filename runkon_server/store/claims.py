@@ -180,6 +180,12 @@ FROM (SELECT run_id, id FROM tasks
 WHERE t.run_id = c.run_id AND t.id = c.id
 RETURNING t.namespace, t.queue, t.kind, t.action"""
 
+# The clock is volatile, so it is no condition for the index. That is read from the oldest deadline
+# on; those that have passed are few.
+_NEXT_DEADLINE = """
+SELECT extract(epoch FROM t.lease_until - clock_timestamp())::float8 FROM tasks t
+WHERE t.state = 'leased' AND t.lease_until > clock_timestamp() ORDER BY t.lease_until LIMIT 1"""
+
 _LOST = """
 (SELECT id, namespace, kind, token, cancel_requested_at IS NOT NULL FROM tasks
  WHERE state = 'leased' AND lease_until < clock_timestamp()
@@ -452,6 +458,12 @@ async def give_back(conn: AsyncConnection, *, tasks: Collection[tuple[str, str, 
 
 def _as_rows(tasks: Collection[tuple[str, str, str]]) -> str:
     return to_json([{"run_id": r, "id": i, "token": t} for r, i, t in tasks])
+
+
+async def next_deadline(conn: AsyncConnection) -> float:
+    """Seconds until the next lease of a task runs out, if it is not extended; or infinity."""
+    rows = await fetch(conn, _NEXT_DEADLINE, {})
+    return float(rows[0][0]) if rows else math.inf
 
 
 async def requeue_lost(conn: AsyncConnection, *, deliveries_max: int) -> list[Requeued]:

@@ -144,6 +144,20 @@ async def test_a_lost_worker_is_replaced_until_there_were_too_many(
         await rogue.assert_sound()
 
 
+async def test_32_a_lost_task_is_looked_for_when_its_lease_runs_out(
+    database: str, rogue: Rogue
+) -> None:
+    """Without it the next look would be minutes away."""
+    async with engine_on(database, scan_s=600.0, task_lease_s=1.0) as engine:
+        worker = Worker(engine, "build").credit(2)
+        await engine.start_run(start("call build"))
+        await worker.lease()
+        engine._scanner.look_for_tasks()
+
+        assert (await worker.lease(1)).delivery == 1
+        await rogue.assert_sound()
+
+
 async def test_heartbeats_extend_a_lease_and_say_when_it_is_over(
     engine: Engine, rogue: Rogue
 ) -> None:

@@ -297,6 +297,11 @@ _QUEUED: Final[dict[str, Any]] = {
 }  # fmt: skip
 
 
+def _next_deadline(tables: Tables, _: Mapping[str, Any]) -> Rows:
+    left = [(task["lease_until"] - tables.now).total_seconds() for task in _all_leased(tables)]
+    return [(min(each for each in left if each > 0),)] if any(each > 0 for each in left) else []
+
+
 def _requeue(tables: Tables, asked: Mapping[str, Any]) -> Rows:
     lost = [
         task
@@ -516,6 +521,7 @@ READS: Final[dict[Any, Callable[..., Any]]] = {
     claims._BEHIND: _behind,
     claims._EXTEND: _extend,
     claims._GIVE_BACK: _give_back,
+    claims._NEXT_DEADLINE: _next_deadline,
     claims._REQUEUE: _requeue,
     claims._LOST: _lost,
     arrivals._FROM_ARRIVED: _take_back,
