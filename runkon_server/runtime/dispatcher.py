@@ -17,10 +17,11 @@ import structlog
 from runkon_server import errors
 from runkon_server.failpoints import failpoint, failpoint_async
 from runkon_server.runtime.backlog import Backlog
+from runkon_server.runtime.claimer import Claimer
 from runkon_server.runtime.leases import claimed_lease, content_hash_of, ordered_lease
 from runkon_server.runtime.limits import ActionLimits
 from runkon_server.runtime.roster import Roster, need_of, offer_of
-from runkon_server.runtime.sessions import EVERYWHERE, WorkerSession
+from runkon_server.runtime.sessions import WorkerSession
 from runkon_server.store import claims
 from runkon_server.store.database import is_passing
 from runkon_server.store.locking import run_of
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from runkon_server.runtime.roster import Need, Offer
     from runkon_server.runtime.settings import EngineConfig
     from runkon_server.runtime.stats import EngineStats
-    from runkon_server.store.claims import ClaimedTask
+    from runkon_server.store.claiming import ClaimedTask
 
 log = structlog.get_logger(__name__)
 
@@ -89,6 +90,7 @@ class Dispatcher:
         self._claim_wanted = asyncio.Event()
         self._beat_wanted = asyncio.Event()
         self._lease = timedelta(seconds=config.task_lease_s)
+        self.claimer = Claimer(config)
         self.limits = ActionLimits(ambient, reads, config.task_lease_s, self._claim_wanted.set)
         self.report: Callable[[str, TaskReport, Acknowledge | None], None] = _not_wired
         self.progress: Callable[[TaskHeartbeat, str, int], None] = _not_wired
@@ -294,18 +296,21 @@ class Dispatcher:
 
     async def run_claims(self) -> None:
         """Lease queued tasks to workers with credit, when told."""
-        while True:
-            await self._claim_wanted.wait()
-            self._claim_wanted.clear()
-            try:
-                await self.give_back()
-                await self.limits.refresh()
-                await self._claim_round()
-            except Exception as error:
-                if not is_passing(error):
-                    raise
-                log.warning("claim.failed", error=str(error).strip())
-                await self._ambient.sleep(self._config.poll_s)
+        try:
+            while True:
+                await self._claim_wanted.wait()
+                self._claim_wanted.clear()
+                try:
+                    await self.give_back()
+                    await self.limits.refresh()
+                    await self._claim_round()
+                except Exception as error:
+                    if not is_passing(error):
+                        raise
+                    log.warning("claim.failed", error=str(error).strip())
+                    await self._ambient.sleep(self._config.poll_s)
+        finally:
+            await self.claimer.close()
 
     async def _claim_round(self) -> None:
         """Look once for each kind of offer that may find something: equal workers share a look."""
@@ -391,27 +396,13 @@ class Dispatcher:
         return True
 
     async def _take(self, session: WorkerSession, kind: TaskKind, limit: int) -> list[ClaimedTask]:
-        names, ttl_s = sorted(session.offers[kind]), self._config.task_lease_s
-        async with self._reads.connect() as conn:
-            if session.namespace == EVERYWHERE:
-                claimed = await claims.claim_items(
-                    conn, worker_id=session.worker_id, names=names, limit=limit, ttl_s=ttl_s
-                )
-            else:
-                claimed = await claims.claim_tasks(
-                    conn,
-                    kind,
-                    session.claimant,
-                    names=names,
-                    fallback=session.is_fallback,
-                    named=self._roster.named_beside(session, kind) if session.is_fallback else (),
-                    limit=limit,
-                    ttl_s=ttl_s,
-                    limited=self.limits.limited(session.namespace) if kind == "action" else (),
-                )
-            if claimed:
-                await failpoint_async("tasks.claimed")
-        return claimed
+        return await self.claimer.take(
+            session,
+            kind,
+            limit,
+            named=self._roster.named_beside(session, kind) if session.is_fallback else (),
+            limited=self.limits.limited(session.namespace) if kind == "action" else (),
+        )
 
     async def _hand_out(self, session: WorkerSession, claimed: Sequence[ClaimedTask]) -> None:
         for number, task in enumerate(claimed):

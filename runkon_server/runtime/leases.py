@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from runkon_server.runtime.changeset import Changeset, NewTask
     from runkon_server.runtime.programs import Program
-    from runkon_server.store.claims import ClaimedTask
+    from runkon_server.store.claiming import ClaimedTask
 
 
 def ordered_lease(

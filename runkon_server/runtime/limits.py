@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from runkon_server import errors
-from runkon_server.store import claims
 from runkon_server.store.action_limits import lock_allowance, read_limits, spend
+from runkon_server.store.claiming import claim_limited
 from runkon_server.store.queues import EVERY_QUEUE
 from runkon_server.store.transactions import in_transaction
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from runkon_server.runtime.ambient import Ambient
     from runkon_server.runtime.sessions import WorkerSession
     from runkon_server.store.action_limits import ActionLimit
-    from runkon_server.store.claims import ClaimedTask
+    from runkon_server.store.claiming import ClaimedTask
 
 log = structlog.get_logger(__name__)
 
@@ -139,7 +139,7 @@ class ActionLimits:
             return []
         claimed: list[ClaimedTask] = []
         if allowance.tasks:
-            claimed = await claims.claim_limited(
+            claimed = await claim_limited(
                 conn, session.claimant, action, left=left, limit=allowance.tasks,
                 ttl_s=self._task_lease_s,
             )  # fmt: skip

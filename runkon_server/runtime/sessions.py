@@ -11,7 +11,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from runkon_server.runtime.commands import ReportAck, TaskCancel
-from runkon_server.store.claims import Claimant
+from runkon_server.store.claiming import Claimant
 from runkon_server.store.queues import EVERY_QUEUE
 
 if TYPE_CHECKING:

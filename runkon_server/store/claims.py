@@ -1,4 +1,4 @@
-"""Single statements outside the committer: taking runs, renewing leases, handing out tasks.
+"""Single statements outside the committer: taking runs, renewing leases, getting tasks back.
 
 Each is one statement in autocommit. They lock runs or tasks, never both, in id order or with SKIP
 LOCKED, so they cannot deadlock with a batch.
@@ -9,19 +9,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 from sqlalchemy.exc import OperationalError
 
 from runkon_server.store.database import fetch, is_lock_timeout
-from runkon_server.store.queues import EVERY_QUEUE
 from runkon_server.store.sessions import ADVISORY_CLASS, HELD_KEYS, key_of
-from runkon_server.store.timelines import TIMELINE, outer_fence
 from runkon_server.store.writing import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -83,69 +81,6 @@ WHERE id = %(run)s AND owner_token = %(token)s"""
 _BEHIND = """
 SELECT id FROM workflow_runs WHERE owner_token = %(token)s AND applied_fact_seq < fact_seq"""
 
-_TAKE = """
-UPDATE tasks t SET state = 'leased', token = gen_random_uuid()::text, worker_id = %(worker)s,
-    lease_until = clock_timestamp() + make_interval(secs => %(ttl)s)
-FROM ({queued}) c JOIN workflow_runs r ON r.id = c.run_id
-WHERE t.run_id = c.run_id AND t.id = c.id
-RETURNING t.run_id, t.id, t.namespace, t.step_id, t.kind, t.action, t.token, t.delivery,
-    t.deadline_at, t.payload, r.generation, {timeline}"""
-
-_QUEUED = """
-    SELECT q.run_id, q.id FROM tasks q
-    WHERE q.state = 'queued' AND q.kind = '{kind}' AND q.cancel_requested_at IS NULL
-      AND {condition}
-    ORDER BY q.priority DESC, q.created_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED"""
-
-
-# The queues in which something waits, one probe of the index for each: a worker that serves all of
-# them then finds its actions by the same keys as others, past whatever else waits there.
-_WAITING_QUEUES = """ARRAY(
-    WITH RECURSIVE found AS (
-        (SELECT w.queue FROM tasks w WHERE w.state = 'queued' AND w.namespace = %(namespace)s
-         ORDER BY w.queue LIMIT 1)
-        UNION ALL
-        SELECT (SELECT w.queue FROM tasks w
-                WHERE w.state = 'queued' AND w.namespace = %(namespace)s AND w.queue > f.queue
-                ORDER BY w.queue LIMIT 1)
-        FROM found f WHERE f.queue IS NOT NULL)
-    SELECT f.queue FROM found f WHERE f.queue IS NOT NULL)"""
-
-
-def _claim_of(kind: str, condition: str) -> str:
-    queued = _QUEUED.format(kind=kind, condition=condition)
-    return _TAKE.format(queued=queued, timeline=TIMELINE)
-
-
-def _claims_in(queues: str) -> dict[str, str]:
-    """By the kind of task. A worker of some kind is given any script."""
-    there = f"q.namespace = %(namespace)s AND q.queue = ANY({queues})"
-    named = f"{there} AND q.action = ANY(%(names)s)"
-    return {
-        "action": _claim_of(
-            "action",
-            f"{there} AND q.action <> ALL(%(limited)s) AND (q.action = ANY(%(names)s)"
-            " OR (%(fallback)s AND q.action <> ALL(%(named)s)"
-            " AND (q.queue, q.action) NOT IN (SELECT u.queue, u.action"
-            " FROM unnest(%(named_queues)s::text[], %(named_there)s::text[])"
-            " AS u(queue, action))))",
-        ),
-        "limited": _claim_of(
-            "action", f"{there} AND q.action = %(action)s AND q.queue <> ALL(%(left)s)"
-        ),
-        "script": _claim_of("script", there),
-        "items": _claim_of("items", named),
-        "gate": _claim_of("gate", named),
-    }
-
-
-_CLAIMS: Final = {
-    **{(kind, False): sql for kind, sql in _claims_in("%(queues)s").items()},
-    **{(kind, True): sql for kind, sql in _claims_in(_WAITING_QUEUES).items()},
-}
-"""By the kind of task, and whether the worker serves every queue."""
-_CLAIM_ITEMS_EVERYWHERE: Final = _claim_of("items", "q.action = ANY(%(names)s)")
-
 _EXTEND = """
 UPDATE tasks t SET lease_until = clock_timestamp() + make_interval(secs => %(ttl)s)
 FROM (SELECT k.run_id, k.id FROM json_to_recordset(%(rows)s::json)
@@ -193,29 +128,6 @@ _LOST = """
 UNION ALL
 (SELECT id, namespace, kind, NULL, true FROM tasks
  WHERE state = 'queued' AND cancel_requested_at IS NOT NULL LIMIT 200)"""
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimedTask:
-    """A task that a worker of this replica was given."""
-
-    run_id: str
-    id: str
-    namespace: str
-    step_id: str
-    kind: TaskKind
-    action: str
-    token: str
-    delivery: int
-    deadline_at: Any
-    payload: str
-    generation: int
-    timeline: int
-
-    @property
-    def fence(self) -> int:
-        """What a callee outside can refuse late writers by."""
-        return outer_fence(self.timeline, self.generation)
 
 
 class Requeued(NamedTuple):
@@ -330,89 +242,6 @@ async def set_aside(conn: AsyncConnection, *, run_id: str, token: str, pause_s: 
 async def find_behind(conn: AsyncConnection, *, token: str) -> list[str]:
     """This replica's runs that have facts which are not applied yet."""
     return [row[0] for row in await fetch(conn, _BEHIND, {"token": token})]
-
-
-@dataclass(frozen=True, slots=True)
-class Claimant:
-    """Who tasks are claimed for."""
-
-    namespace: str
-    worker_id: str
-    queues: Collection[str]
-    """Those that it serves, as `queues.served_queues` gives them."""
-
-
-async def claim_tasks(
-    conn: AsyncConnection,
-    kind: TaskKind,
-    claimant: Claimant,
-    *,
-    names: Sequence[str],
-    fallback: bool,
-    named: Collection[tuple[str, str]],
-    limit: int,
-    ttl_s: float,
-    limited: Sequence[str] = (),
-) -> list[ClaimedTask]:
-    """Lease queued tasks of one kind to a worker, highest priority and oldest first.
-
-    Args:
-        names: of actions, item providers or types of gates that it serves.
-        fallback: also take actions that are not among `named`.
-        named: queue and action, for those that some worker serves by name.
-        limited: actions to leave alone, which are handed out under their limits.
-    """
-    there = [each for each in named if each[0] != EVERY_QUEUE]
-    parameters = {
-        "names": list(names),
-        "fallback": fallback,
-        "named": [action for queue, action in named if queue == EVERY_QUEUE],
-        "named_queues": [queue for queue, _ in there],
-        "named_there": [action for _, action in there],
-        "limited": list(limited),
-        "limit": limit,
-        "ttl": ttl_s,
-    }
-    return await _claim(conn, kind, claimant, parameters)
-
-
-async def claim_limited(
-    conn: AsyncConnection,
-    claimant: Claimant,
-    action: str,
-    *,
-    left: Collection[str],
-    limit: int,
-    ttl_s: float,
-) -> list[ClaimedTask]:
-    """Lease queued tasks of one action to a worker, highest priority and oldest first.
-
-    Args:
-        left: queues to leave alone, because others serve the action there by name.
-    """
-    parameters = {"action": action, "left": list(left), "limit": limit, "ttl": ttl_s}
-    return await _claim(conn, "limited", claimant, parameters)
-
-
-async def _claim(
-    conn: AsyncConnection, kind: str, claimant: Claimant, parameters: dict[str, Any]
-) -> list[ClaimedTask]:
-    serves_all = EVERY_QUEUE in claimant.queues
-    parameters |= {
-        "namespace": claimant.namespace,
-        "worker": claimant.worker_id,
-        "queues": sorted(claimant.queues),
-    }
-    rows = await fetch(conn, _CLAIMS[kind, serves_all], parameters)
-    return [ClaimedTask(*row) for row in rows]
-
-
-async def claim_items(
-    conn: AsyncConnection, *, worker_id: str, names: Sequence[str], limit: int, ttl_s: float
-) -> list[ClaimedTask]:
-    """Lease queued tasks that find items to the server itself, in whatever namespace they are."""
-    parameters = {"worker": worker_id, "names": list(names), "limit": limit, "ttl": ttl_s}
-    return [ClaimedTask(*row) for row in await fetch(conn, _CLAIM_ITEMS_EVERYWHERE, parameters)]
 
 
 @dataclass(frozen=True, slots=True)

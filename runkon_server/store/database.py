@@ -85,7 +85,7 @@ async def connect_listener(dsn: str, lease_ttl_s: float) -> psycopg.AsyncConnect
     return await _connect(dsn, connection_options(dsn, lease_ttl_s, statement_timeout="5000"))
 
 
-async def connect_hints(dsn: str, lease_ttl_s: float) -> psycopg.AsyncConnection[Any]:
+async def connect_unflushed(dsn: str, lease_ttl_s: float) -> psycopg.AsyncConnection[Any]:
     """A session connection whose commits do not wait for the disk; for what may be lost only."""
     settings = {"statement_timeout": "5000", "synchronous_commit": "off"}
     return await _connect(dsn, connection_options(dsn, lease_ttl_s, **settings))

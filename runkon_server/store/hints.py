@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from runkon_server.store.database import connect_hints
+from runkon_server.store.database import connect_unflushed
 from runkon_server.store.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ SEND: Final = f"SELECT pg_notify('{CHANNEL}', u.payload) FROM unnest($1::text[])
 
 async def open_hints(dsn: str, lease_ttl_s: float) -> Pipeline:
     """A session for nothing but hints."""
-    return Pipeline(await connect_hints(dsn, lease_ttl_s))
+    return Pipeline(await connect_unflushed(dsn, lease_ttl_s))
 
 
 async def send_hints(pipeline: Pipeline, payloads: Sequence[str]) -> None:

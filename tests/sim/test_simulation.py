@@ -2,10 +2,10 @@
 
 Real replicas (`runkon_server.runtime`, wired as in the engine) on loops that turn when the history
 says so, against a model of the database whose commits are answered, lost before or after they took
-effect, or decided late. Replicas crash, freeze inside of a transaction, are terminated; workers are
-late, repeat themselves, contradict themselves or lie; gates are raced by their deadlines; hints are
-dropped. After every move all safety invariants hold, by the functions that check real histories
-too. At the end the faults stop, and every run has to come to rest.
+effect, or decided late, and which crashes itself. Replicas crash, freeze inside of a transaction,
+are terminated; workers are late, repeat themselves, contradict themselves or lie; gates are raced
+by their deadlines; hints are dropped. After every move all safety invariants hold, by the functions
+that check real histories too. At the end the faults stop, and every run has to come to rest.
 
 A history is nothing but its moves and seeds: what hypothesis prints for a failure replays it, and
 belongs into `test_stories.py` under a name that says what it was about.
@@ -46,7 +46,8 @@ FLOORS: Final = dict.fromkeys(
         "zombie write rejected", "fact landed in between", "taken inside `always`",
         "commit lost before", "commit lost after", "commit late", "commit late abort",
         "commit forgotten", "commit conflict", "outcome unknown",
-        "late report rejected", "report repeated", "report refused", "task handed out again",
+        "claim lost", "late report rejected", "report repeated", "report refused",
+        "task handed out again",
         "gate raced timeout", "gate raced another vote", "gate approved", "gate rejected",
         "gate timed_out", "gate cancelled", "cancel raced completion", "request replayed",
         "request id reused", "resumed", "resume refused", "fan-out at max_parallel",
@@ -102,6 +103,10 @@ class Simulation(RuleBasedStateMachine):
     @rule(number=REPLICAS, how=st.sampled_from(NEMESES))
     def nemesis(self, number: int, how: str) -> None:
         self.world.nemesis(number, how)
+
+    @rule()
+    def crash_of_the_database(self) -> None:
+        self.world.crash_database()
 
     @rule(fate=st.sampled_from(Fate))
     def next_commit(self, fate: Fate) -> None:

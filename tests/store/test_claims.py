@@ -9,8 +9,15 @@ import pytest
 import pytest_asyncio
 
 from runkon_server.store import claims
+from runkon_server.store.claiming import Claimant, claim_tasks, open_claims
 from runkon_server.store.claims import Requeued
-from runkon_server.store.database import connect_lessor, connect_listener
+from runkon_server.store.database import (
+    close_reads,
+    connect_lessor,
+    connect_listener,
+    create_reads,
+    fetch,
+)
 from runkon_server.store.sessions import lock_session
 from support.engines import rogue_on
 from support.rows import add_run, engine_of, ulid
@@ -21,6 +28,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from runkon_server.store.pipeline import Pipeline
     from support.engines import Rogue
 
 
@@ -29,6 +37,14 @@ async def conn(database: str) -> AsyncIterator[AsyncConnection]:
     """A connection as the scanner gets it: every statement is a transaction of its own."""
     async with engine_of(database) as engine, engine.connect() as connection:
         yield connection
+
+
+@pytest_asyncio.fixture
+async def claiming(database: str) -> AsyncIterator[Pipeline]:
+    """The session that tasks are claimed on."""
+    opened = await open_claims(database, 30.0)
+    yield opened
+    await opened.close()
 
 
 @pytest_asyncio.fixture
@@ -56,12 +72,12 @@ async def add_task(rogue: Rogue, run_id: str, name: str, **columns: object) -> s
 
 
 async def claim(
-    conn: AsyncConnection, *actions: str, queues: tuple[str, ...] = ("",), **fields: object
+    claiming: Pipeline, *actions: str, queues: tuple[str, ...] = ("",), **fields: object
 ) -> list[str]:
-    found = await claims.claim_tasks(
-        conn,
+    found = await claim_tasks(
+        claiming,
         "action",
-        claims.Claimant("default", "w", queues),
+        Claimant("default", "w", queues),
         **{**_CLAIM, "names": actions, **fields},  # type: ignore[arg-type] # mixed values by name
     )
     return [task.id for task in found]
@@ -186,7 +202,9 @@ async def test_leases_are_locked_in_the_order_of_ids(
         assert (await statement_done).rowcount == 3
 
 
-async def test_tasks_are_claimed_by_priority_and_age(conn: AsyncConnection, rogue: Rogue) -> None:
+async def test_tasks_are_claimed_by_priority_and_age(
+    conn: AsyncConnection, claiming: Pipeline, rogue: Rogue
+) -> None:
     await add_run(conn, ulid(1))
     old = await add_task(rogue, ulid(1), "build", id=f"{ulid(1)}/a#0", created_at="2026-01-01")
     new = await add_task(rogue, ulid(1), "build", id=f"{ulid(1)}/b#0")
@@ -195,17 +213,19 @@ async def test_tasks_are_claimed_by_priority_and_age(conn: AsyncConnection, rogu
     await add_task(rogue, ulid(1), "build", id=f"{ulid(1)}/d#0", namespace="elsewhere")
     await add_task(rogue, ulid(1), "build", id=f"{ulid(1)}/e#0", cancel_requested_at="2026-01-01")
 
-    assert await claim(conn, "build", limit=1) == [urgent]
-    assert sorted(await claim(conn, "build")) == [old, new]
-    assert await claim(conn, "build") == []
+    assert await claim(claiming, "build", limit=1) == [urgent]
+    assert sorted(await claim(claiming, "build")) == [old, new]
+    assert await claim(claiming, "build") == []
 
 
-async def test_a_fallback_leaves_named_actions_alone(conn: AsyncConnection, rogue: Rogue) -> None:
+async def test_a_fallback_leaves_named_actions_alone(
+    conn: AsyncConnection, claiming: Pipeline, rogue: Rogue
+) -> None:
     await add_run(conn, ulid(1))
     await add_task(rogue, ulid(1), "build")
     other = await add_task(rogue, ulid(1), "other")
 
-    assert await claim(conn, fallback=True, named=[("", "build")]) == [other]
+    assert await claim(claiming, fallback=True, named=[("", "build")]) == [other]
 
 
 async def test_given_back_tasks_count_no_delivery(conn: AsyncConnection, rogue: Rogue) -> None:
@@ -226,7 +246,7 @@ async def test_given_back_tasks_count_no_delivery(conn: AsyncConnection, rogue: 
 
 @pytest.mark.parametrize("how", ["lost", "given back"])
 async def test_a_task_that_is_queued_again_goes_before_its_equals(
-    conn: AsyncConnection, rogue: Rogue, how: str
+    conn: AsyncConnection, claiming: Pipeline, rogue: Rogue, how: str
 ) -> None:
     """All were made by one batch; the lost one is neither the first nor the last of them."""
     await add_run(conn, ulid(1))
@@ -240,7 +260,7 @@ async def test_a_task_that_is_queued_again_goes_before_its_equals(
     else:
         await claims.give_back(conn, tasks=[(ulid(1), ids[20], "t")])
 
-    assert await claim(conn, "build", limit=1) == [ids[20]]
+    assert await claim(claiming, "build", limit=1) == [ids[20]]
 
 
 async def test_lost_tasks_are_queued_again_or_found(conn: AsyncConnection, rogue: Rogue) -> None:
@@ -273,3 +293,19 @@ async def test_runs_behind_their_facts_are_found(conn: AsyncConnection, rogue: R
         )
 
     assert await claims.find_behind(conn, token="me") == [ulid(0)]
+
+
+async def test_only_claims_and_hints_are_told_not_to_wait_for_the_disk(
+    database: str, claiming: Pipeline
+) -> None:
+    """ADR-0027: all else keeps what the server is set to, and makes earlier claims durable too."""
+    asked = "SELECT setting, source FROM pg_settings WHERE name = 'synchronous_commit'"
+    reads = create_reads(database, 30.0, 1)
+    try:
+        async with reads.connect() as conn:
+            ((_, source),) = await fetch(conn, asked, {})
+    finally:
+        await close_reads(reads)
+
+    assert await claiming.run([(asked, ())]) == [[("off", "client")]]
+    assert source != "client"

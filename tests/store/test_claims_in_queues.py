@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import pytest_asyncio
 
-from runkon_server.store import claims
+from runkon_server.store import claiming
 from support.engines import rogue_on
 from support.rows import add_run, engine_of, ulid
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from runkon_server.core.decision import TaskKind
+    from runkon_server.store.pipeline import Pipeline
     from support.engines import Rogue
 
 RUN: Final = ulid(1)
@@ -35,6 +36,14 @@ async def conn(database: str) -> AsyncIterator[AsyncConnection]:
     async with engine_of(database) as engine, engine.connect() as connection:
         await add_run(connection, RUN)
         yield connection
+
+
+@pytest_asyncio.fixture
+async def session(database: str, conn: AsyncConnection) -> AsyncIterator[Pipeline]:
+    """The session that tasks are claimed on; their run is there."""
+    opened = await claiming.open_claims(database, 30.0)
+    yield opened
+    await opened.close()
 
 
 @pytest_asyncio.fixture
@@ -57,7 +66,7 @@ async def add_task(rogue: Rogue, name: str, action: str = "build", **columns: An
 
 
 async def claim(
-    conn: AsyncConnection,
+    session: Pipeline,
     queues: Sequence[str],
     *names: str,
     kind: TaskKind = "action",
@@ -65,10 +74,10 @@ async def claim(
     limit: int = 10,
 ) -> list[str]:
     """Ids of the tasks that a worker of these queues gets; with `named` it is a fallback."""
-    found = await claims.claim_tasks(
-        conn,
+    found = await claiming.claim_tasks(
+        session,
         kind,
-        claims.Claimant("default", "w", queues),
+        claiming.Claimant("default", "w", queues),
         names=names,
         fallback=named is not None,
         named=named or (),
@@ -80,20 +89,20 @@ async def claim(
 
 @pytest.mark.parametrize("kind", ["action", "script", "items", "gate"])
 async def test_a_worker_is_given_tasks_of_its_queues_only(
-    conn: AsyncConnection, rogue: Rogue, kind: TaskKind
+    session: Pipeline, rogue: Rogue, kind: TaskKind
 ) -> None:
     for queue in ("", "gpu", "eu"):
         await add_task(rogue, f"in {queue}", queue=queue, kind=kind)
     await add_task(rogue, "elsewhere", queue="gpu", kind=kind, namespace="other")
 
-    assert await claim(conn, ["tpu"], "build", kind=kind) == []
-    assert await claim(conn, ["gpu"], "build", kind=kind) == ["in gpu"]
-    assert await claim(conn, [""], "build", kind=kind) == ["in "]
-    assert await claim(conn, ["*"], "build", kind=kind) == ["in eu"]
+    assert await claim(session, ["tpu"], "build", kind=kind) == []
+    assert await claim(session, ["gpu"], "build", kind=kind) == ["in gpu"]
+    assert await claim(session, [""], "build", kind=kind) == ["in "]
+    assert await claim(session, ["*"], "build", kind=kind) == ["in eu"]
 
 
 async def test_priority_and_age_count_across_the_queues_of_a_worker(
-    conn: AsyncConnection, rogue: Rogue
+    session: Pipeline, rogue: Rogue
 ) -> None:
     for name, queue, priority in (
         ("1", "", 0),
@@ -103,21 +112,21 @@ async def test_priority_and_age_count_across_the_queues_of_a_worker(
     ):
         await add_task(rogue, name, queue=queue, priority=priority)
 
-    one_by_one = [(await claim(conn, ["", "gpu"], "build", limit=1))[0] for _ in range(4)]
+    one_by_one = [(await claim(session, ["", "gpu"], "build", limit=1))[0] for _ in range(4)]
 
     assert one_by_one == ["3", "4", "1", "2"]
 
 
 @pytest.mark.parametrize("queues", [["", "gpu"], ["*"]])
 async def test_a_fallback_leaves_alone_what_is_named_in_the_same_queue(
-    conn: AsyncConnection, rogue: Rogue, queues: list[str]
+    session: Pipeline, rogue: Rogue, queues: list[str]
 ) -> None:
     """`build` has a worker in `gpu`, `test` has one for every queue."""
     for queue in ("", "gpu"):
         for action in ("build", "test", "other"):
             await add_task(rogue, f"{action} in {queue}", action, queue=queue)
 
-    found = await claim(conn, queues, named=[("gpu", "build"), ("*", "test")])
+    found = await claim(session, queues, named=[("gpu", "build"), ("*", "test")])
 
     assert sorted(found) == ["build in ", "other in ", "other in gpu"]
 
@@ -128,9 +137,11 @@ async def test_a_limited_action_is_left_alone_where_others_name_it(
 ) -> None:
     for queue in ("", "gpu"):
         await add_task(rogue, f"in {queue}", queue=queue)
-    claimant = claims.Claimant("default", "w", queues)
+    claimant = claiming.Claimant("default", "w", queues)
 
-    found = await claims.claim_limited(conn, claimant, "build", left=["gpu"], limit=10, ttl_s=30.0)
+    found = await claiming.claim_limited(
+        conn, claimant, "build", left=["gpu"], limit=10, ttl_s=30.0
+    )
 
     assert [task.id for task in found] == ["in "]
 
@@ -147,7 +158,7 @@ async def test_a_backlog_that_nobody_serves_costs_the_claims_of_others_nothing(
 
     pages = {
         (kind, serves_all, fallback): await _pages_read(rogue, sql, fallback=fallback)
-        for (kind, serves_all), sql in claims._CLAIMS.items()
+        for (kind, serves_all), sql in claiming._CLAIMS.items()
         for fallback in (False, True)
         if not (serves_all and (fallback or kind == "script"))  # these would take the backlog
     }

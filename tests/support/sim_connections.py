@@ -17,7 +17,7 @@ import psycopg.errors
 
 from runkon_server.store import hints
 from runkon_server.store.fates import Fate as Found
-from support.sim_reads import LOCKS, READS, locks_of
+from support.sim_reads import CLAIMS, LOCKS, READS, locks_of
 from support.sim_writes import WRITES
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Faults:
 
 
 class Session:
-    """A connection of its own: what `Pipeline` is to the committer, and to hints."""
+    """A connection of its own: what `Pipeline` is to the committer, to hints and to claims."""
 
     def __init__(self, tables: Tables, faults: Faults) -> None:
         self._tables = tables
@@ -87,6 +87,10 @@ class Session:
         if self._tx is not None:
             self._tables.roll_back(self._tx)
             self._tx = None
+
+    def break_off(self) -> None:
+        """The server has ended it; whoever uses it learns that."""
+        self._tx, self.is_lost = None, True
 
     async def run(
         self, statements: Iterable[Statement], *, executed: Callable[[], None] | None = None
@@ -136,6 +140,8 @@ class Session:
             for payload in parameters[0]:
                 self._faults.notify(payload)
             return []
+        if sql in CLAIMS:
+            return CLAIMS[sql](self._tables, *parameters)
         assert tx is not None
         tx.since_s = self._tables.elapsed_s
         if sql in LOCKS:

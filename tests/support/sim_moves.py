@@ -22,8 +22,8 @@ SECONDS: Final = (0.0531, 0.2973, 1.1037, 3.1091, 7.5073)
 """Odd on purpose: nothing is due in the very instant at which somebody looks."""
 MOVES: Final = (
     "start", "run some", "run some", "run all", "nemesis", "next commit", "tick", "tick",
-    "network", "report", "report", "report", "reconnect", "beat", "vote", "cancel", "resume",
-    "follow",
+    "network", "crash of the database", "report", "report", "report", "reconnect",
+    "beat", "vote", "cancel", "resume", "follow",
 )  # fmt: skip
 
 
@@ -48,6 +48,8 @@ def move(world: SimWorld, chance: Random) -> None:
         case "network":
             world.faults.is_away = chance.random() < 0.3
             world.drops_hints = chance.random() < 0.4
+        case "crash of the database":
+            world.crash_database()
         case "report":
             world.report(pick(world.workers), pick(REPORTS))
             world.turn_all(3)

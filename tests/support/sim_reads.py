@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runkon_server.core.records import ItemRecord, StepRecord
 from runkon_server.runtime import scanner
-from runkon_server.store import action_limits, arrivals, claims, loading, locking, notices
+from runkon_server.store import (
+    action_limits,
+    arrivals,
+    claiming,
+    claims,
+    loading,
+    locking,
+    notices,
+)
 from runkon_server.store.reads import workflows
 from support.sim_tables import TIMELINE
 
@@ -257,9 +265,10 @@ def _serves(task: Row, kind: str, asked: Mapping[str, Any]) -> bool:
         return False
     if kind == "script" or action in asked["names"]:
         return True
+    if kind != "action" or not asked["fallback"]:
+        return False
     named = set(zip(asked["named_queues"], asked["named_there"], strict=True))
-    is_left = action in asked["named"] or (queue, action) in named
-    return kind == "action" and asked["fallback"] and not is_left
+    return action not in asked["named"] and (queue, action) not in named
 
 
 def _leased(tables: Tables, text: str) -> list[Row]:
@@ -538,10 +547,25 @@ READS: Final[dict[Any, Callable[..., Any]]] = {
     notices._STEPS: _children_steps,
     scanner._TELL_OF_TASKS: _unheard,
     workflows._NEWEST_HASHES: newest,
-    **{
-        sql: (lambda tables, asked, kind=kind: _take(tables, kind, asked))
-        for (kind, _), sql in claims._CLAIMS.items()
-        if kind != "limited"
-    },
 }
 """Statement → its rows, or dictionaries where they are read by name."""
+
+
+def _claim(tables: Tables, kind: str, names: Iterable[str], values: tuple[Any, ...]) -> Rows:
+    with tables.not_waiting_for_the_disk():
+        return _take(tables, kind, dict(zip(names, values, strict=True)))
+
+
+def _claims() -> dict[str, Callable[..., Rows]]:
+    found: dict[str, Callable[..., Rows]] = {}
+    for (kind, _), sql in claiming._CLAIMS.items():
+        statement, names = claiming.in_numbers(sql)
+        if kind != "limited":
+            found[statement] = lambda tables, *values, kind=kind, names=names: _claim(
+                tables, kind, names, values
+            )
+    return found
+
+
+CLAIMS: Final = _claims()
+"""Statement → its rows. What a crash of the database takes back, if nothing waited for the disk."""

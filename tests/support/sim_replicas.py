@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from runkon_server.runtime.ambient import encode_ulid
 from runkon_server.runtime.arrivals import Arrivals
+from runkon_server.runtime.claimer import Claimer
 from runkon_server.runtime.committer import Committer
 from runkon_server.runtime.dispatcher import Dispatcher
 from runkon_server.runtime.engine import Engine
@@ -147,6 +148,7 @@ class SimEngine(Engine):
         self._arrivals = Arrivals(config, ambient, self.reads, self._dispatcher, stats)
         self._dispatcher.report = self._registry.report
         self._dispatcher.progress = ProgressFilter(ambient, self._registry.submit).take
+        self._dispatcher.claimer = SimClaimer(self._connect, config)
         self._dispatcher.unreached = self._scanner.look_for_tasks
         self._dispatcher.may_push = self._may_push
         self._dispatcher.program = partial(self._registry.programs.load, self.reads)
@@ -252,6 +254,17 @@ class SimHints(Hints):
 
     def __init__(self, connect: Callable[[], Awaitable[Pipeline]], *rest: Any) -> None:
         super().__init__(*rest)
+        self._connect_to_model = connect
+
+    async def _open(self) -> Pipeline:
+        return await self._connect_to_model()
+
+
+class SimClaimer(Claimer):
+    """Claims by way of a session of the model."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Pipeline]], config: EngineConfig) -> None:
+        super().__init__(config)
         self._connect_to_model = connect
 
     async def _open(self) -> Pipeline:

@@ -7,6 +7,7 @@ which applies all of them or, where a unique key forbids one, none.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +17,7 @@ from runkon_server.verify.evidence import LoggedEvent, Ownership, RunEvidence
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
 Row = dict[str, Any]
 Lock = tuple[str, ...]
@@ -77,6 +78,9 @@ class Tables:
         self._open: dict[str, Transaction] = {}
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._journal: list[tuple[dict[Any, Any], Any, Any]] | None = None
+        self._is_waiting_for_the_disk = True
+        self._unflushed: list[tuple[dict[Any, Any], Any, Any]] = []
+        """What a crash takes back: table, key and the row before, in the order of the log."""
 
     @property
     def now(self) -> datetime:
@@ -139,6 +143,24 @@ class Tables:
         """Whether the transaction has neither ended nor been ended."""
         return tx.xid in self._open
 
+    @contextmanager
+    def not_waiting_for_the_disk(self) -> Iterator[None]:
+        """What is written herein is durable as soon as something else is that was written later."""
+        self._is_waiting_for_the_disk = False
+        try:
+            yield
+        finally:
+            self._is_waiting_for_the_disk = True
+
+    def crash(self) -> int:
+        """End every transaction, and forget what is not on the disk; gives how much that was."""
+        for tx in list(self._open.values()):
+            self.roll_back(tx)
+        lost, self._unflushed = self._unflushed, []
+        for table, key, old in reversed(lost):
+            _restore(table, key, old)
+        return len(lost)
+
     def _end(self, tx: Transaction, outcome: str) -> None:
         del self._open[tx.xid]
         self.outcomes[tx.xid] = outcome
@@ -173,6 +195,10 @@ class Tables:
             del table[key]
 
     def _note(self, table: dict[Any, Any], key: Any) -> None:
+        if not self._is_waiting_for_the_disk:
+            self._unflushed.append((table, key, table.get(key, _MISSING)))
+            return
+        self._unflushed.clear()
         if self._journal is not None:
             self._journal.append((table, key, table.get(key, _MISSING)))
 

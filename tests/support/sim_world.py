@@ -252,6 +252,21 @@ class SimWorld:
         for follower in self.followers:
             follower.listen(new)
 
+    def crash_database(self) -> None:
+        """PostgreSQL crashes and is there again: no session is left, and what was not on the disk.
+
+        A COMMIT whose answer is open has not arrived there.
+        """
+        for xid in list(self.faults.late):
+            tx, _, _ = self.faults.late[xid]
+            self.faults.late[xid] = (tx, 0, False)
+            decide_late(self.tables, self.faults, xid)
+        if self.tables.crash():
+            self.sometimes.occurred("claim lost")
+        for replica in self.replicas:
+            for session in replica.engine.sessions:
+                session.break_off()
+
     def pass_time(self, seconds: float) -> None:
         """The clocks go on; sessions that are idle in a transaction are ended."""
         self.tables.elapsed_s += seconds
