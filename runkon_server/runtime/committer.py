@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from runkon_server.runtime.stats import EngineStats
     from runkon_server.runtime.tenure import Tenure
     from runkon_server.store.locking import Locked
+    from runkon_server.store.pipeline import Statement
 
 log = structlog.get_logger(__name__)
 
@@ -80,6 +81,7 @@ class Committer:
 
     Args:
         after_commit: called with each durable batch, before its entries are told.
+        hint: gives what is sent behind the COMMIT of a batch, if something is.
     """
 
     def __init__(
@@ -90,12 +92,14 @@ class Committer:
         stats: EngineStats,
         *,
         after_commit: Callable[[Batch], None],
+        hint: Callable[[Batch], Statement | None],
     ) -> None:
         self._config = config
         self._ambient = ambient
         self._tenure = tenure
         self._stats = stats
         self._after_commit = after_commit
+        self._hint = hint
         self._queue: deque[Entry] = deque()
         self._busy_runs: set[str] = set()
         self._busy_keys: set[tuple[Any, ...]] = set()
@@ -314,7 +318,9 @@ class Committer:
         await failpoint_async("batch.decided")
         try:
             announce = partial(self._announce, batch)
-            await write(conn, batch.writes, touched, stamp, committed=announce)
+            await write(
+                conn, batch.writes, touched, stamp, committed=announce, behind=self._hint(batch)
+            )
         except psycopg.Error as error:
             if not (database.is_connection_loss(error) or conn.is_lost):
                 raise
@@ -322,6 +328,7 @@ class Committer:
             await conn.close()
             if not await self._was_committed(batch):
                 raise
+            batch.is_hinted = False  # it may have been, or not
         self._stats.observe_batch(len(entries), self._ambient.boottime_s() - started)
         return batch
 

@@ -40,6 +40,8 @@ class Batch:
     """Namespace, queue, kind and name of what was queued without a worker."""
     may_take: bool = True
     """Whether this replica may become the owner of runs, see `Tenure.is_standing`."""
+    is_hinted: bool = False
+    """Whether other replicas hear of it from the transaction's own session."""
     is_announced: bool = False
     """Whether subscribers were told."""
 

@@ -14,7 +14,7 @@ import psycopg
 import structlog
 
 from runkon_server.runtime.roster import Need, need_of
-from runkon_server.store.hints import PAYLOAD_BYTES_MAX, open_hints, send_hints
+from runkon_server.store.hints import PAYLOAD_BYTES_MAX, SEND_BEHIND, open_hints, send_hints
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from runkon_server.runtime.entries import Batch
     from runkon_server.runtime.settings import EngineConfig
     from runkon_server.runtime.stats import EngineStats
-    from runkon_server.store.pipeline import Pipeline
+    from runkon_server.store.pipeline import Pipeline, Statement
 
 log = structlog.get_logger(__name__)
 
@@ -50,9 +50,22 @@ class Hints:
         self._lot = Lot()
         self._wanted = asyncio.Event()
 
+    def behind(self, batch: Batch) -> Statement | None:
+        """What tells of tasks that a batch is about to queue, right behind its COMMIT.
+
+        Whoever has a worker for them waits for this. All else, which nobody would notice a
+        millisecond earlier, is told in lots.
+        """
+        if not self._stats.peers or not batch.queued_tasks or self._config.is_pooled:
+            return None
+        lot = Lot()
+        lot.add(batch)
+        batch.is_hinted = True
+        return SEND_BEHIND, (lot.payloads(self._sender),)
+
     def tell(self, batch: Batch) -> None:
         """A batch is durable."""
-        if self._stats.peers and self._lot.add(batch):
+        if self._stats.peers and not batch.is_hinted and self._lot.add(batch):
             self._wanted.set()
 
     def greet(self) -> None:

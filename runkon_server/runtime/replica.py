@@ -112,9 +112,7 @@ class Replica:
         )  # fmt: skip
         self._hints = Hints(config, ambient, start_id, stats)
         self._listener.listening = self._hints.greet
-        self._committer = Committer(
-            config, ambient, self.tenure, stats, after_commit=self._after_commit
-        )
+        self._committer = self._new_committer()
         self._dispatcher = Dispatcher(config, ambient, self.reads, stats)
         self._registry = Registry(
             config, ambient, self._committer, self.tenure, self._dispatcher, self.reads, stats
@@ -161,6 +159,16 @@ class Replica:
         self.is_started = True
         await self._require_lock()
         log.info("replica.started", replica=self.replica_id)
+
+    def _new_committer(self) -> Committer:
+        return Committer(
+            self.config,
+            self.ambient,
+            self.tenure,
+            self.stats,
+            after_commit=self._after_commit,
+            hint=self._hints.behind,
+        )
 
     def _stand_down(self) -> None:
         self._registry.lose_all()

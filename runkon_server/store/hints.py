@@ -16,13 +16,26 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-__all__ = ["CHANNEL", "PAYLOAD_BYTES_MAX", "SEND", "open_hints", "send_hints", "send_last_hints"]
+__all__ = [
+    "CHANNEL",
+    "PAYLOAD_BYTES_MAX",
+    "SEND",
+    "SEND_BEHIND",
+    "open_hints",
+    "send_hints",
+    "send_last_hints",
+]
 
 CHANNEL: Final = "runkon"
 PAYLOAD_BYTES_MAX: Final = 7_900
 """Of one notification; PostgreSQL takes less than 8,000."""
 
 SEND: Final = f"SELECT pg_notify('{CHANNEL}', u.payload) FROM unnest($1::text[]) AS u(payload)"
+
+# Its commit does not wait for the disk, on whatever session.
+SEND_BEHIND: Final = f"""
+SELECT set_config('synchronous_commit', 'off', true), pg_notify('{CHANNEL}', u.payload)
+FROM unnest($1::text[]) AS u(payload)"""
 
 
 async def open_hints(dsn: str, lease_ttl_s: float) -> Pipeline:

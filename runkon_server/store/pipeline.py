@@ -57,6 +57,8 @@ class Pipeline:
         self._names: dict[str, bytes] = {}
         """Statements that are prepared."""
         self._transformer: abc.Transformer = Transformer(conn)
+        self._unread = 0
+        """Statements `behind` earlier trips whose answers nobody has waited for."""
 
     @property
     def is_lost(self) -> bool:
@@ -68,7 +70,11 @@ class Pipeline:
         await self._conn.close()
 
     async def run(
-        self, statements: Iterable[Statement], *, executed: Callable[[], None] | None = None
+        self,
+        statements: Iterable[Statement],
+        *,
+        executed: Callable[[], None] | None = None,
+        behind: Statement | None = None,
     ) -> list[Rows]:
         """Send everything, then read everything; one list of rows per statement.
 
@@ -78,6 +84,8 @@ class Pipeline:
         Args:
             executed: called when the last answer is read and no statement has failed; a turn of
                 the event loop before the caller goes on. Must not raise.
+            behind: goes with the rest and is executed after it, by itself; inside of a transaction
+                that failed, not at all. Nobody waits for it, so it is for what may be lost.
 
         Raises:
             ValueError: a parameter that no text can hold; nothing was sent.
@@ -85,7 +93,11 @@ class Pipeline:
                 a lost connection, or when cancelled in between, the pipeline must be closed.
         """
         encoded = [(sql, [encode(value) for value in values]) for sql, values in statements]
-        trip = _Trip(self._pg, self._transformer, executed)
+        afterthought = None
+        if behind is not None:
+            afterthought = (behind[0], [encode(value) for value in behind[1]])
+        trip = _Trip(self._pg, self._transformer, executed, self._unread)
+        self._unread = 0 if afterthought is None else 1
         for sql, parameters in encoded:
             name = self._names.get(sql)
             if not self._keeps_statements:
@@ -95,7 +107,7 @@ class Pipeline:
                 name = trip.prepare(sql, f"{sql.split(maxsplit=1)[0]}_{number}".encode())
             trip.send(name, parameters)
         try:
-            rows = await trip.finish()
+            rows = await trip.finish(afterthought)
         finally:
             self._names |= trip.prepared
         await failpoint_async("pipeline.answered")
@@ -114,16 +126,23 @@ class _Trip:
         "_rows",
         "_taken",
         "_transformer",
+        "_unread",
         "_waiter",
         "prepared",
     )
 
     def __init__(
-        self, pg: PGconn, transformer: abc.Transformer, executed: Callable[[], None] | None
+        self,
+        pg: PGconn,
+        transformer: abc.Transformer,
+        executed: Callable[[], None] | None,
+        unread: int,
     ) -> None:
         self._pg = pg
         self._transformer = transformer
         self._executed = executed
+        self._unread = unread
+        """How many transactions of earlier trips are answered first."""
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] = self._loop.create_future()
         self._expected: list[str | None] = []
@@ -152,8 +171,12 @@ class _Trip:
         self._pg.send_query_prepared(name, parameters)
         self._expected.append(None)
 
-    async def finish(self) -> list[Rows]:
+    async def finish(self, afterthought: tuple[str, list[bytes | None]] | None) -> list[Rows]:
         self._pg.pipeline_sync()
+        if afterthought is not None:
+            self._pg.send_prepare(b"", afterthought[0].encode())
+            self._pg.send_query_prepared(b"", afterthought[1])
+            self._pg.pipeline_sync()
         descriptor = self._pg.socket
         if self._pg.flush():
             self._loop.add_writer(descriptor, self._write)
@@ -191,6 +214,9 @@ class _Trip:
 
     def _take(self, result: PGresult) -> None:
         status = result.status
+        if self._unread:
+            self._unread -= status == ExecStatus.PIPELINE_SYNC
+            return
         if status == ExecStatus.PIPELINE_SYNC:
             if self._executed is not None and self._error is None:
                 self._executed()

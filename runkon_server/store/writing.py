@@ -191,11 +191,13 @@ async def write(
     stamp: Stamp,
     *,
     committed: Callable[[], None],
+    behind: Statement | None = None,
 ) -> None:
     """Send everything and COMMIT, in one round trip.
 
     Args:
         committed: called at once when the answer to COMMIT is there. Must not raise.
+        behind: executed after the commit; nobody waits for it.
 
     Raises:
         psycopg.Error: nothing was committed, unless the connection broke: then the outcome is
@@ -236,7 +238,7 @@ async def write(
     if is_armed(POINTS_WITHIN):
         await _write_in_steps(pipeline, chosen)
         chosen = []
-    await pipeline.run([*chosen, ("COMMIT", ())], executed=committed)
+    await pipeline.run([*chosen, ("COMMIT", ())], executed=committed, behind=behind)
     await failpoint_async("batch.committed")
 
 

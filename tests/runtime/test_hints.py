@@ -160,17 +160,14 @@ async def test_steps_of_many_runs_cross_replicas_without_a_poll(
 async def test_24_hints_are_sent_again_after_their_session_was_lost(
     database: str, rogue: Rogue
 ) -> None:
-    """What is told while there is none is found by the poll; later tasks come by hint again."""
+    """Of events, of runs with a worker beside them: queued tasks are told of by their batches."""
     async with engine_on(database) as owner, engine_on(database) as other:
         await know_each_other(owner, other)
-        worker = Worker(other, "build").credit(10)
-        await owner.start_run(start("call build"))
-        await worker.lease()
+        Worker(owner, "build").serve(credit=100)
         before: set[int] = set()
 
         async def are_sent() -> bool:
             await owner.start_run(start("call build"))
-            worker.credit(1)
             found = {each["pid"] for each in await rogue.rows(HINTERS)} - before
             before.update(found)
             return bool(found)

@@ -78,6 +78,30 @@ async def test_who_asked_is_told_of_a_trip_before_it_returns_unless_a_statement_
     assert told == ["False"]
 
 
+async def test_what_goes_behind_is_a_transaction_of_its_own_that_nobody_waits_for(
+    pipeline: Pipeline,
+) -> None:
+    """It is executed after the COMMIT, whatever it answers, and its answer is nobody else's."""
+    await pipeline.run([("CREATE TABLE things (n int)", ())])
+    add = ("INSERT INTO things VALUES ($1::int)", (1,))
+    behind = ("INSERT INTO things SELECT -count(*) FROM things RETURNING n", ())
+
+    assert await pipeline.run([("BEGIN", ()), add, ("COMMIT", ())], behind=behind) == [[], [], []]
+    assert await pipeline.run([("TABLE things", ())], behind=("SELECT 1 / 0", ())) == [
+        [(1,), (-1,)]
+    ]
+    assert await pipeline.run([("SELECT 'well'", ())]) == [[("well",)]]
+
+
+async def test_nothing_goes_behind_a_transaction_that_failed(pipeline: Pipeline) -> None:
+    await pipeline.run([("CREATE TABLE things (n int)", ())])
+    behind = ("INSERT INTO things VALUES (1)", ())
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        await pipeline.run([("BEGIN", ()), ("SELECT 1 / 0", ()), ("COMMIT", ())], behind=behind)
+
+    assert await pipeline.run([("ROLLBACK", ()), ("TABLE things", ())]) == [[], []]
+
+
 async def test_a_statement_that_could_not_be_prepared_is_prepared_later(pipeline: Pipeline) -> None:
     ask = ("SELECT count(*) FROM later", ())
     with pytest.raises(psycopg.errors.UndefinedTable):

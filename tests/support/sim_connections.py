@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import psycopg
 import psycopg.errors
@@ -93,7 +93,11 @@ class Session:
         self._tx, self.is_lost = None, True
 
     async def run(
-        self, statements: Iterable[Statement], *, executed: Callable[[], None] | None = None
+        self,
+        statements: Iterable[Statement],
+        *,
+        executed: Callable[[], None] | None = None,
+        behind: Statement | None = None,
     ) -> list[list[tuple[Any, ...]]]:
         """One round trip."""
         sent = list(statements)
@@ -101,6 +105,11 @@ class Session:
         if sent[0][0] == "BEGIN":
             await self._begin(sent)
         rows = [self._execute(sql, parameters) for sql, parameters in sent]
+        if behind is not None:
+            statement, (payloads, *_) = cast("tuple[str, tuple[Any, ...]]", behind)
+            assert statement == hints.SEND_BEHIND
+            for payload in payloads:
+                self._faults.notify(payload)
         await asyncio.sleep(0)  # on its way back
         self._require()
         if executed is not None:

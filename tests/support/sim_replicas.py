@@ -134,7 +134,7 @@ class SimEngine(Engine):
         self._hints = SimHints(self._connect, config, ambient, self._start_id, stats)
         self._committer = SimCommitter(
             self._connect, partial(fate_of, self._tables, self._faults), config, ambient,
-            self.tenure, stats, after_commit=self._after_commit,
+            self.tenure, stats, after_commit=self._after_commit, hint=self._hints.behind,
         )  # fmt: skip
         self._dispatcher = Dispatcher(config, ambient, self.reads, stats)
         self._registry = Registry(
