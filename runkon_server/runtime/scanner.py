@@ -38,6 +38,9 @@ log = structlog.get_logger(__name__)
 _TELL_OF_TASKS = "SELECT pg_notify('runkon', %(hint)s)"
 
 PARTITIONS_S = 6 * 3_600.0
+PAUSE_MAX = 1.5
+"""The longest pause between two looks, in the unit of `scan_s`; with its jitter, the shortest is a
+third of that."""
 DUE_PAUSE_S = 0.04
 """How long after the next timer, or lease of a task, is due it is looked for, ±50 %; many are taken
 in one look."""
@@ -184,7 +187,8 @@ class Scanner:
         self._deadline_in_s = math.inf
         async with self._reads.connect() as conn:
             # First: what runs out from here on is either found below or waited for.
-            self._deadline_in_s = await claims.next_deadline(conn)
+            within_s = PAUSE_MAX * self._config.scan_s
+            self._deadline_in_s = await claims.next_deadline(conn, within_s=within_s)
             requeued = await claims.requeue_lost(conn, deliveries_max=limit)
             if gone := self.gone():
                 requeued += await take_back_from(conn, gone, deliveries_max=limit)

@@ -306,9 +306,9 @@ _QUEUED: Final[dict[str, Any]] = {
 }  # fmt: skip
 
 
-def _next_deadline(tables: Tables, _: Mapping[str, Any]) -> Rows:
+def _next_deadline(tables: Tables, asked: Mapping[str, Any]) -> Rows:
     left = [(task["lease_until"] - tables.now).total_seconds() for task in _all_leased(tables)]
-    return [(min(each for each in left if each > 0),)] if any(each > 0 for each in left) else []
+    return [(each,) for each in sorted(left) if 0 < each <= asked["within"]][:1]
 
 
 def _requeue(tables: Tables, asked: Mapping[str, Any]) -> Rows:
