@@ -7,6 +7,7 @@ brings it up to date when pyproject.toml changes. RUNKON_VENV puts it elsewhere.
 
 import ast
 import hashlib
+import math
 import os
 import subprocess
 import sys
@@ -43,20 +44,22 @@ def test(arguments: list[str]) -> int:
     return become(install("dev"), ["-m", "pytest", *spread(arguments), *arguments])
 
 
-def spread(arguments: list[str]) -> list[str]:
+def spread(arguments: list[str], per_processor: float = 1.5) -> list[str]:
     """Pytest's options for all processors, unless the arguments choose or want the terminal.
 
-    At most eight: each has a PostgreSQL of its own.
+    More workers than processors, for tests wait half of their time. At most eight: each has a
+    PostgreSQL of its own.
     """
     if any(each[:2] in ("-n", "-s") or each in ("--pdb", "--collect-only") for each in arguments):
         return []
-    return ["-n", str(min(os.cpu_count() or 1, 8)), "--dist", "worksteal"]
+    workers = math.ceil((os.cpu_count() or 1) * per_processor)
+    return ["-n", str(min(workers, 8)), "--dist", "worksteal"]
 
 
 def faults(arguments: list[str]) -> int:
     """Run the tests that harm PostgreSQL: crashes, fail-overs, full disks, poolers, upgrades."""
     # The tests of a file share a server, which each of them may stop.
-    files = [option.replace("worksteal", "loadfile") for option in spread(arguments)]
+    files = [option.replace("worksteal", "loadfile") for option in spread(arguments, 1)]
     return become(install("dev"), ["-m", "pytest", "-m", "faults", *files, *arguments])
 
 
