@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 import psycopg
 
@@ -39,15 +40,12 @@ WHERE r.workflow_name = 'steps' AND e.at >= %s"""
 COMMITS: Final = """
 SELECT run_id, seq, extract(epoch FROM pg_xact_commit_timestamp(xid::xid))::float8
 FROM run_events WHERE run_id = ANY (%s)"""
-# New sessions find a function of the same name first, which tells nobody.
 DROP_NOTIFY: Final = """
 CREATE SCHEMA deaf;
-CREATE FUNCTION deaf.pg_notify(text, text) RETURNS void LANGUAGE sql AS '';
-DO $$ BEGIN EXECUTE format(
-    'ALTER DATABASE %I SET search_path = deaf, pg_catalog, public', current_database()); END $$"""
-RESTORE_NOTIFY: Final = """
-DO $$ BEGIN EXECUTE format('ALTER DATABASE %I RESET search_path', current_database()); END $$;
-DROP SCHEMA deaf CASCADE"""
+CREATE FUNCTION deaf.pg_notify(text, text) RETURNS void LANGUAGE sql AS ''"""
+DEAF_PATH: Final = "-c search_path=deaf,pg_catalog,public"
+"""Sessions with these options find a function of the same name first, which tells nobody."""
+RESTORE_NOTIFY: Final = "DROP SCHEMA deaf CASCADE"
 
 
 @dataclass(slots=True)
@@ -284,19 +282,24 @@ def measure_without_notify(bench: Bench) -> None:
     """Part 5: watchers on a second replica, to which no NOTIFY comes."""
     print("5. NOTIFY dropped entirely: another replica's watchers live on the poll")
     bench.conn.execute(DROP_NOTIFY)
+    deaf = f"{bench.dsn}{'&' if '?' in bench.dsn else '?'}options={quote(DEAF_PATH)}"
     with (
-        _setting.server(bench.dsn) as loaded,
-        _setting.server(bench.dsn) as watched,
+        psycopg.connect(bench.dsn, autocommit=True) as ear,
+        _setting.server(deaf) as loaded,
+        _setting.server(deaf) as watched,
         _setting.process(
             "_watchers", watched.address, "--count", "4", is_told_when_to_end=True
         ) as watching,
     ):
         _setting.await_line(watching, "ready")
+        ear.execute("LISTEN runkon")
         begun_at = bench.now()
         load(loaded.address, bench.arguments.duration, 8)
         seen = finish(watching)
         made = bench.events_since(begun_at)
+        heard = sum(1 for _ in ear.notifies(timeout=0))
     bench.conn.execute(RESTORE_NOTIFY)
+    bench.tell("notifications heard", heard, 0, "times")
     worst = max(seen["latencies_s"], default=float("nan")) * 1e3
     bench.tell("commit to subscriber, worst", worst, 1_500, "ms")
     lost = sum(abs(made - count) for count in seen["events"])
