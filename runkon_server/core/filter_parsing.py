@@ -43,6 +43,7 @@ DEPTH_MAX: Final = 16
 _SHOWN: Final = 40
 _NUMBER_MAX: Final = 2**63 - 1
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
+_BLANK: Final = re.compile(r"[ \t\r\n]")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LABEL_KEY: Final = re.compile(r"[A-Za-z0-9_./-]{1,63}")
 _OPERATOR: Final = re.compile(r"!=|<=|>=|=|<|>|:")
@@ -252,7 +253,8 @@ class _Reader:
     def _refuse(self, what: str) -> NoReturn:
         if self.at_end():
             raise FilterInvalidError(self._at + 1, f"{what}; the filter ends here")
-        rest = _cut(self._text[self._at : self._at + _SHOWN * 2].split()[0])
+        # Not `split()`: more is blank to that than lies between the tokens of a filter.
+        rest = _cut(_BLANK.split(self._text[self._at : self._at + _SHOWN * 2], maxsplit=1)[0])
         raise FilterInvalidError(self._at + 1, f"{what} before {rest!r}")
 
 

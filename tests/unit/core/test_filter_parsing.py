@@ -92,6 +92,8 @@ def test_a_filter_means_what_it_says(text: str, meaning: Filter) -> None:
         (" AND ".join(["key:*"] * (TERMS_MAX + 1)), 641, f"more than {TERMS_MAX} comparisons"),
         ("key = " + "x" * 5_000, 1, "is longer than 4096 bytes"),
         ("key = a\x00", 8, "NUL characters are not allowed"),
+        ("\f", 1, "expected the name of a field before '\\x0c'"),
+        ("key = \xa0", 7, "expected a value for `key` before '\\xa0'"),
     ],
 )
 def test_what_is_not_understood_is_named_with_its_place(
