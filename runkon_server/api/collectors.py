@@ -115,11 +115,13 @@ class ReplicaCollector(Collector):
         streams_open: Callable[[], int],
         feed_lag_s: Callable[[], float],
         queues: Callable[[], Sequence[Waiting]],
+        notifications_ratio: Callable[[], float | None],
     ) -> None:
         self._database_is_up = database_is_up
         self._streams_open = streams_open
         self._feed_lag_s = feed_lag_s
         self._queues = queues
+        self._notifications_ratio = notifications_ratio
 
     def collect(self) -> Iterator[Metric]:
         """Everything, as of now."""
@@ -141,6 +143,14 @@ class ReplicaCollector(Collector):
             "How long an open transaction has held back the oldest event that feeds wait for.",
             value=self._feed_lag_s(),
         )
+        notifications = GaugeMetricFamily(
+            "runkon_notification_queue_ratio",
+            "How full PostgreSQL's queue of notifications is; from 1 on, hints are lost.",
+            labels=[],
+        )
+        if (ratio := self._notifications_ratio()) is not None:
+            notifications.add_metric([], ratio)
+        yield notifications
         depth = GaugeMetricFamily(
             "runkon_task_queue_depth",
             "Tasks that no worker has taken yet.",

@@ -1,7 +1,7 @@
 """Prometheus metrics of one replica; `docs/reference/metrics.md` lists them for users.
 
 Calls are counted as they end; what the engine counts is read when somebody scrapes, on the thread
-that answers the scrape; the queues are read from the database now and then.
+that answers the scrape; queues are read from the database now and then.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import structlog
 
 from runkon_server.api.collectors import EngineCollector, ReplicaCollector
 from runkon_server.store.database import is_passing
-from runkon_server.store.reads.queue import longest_waiting
+from runkon_server.store.reads.queue import longest_waiting, notifications_ratio
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,6 +87,7 @@ class Metrics:
             registry=self.registry,
         )
         self._queues: Sequence[Waiting] = ()
+        self._notifications_ratio: float | None = None
         self._known: dict[str, tuple[prometheus.Gauge, prometheus.Histogram]] = {}
         prometheus.ProcessCollector(registry=self.registry)
         prometheus.GCCollector(registry=self.registry)
@@ -97,6 +98,7 @@ class Metrics:
                 streams_open=lambda: streams.streams_open,
                 feed_lag_s=lambda: streams.feed_lag_s,
                 queues=lambda: self._queues,
+                notifications_ratio=lambda: self._notifications_ratio,
             )
         )
 
@@ -124,9 +126,10 @@ class Metrics:
             try:
                 async with self._engine.reads.connect() as conn:
                     self._queues = await longest_waiting(conn)
+                    self._notifications_ratio = await notifications_ratio(conn)
             except Exception as error:
                 if not is_passing(error):
                     raise
-                self._queues = ()  # better none than old ones
+                self._queues, self._notifications_ratio = (), None  # better none than old ones
                 log.debug("metrics.look_failed", reason=str(error))
             await ambient.sleep(QUEUES_EVERY_S)

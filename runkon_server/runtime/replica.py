@@ -256,8 +256,8 @@ class Replica:
                 for token in {self.tenure.token, *self.tenure.former}:
                     handed += await claims.hand_over(conn, token=token)
                 await failpoint_async("leases.handed_over")
-                await send_last_hints(conn, self._hints.farewell())
                 log.info("replica.stopped", replica=self.replica_id, runs_handed_over=handed)
+                await send_last_hints(conn, self._hints.farewell())
         await self._lessor.stop()
         await self.quick_reads.close()
         await close_reads(self.reads)

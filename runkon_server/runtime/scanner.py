@@ -17,7 +17,7 @@ from runkon_server.runtime.hints import requeued_hint
 from runkon_server.runtime.roster import need_of
 from runkon_server.store import claims
 from runkon_server.store.arrivals import take_back_from
-from runkon_server.store.database import is_passing
+from runkon_server.store.database import is_connection_loss, is_passing
 from runkon_server.store.partitions import ensure_partitions
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from runkon_server.runtime.ambient import Ambient
     from runkon_server.runtime.dispatcher import Dispatcher
     from runkon_server.runtime.registry import Registry
+    from runkon_server.runtime.roster import Need
     from runkon_server.runtime.settings import EngineConfig
     from runkon_server.runtime.stats import EngineStats
     from runkon_server.runtime.tenure import Tenure
@@ -194,7 +195,7 @@ class Scanner:
                 requeued += await take_back_from(conn, gone, deliveries_max=limit)
             needs = list(dict.fromkeys(need_of(*each) for each in requeued))
             if needs and self._stats.peers:
-                await conn.exec_driver_sql(_TELL_OF_TASKS, {"hint": requeued_hint(needs)})
+                await _tell_of(conn, needs)
             lost = await claims.find_lost(conn, deliveries_max=limit)
             for publish in self.publishers:
                 await publish(conn)
@@ -223,6 +224,16 @@ class Scanner:
             async with asyncio.timeout(seconds):
                 await event.wait()
         event.clear()
+
+
+async def _tell_of(conn: AsyncConnection, needs: Sequence[Need]) -> None:
+    """Hint at what is queued again; where no hint can be sent, others find it by themselves."""
+    try:
+        await conn.exec_driver_sql(_TELL_OF_TASKS, {"hint": requeued_hint(needs)})
+    except Exception as error:
+        if not is_passing(error) or is_connection_loss(error):
+            raise
+        log.warning("hints.lost", error=str(error).strip())
 
 
 def _settlement(task: claims.LostTask, deliveries_max: int) -> TaskReport:

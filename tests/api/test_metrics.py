@@ -130,6 +130,7 @@ async def test_queues_are_read_from_the_database(database: str) -> None:
     assert shown[depth] == 2
     assert shown[depth.replace("default", "gpu")] == 1
     assert 90 <= shown[depth.replace("depth", "age_seconds")] < 3_600
+    assert 0 <= shown["runkon_notification_queue_ratio"] < 0.5
 
 
 def test_the_reference_lists_every_metric_with_its_type() -> None:

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, LiteralString
 
 import psycopg
@@ -25,7 +26,7 @@ from runkon_server.store.embedded_process import Account, environment
 from support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 FAST: Final = signal.SIGINT
@@ -76,11 +77,19 @@ class Postmaster:
     Args:
         folder: where its data and log are; others must be able to enter it.
         settings: beside `SETTINGS`; kept over restarts.
+        variables: of its environment, beside the few that it always has.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, str] | None = None,
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.folder = folder
         self.data = folder / "data"
+        # Set for the server only: what is preloaded must not run before its user is another one.
+        self._prefix = ["/usr/bin/env", *(f"{name}={text}" for name, text in variables.items())]
         self.settings = {**SETTINGS, **(settings or {})}
         self.port = free_port()
         self._account = _account()
@@ -128,7 +137,7 @@ class Postmaster:
             self._process = subprocess.Popen(
                 [sys.executable, "-ISc", _AS_USER, str(theirs),
                  str(self._account.uid), str(self._account.gid),
-                 self._bindir / "postgres", "-D", self.data, *options],
+                 *self._prefix, self._bindir / "postgres", "-D", self.data, *options],
                 pass_fds=(theirs,),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -218,10 +227,12 @@ def _bindir(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def running(folder: Path, **settings: str) -> Iterator[Postmaster]:
-    """A fresh server in a new folder, killed at the end."""
+def running(
+    folder: Path, variables: Mapping[str, str] = MappingProxyType({}), **settings: str
+) -> Iterator[Postmaster]:
+    """A fresh server in a new folder, killed at the end; the arguments are `Postmaster`'s."""
     folder.mkdir()
-    server = Postmaster(folder, settings)
+    server = Postmaster(folder, settings, variables)
     server.create()
     try:
         server.start()

@@ -1,4 +1,4 @@
-"""Reading how much work waits for workers."""
+"""Reading how much waits: work for workers, notifications for those who listen."""
 
 from __future__ import annotations
 
@@ -36,3 +36,13 @@ async def longest_waiting(conn: AsyncConnection) -> list[Waiting]:
     """What waits, the most of it first, at most a hundred."""
     found = await conn.execute(_LONGEST, {"waiting_max": _WAITING_MAX})
     return [Waiting(*row) for row in found]
+
+
+async def notifications_ratio(conn: AsyncConnection) -> float:
+    """How full the server's queue of notifications is, from 0 to 1.
+
+    Whoever asks lets PostgreSQL drop what all who listen have read. A queue that was full stays so
+    until then.
+    """
+    ratio: float = (await conn.execute(text("SELECT pg_notification_queue_usage()"))).scalar_one()
+    return ratio
