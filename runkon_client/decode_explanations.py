@@ -87,6 +87,7 @@ def _task(task: explanations_pb2.BlockingTask) -> values.BlockingTask:
         worker_id=task.worker_id,
         queue=task.queue,
         limit=decode_limit(task.limit) if task.HasField("limit") else None,
+        earliest_at=_instant(task.earliest_time, is_set=task.HasField("earliest_time")),
     )
 
 

@@ -54,6 +54,8 @@ class BlockingTask:
     """What a worker has to serve, `default` if its run names none; empty: not told."""
     limit: ActionLimit | None = None
     """What was set for its action; None if it is not limited, not queued, or no action."""
+    earliest_at: datetime | None = None
+    """When the limit's rate lets it out at the earliest; None if no rate holds it up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

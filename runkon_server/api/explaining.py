@@ -220,4 +220,5 @@ class _Tree:
             worker_id=task.worker_id or "",
             queue=display_queue(self._queues[task_id]),
             limit=limit,
+            earliest_time=timestamp(task.earliest_at(standing.now)),
         )

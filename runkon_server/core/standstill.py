@@ -7,6 +7,7 @@ whoever branches on them takes the kind instead.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from enum import StrEnum
 from shlex import quote
 from typing import TYPE_CHECKING, Final
@@ -60,8 +61,20 @@ class LimitInUse:
         if self.concurrency is not None and self.running >= self.concurrency:
             found.append(f"{self.running} are running of {self.concurrency} at once")
         if self.per_s is not None and self.next_at is not None and self.next_at > now:
-            found.append(f"of {self.per_s:g} per second, the next goes at {self.next_at:%T} UTC")
+            found.append(f"of {self.per_s:g} per second, the next goes at {self.next_at:%F %T} UTC")
         return found
+
+    def earliest_at(self, now: datetime, place: int) -> datetime | None:
+        """When the rate lets the task at this place of the queue out at the earliest.
+
+        None: the rate holds none up now, or holds it up for longer than anybody can tell.
+        """
+        if self.per_s is None or self.next_at is None or self.next_at <= now:
+            return None
+        try:
+            return self.next_at + timedelta(seconds=max(0, place - 1) / self.per_s)
+        except (OverflowError, ZeroDivisionError):
+            return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +99,10 @@ class OpenTask:
     is_built_in: bool = False
     """Whether every server does it by itself."""
     limit: LimitInUse | None = None
+
+    def earliest_at(self, now: datetime) -> datetime | None:
+        """When a limit's rate lets it out at the earliest; None if none holds it up."""
+        return None if self.limit is None else self.limit.earliest_at(now, self.queue_position)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,13 +338,16 @@ def _limited(known: Blocker, task: OpenTask, now: datetime) -> Blocker | None:
         text = f"{_named(task)} is stopped by a limit of 0"
         remedy = f"let it go on: runkon limits clear {name}"
         return replace(known, kind=BlockerKind.LIMITED, text=text, remedy=remedy, needs_action=True)
+    place = f"this one is at place {task.queue_position}"
+    earliest = task.earliest_at(now)
+    if earliest is not None:
+        place += f" and goes at {earliest:%F %T} UTC at the earliest"
     options = {"--concurrency": limit.concurrency, "--rate": limit.per_s}
     given = " ".join(f"{key} {value:g}" for key, value in options.items() if value is not None)
     return replace(
         known,
         kind=BlockerKind.LIMITED,
-        text=f"{_named(task)} is at its limit: {' and '.join(reached)};"
-        f" this one is at place {task.queue_position}",
+        text=f"{_named(task)} is at its limit: {' and '.join(reached)}; {place}",
         remedy=f"set a higher limit than: runkon limits set {name} {given}",
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -168,6 +169,11 @@ async def test_a_task_beyond_a_limit_names_it_and_what_would_move_it(database: s
                     text("UPDATE action_limits SET concurrency = NULL, per_s = 1.0/3600, tokens=0")
                 )
             slow = await blocked(api, second, "BLOCKER_KIND_LIMITED", "the next goes at")
+            third = await start(api, "workflow w { call plan }")
+            behind = await blocked(api, third, "BLOCKER_KIND_LIMITED", "at the earliest")
+            async with api.engine.reads.connect() as conn:
+                await conn.execute(text("UPDATE action_limits SET per_s = 5e-324"))
+            never = await blocked(api, third, "BLOCKER_KIND_LIMITED", "the next goes at")
 
     assert (full.needs_action, stopped.needs_action, slow.needs_action) == (False, True, False)
     assert parsed(full.remedy) == parsed(stopped.remedy) == {"action": "plan"}
@@ -176,6 +182,12 @@ async def test_a_task_beyond_a_limit_names_it_and_what_would_move_it(database: s
         "plan", 1, 1,
     )  # fmt: skip
     assert slow.task.limit.next_task_time.ToDatetime() > slow.since_time.ToDatetime()
+    assert slow.task.earliest_time == slow.task.limit.next_task_time
+    earliest, an_hour = behind.task.earliest_time.ToDatetime(), timedelta(hours=1)
+    assert earliest - slow.task.earliest_time.ToDatetime() == an_hour
+    assert f"at place 2 and goes at {earliest:%F %T} UTC at the earliest" in behind.text
+    assert not full.task.HasField("earliest_time")
+    assert not never.task.HasField("earliest_time")
     assert full.step_name == "plan"
 
 

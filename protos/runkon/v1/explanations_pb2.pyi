@@ -253,6 +253,7 @@ class BlockingTask(_message.Message):
     WORKER_ID_FIELD_NUMBER: _builtins.int
     QUEUE_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    EARLIEST_TIME_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task."""
     kind: _workers_pb2.TaskKind.ValueType
@@ -283,6 +284,12 @@ class BlockingTask(_message.Message):
         queued, or no action.
         """
 
+    @_builtins.property
+    def earliest_time(self) -> _timestamp_pb2.Timestamp:
+        """When the rate of that limit lets it out at the earliest, by its place in the queue; unset if no
+        rate holds it up, or for longer than can be told.
+        """
+
     def __init__(
         self,
         *,
@@ -297,10 +304,11 @@ class BlockingTask(_message.Message):
         worker_id: _builtins.str = ...,
         queue: _builtins.str = ...,
         limit: _admin_pb2.ActionLimit | None = ...,
+        earliest_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_worker_time", b"last_worker_time", "limit", b"limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["earliest_time", b"earliest_time", "last_worker_time", b"last_worker_time", "limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attempt", b"attempt", "delivery", b"delivery", "kind", b"kind", "last_worker_time", b"last_worker_time", "limit", b"limit", "queue", b"queue", "queue_position", b"queue_position", "task_id", b"task_id", "worker_id", b"worker_id", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attempt", b"attempt", "delivery", b"delivery", "earliest_time", b"earliest_time", "kind", b"kind", "last_worker_time", b"last_worker_time", "limit", b"limit", "queue", b"queue", "queue_position", b"queue_position", "task_id", b"task_id", "worker_id", b"worker_id", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
