@@ -228,7 +228,7 @@ def _bindir(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def running(
-    folder: Path, variables: Mapping[str, str] = MappingProxyType({}), **settings: str
+    folder: Path, variables: Mapping[str, str] = MappingProxyType({}), /, **settings: str
 ) -> Iterator[Postmaster]:
     """A fresh server in a new folder, killed at the end; the arguments are `Postmaster`'s."""
     folder.mkdir()
