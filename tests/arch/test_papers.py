@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-SECTIONS: Final = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+SECTIONS: Final = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")
 RELEASE: Final = re.compile(r"## \[(\d+)\.(\d+)\.(\d+)\] - \d{4}-\d\d-\d\d")
 STATUS: Final = re.compile(r"^Status: (Proposed|Accepted|Superseded by \d{4})", re.MULTILINE)
 
@@ -72,10 +72,12 @@ def test_ci_calls_commands_that_there_are(script: str) -> None:
 
 
 def test_changelog_has_the_form_it_promises() -> None:
-    """Keep a Changelog 1.1: Unreleased first, dated versions falling, six kinds of section."""
+    """Keep a Changelog 1.1: Unreleased first, dated versions falling, six kinds of section.
+
+    Each kind once in a release, in the order of the format's own page, and none of them empty.
+    """
     lines = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
     releases = [line for line in lines if line.startswith("## ")]
-    sections = {line.removeprefix("### ") for line in lines if line.startswith("### ")}
     dated = [RELEASE.fullmatch(line) for line in releases[1:]]
     versions = [tuple(map(int, found.groups())) for found in dated if found]
 
@@ -83,7 +85,10 @@ def test_changelog_has_the_form_it_promises() -> None:
     assert releases[0] == "## [Unreleased]"
     assert len(versions) == len(dated)
     assert versions == sorted(versions, reverse=True)
-    assert sections <= SECTIONS
+    for release in re.split(r"^## ", "\n".join(lines), flags=re.MULTILINE)[1:]:
+        kinds = re.findall(r"^### (.+)\n\n- ", release, re.MULTILINE)
+        assert kinds == [kind for kind in SECTIONS if kind in kinds]
+        assert len(kinds) == release.count("\n### ")
 
 
 @pytest.mark.parametrize("heading", ["Context", "Decision", "Consequences", "Rejected"])
