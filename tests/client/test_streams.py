@@ -37,6 +37,7 @@ from runkon_client import (
     SyncClient,
 )
 from runkon_client.values import AlwaysStarted, EventKind, RunStatus, Snapshot, UnknownEvent
+from runkon_server.verify.ports import kept_port
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -381,12 +382,14 @@ async def test_a_restart_is_survived(stack: str) -> None:
     peer.plan = lambda number, request: (
         [header(), events(1), Hang()] if number == 0 else faithful(3, request)
     )
-    async with serve(peer) as address:
-        read: Callable[[str], Any] = _read_sync if stack == "sync" else _read_async
-        reading = asyncio.create_task(read(address))
-        await eventually(lambda: _is_open(peer), "the stream is open")
-    async with serve(peer, address=address), asyncio.timeout(60):
-        assert await reading == [1, 2, 3]
+    with kept_port() as port:
+        address = f"127.0.0.1:{port}"
+        async with serve(peer, address=address):
+            read: Callable[[str], Any] = _read_sync if stack == "sync" else _read_async
+            reading = asyncio.create_task(read(address))
+            await eventually(lambda: _is_open(peer), "the stream is open")
+        async with serve(peer, address=address), asyncio.timeout(60):
+            assert await reading == [1, 2, 3]
 
 
 async def _is_open(peer: Peer) -> bool:

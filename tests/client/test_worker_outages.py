@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import socket
 from typing import TYPE_CHECKING
 
 from client.peers import WorkPeer, serve
@@ -14,6 +13,7 @@ from client.workers import one_action
 from runkon_client import Worker
 from runkon_client.worker import outage
 from runkon_client.worker.outage import AGAIN_S, AGAIN_S_MAX, Outage
+from runkon_server.verify.ports import kept_port
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -61,11 +61,9 @@ async def test_an_outage_is_told_once_and_its_end_once(
 ) -> None:
     """Nobody listens until the worker has failed several times, however long that takes."""
     monkeypatch.setattr(outage, "AGAIN_S", math.inf)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    worker = Worker(address, worker_id="w1", actions=one_action(lambda _: "done"))
-    with caplog.at_level(logging.DEBUG, LOGGER):
+    with kept_port() as port, caplog.at_level(logging.DEBUG, LOGGER):
+        address = f"127.0.0.1:{port}"
+        worker = Worker(address, worker_id="w1", actions=one_action(lambda _: "done"))
         running = asyncio.create_task(worker.run())
         await until(lambda: len(attempts(caplog)) >= 3, "it has failed three times")
         work = WorkPeer()

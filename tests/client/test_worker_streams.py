@@ -8,7 +8,7 @@ import sys
 
 import grpc
 import pytest
-from client.peers import Drop, Peer, WorkPeer, serve
+from client.peers import Drop, WorkPeer, serve
 from client.workers import one_action, working
 
 from runkon.v1 import workers_pb2
@@ -18,6 +18,7 @@ from runkon_client import (
     Worker,
 )
 from runkon_client.worker import CancelReason
+from runkon_server.verify.ports import kept_port
 
 
 async def test_reports_without_an_ack_are_sent_again_on_the_next_stream() -> None:
@@ -210,21 +211,21 @@ async def test_it_reconnects_for_ever() -> None:
 
 async def test_it_waits_for_a_server_that_is_not_there() -> None:
     """Started before its server, it finds it."""
-    async with serve(Peer()) as address:
-        pass
-    worker = Worker(address, worker_id="early", actions=one_action(lambda _: None))
-    running = asyncio.create_task(worker.run())
     work = WorkPeer()
-    try:
-        done, _ = await asyncio.wait({running}, timeout=0.3)
-        async with serve(work=work, address=address):
-            stream = await work.next_stream()
+    with kept_port() as port:
+        address = f"127.0.0.1:{port}"
+        worker = Worker(address, worker_id="early", actions=one_action(lambda _: None))
+        running = asyncio.create_task(worker.run())
+        try:
+            done, _ = await asyncio.wait({running}, timeout=0.3)
+            async with serve(work=work, address=address):
+                stream = await work.next_stream()
 
-            assert not done
-            assert stream.hello.worker_id == "early"
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+                assert not done
+                assert stream.hello.worker_id == "early"
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_cancelled_worker_stops_its_actions() -> None:

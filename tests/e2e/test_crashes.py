@@ -11,6 +11,7 @@ import pytest
 
 from runkon_client import Actions, Client, RetryableError, RunSpec, StartedRun
 from runkon_client.values import EventKind, GateWaiting, RunFinished, RunStatus, StepRetrying
+from runkon_server.verify.ports import kept_port
 from support.clusters import either, replicas, rows, stored_events, worker_process, working
 from support.waiting import eventually, wait_until
 
@@ -161,7 +162,7 @@ async def test_an_open_stream_outlives_its_only_server(
 ) -> None:
     """The stream neither ends nor repeats itself while the server is replaced at its address."""
     events: list[RunEvent] = []
-    with replicas(database) as (first,):
+    with kept_port() as port, replicas(database, listen=f"127.0.0.1:{port}") as (first,):
         async with Client(first.address) as client:
             run = await client.start_run(source=WITH_GATE)
             stream = run.events()
@@ -196,7 +197,7 @@ async def test_a_retry_is_not_forgotten_by_a_restart(database: str) -> None:
         assert task.retry_error == "not yet"
 
     source = 'workflow w { call flaky { retries = 1 retry_delay = "1s" } }'
-    with replicas(database) as (first,):
+    with kept_port() as port, replicas(database, listen=f"127.0.0.1:{port}") as (first,):
         async with Client(first.address) as client, working(first.address, actions):
             run = await client.start_run(source=source)
             async for event in run.events():

@@ -74,13 +74,13 @@ async def a_pair(folder: Path) -> AsyncIterator[Pair]:
         standby_folder = folder / f"standby-{next(_numbers)}"
         standby_folder.mkdir()
         standby = Postmaster(standby_folder)
-        await asyncio.to_thread(standby.copy_of, primary)
         try:
+            await asyncio.to_thread(standby.copy_of, primary)
             await asyncio.to_thread(standby.start)
             with forwarder_to(primary.port) as address:
                 yield Pair(primary, standby, address)
         finally:
-            standby.stop(IMMEDIATE)
+            standby.end()
 
 
 @pytest.fixture

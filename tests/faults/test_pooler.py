@@ -16,9 +16,10 @@ import pytest
 
 from runkon_client import Actions, Client
 from runkon_client.values import RunStatus
+from runkon_server.verify.ports import kept_port
 from support.clusters import replicas, rows, working
 from support.engines import until
-from support.postmasters import FAST, free_port
+from support.postmasters import FAST
 from support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -44,7 +45,12 @@ SOURCE = """workflow w {
 @contextmanager
 def pooler_before(database: str, folder: Path) -> Iterator[str]:
     """PgBouncer with the sample's settings; gives the URL that leads through it."""
-    there, port = urlsplit(database), free_port()
+    with kept_port() as port:
+        yield from _pooler_at(port, database, folder)
+
+
+def _pooler_at(port: int, database: str, folder: Path) -> Iterator[str]:
+    there = urlsplit(database)
     sample = configparser.ConfigParser(comment_prefixes=(";",), interpolation=None)
     sample.read(SAMPLE)
     name = there.path.removeprefix("/")

@@ -11,7 +11,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from psycopg import sql
 
 from runkon_server.store.embedded_binaries import copy_for_others, find_bindir, is_reachable
 from runkon_server.store.embedded_process import Account, environment
+from runkon_server.verify.ports import kept_port
 from support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -63,14 +63,6 @@ os.execv(sys.argv[4], sys.argv[4:])
 has lost the test process, however that ended, and ends the server."""
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class Postmaster:
     """A cluster in a folder and, while it runs, its server.
 
@@ -91,7 +83,8 @@ class Postmaster:
         # Set for the server only: what is preloaded must not run before its user is another one.
         self._prefix = ["/usr/bin/env", *(f"{name}={text}" for name, text in variables.items())]
         self.settings = {**SETTINGS, **(settings or {})}
-        self.port = free_port()
+        self._kept = contextlib.ExitStack()
+        self.port = self._kept.enter_context(kept_port())
         self._account = _account()
         self._bindir = _bindir(folder)
         self._process: subprocess.Popen[bytes] | None = None
@@ -173,6 +166,11 @@ class Postmaster:
             self._process.wait(60)
         self._release()
 
+    def end(self) -> None:
+        """Stop for good: its port may be anybody's."""
+        self.stop(IMMEDIATE)
+        self._kept.close()
+
     def restart(self, how: signal.Signals) -> None:
         """Stop in this way and start again on the same port."""
         self.stop(how)
@@ -233,12 +231,12 @@ def running(
     """A fresh server in a new folder, killed at the end; the arguments are `Postmaster`'s."""
     folder.mkdir()
     server = Postmaster(folder, settings, variables)
-    server.create()
     try:
+        server.create()
         server.start()
         yield server
     finally:
-        server.stop(IMMEDIATE)
+        server.end()
         shutil.rmtree(folder, ignore_errors=True)
 
 

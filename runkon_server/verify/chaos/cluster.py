@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import signal
-import socket
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -15,6 +14,7 @@ from runkon_server.verify.chaos.databases import address_of, url_through
 from runkon_server.verify.chaos.processes import RigProcess, inherited_environment
 from runkon_server.verify.chaos.programs import SERVED
 from runkon_server.verify.chaos.proxies import ChaosProxy
+from runkon_server.verify.ports import kept_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,6 +82,8 @@ class Cluster:
         self._seed = seed
         self._is_plain = is_plain
         self._ports: list[int] = []
+        self._kept = contextlib.ExitStack()
+        """Their ports, also while a replica is down."""
         self._more_proxies: list[ChaosProxy] = []
         """Of callers' second readers; nothing is done to them."""
 
@@ -99,7 +101,8 @@ class Cluster:
             NotReadyError: see there.
         """
         target = address_of(self.database.url)
-        for number, port in enumerate(_free_ports(self._size.replicas), 1):
+        for number in range(1, self._size.replicas + 1):
+            port = self._kept.enter_context(kept_port())
             proxy = ChaosProxy([target], reads_postgres=self._is_plain)
             url = url_through(self.database.url, await proxy.start(), plain=self._is_plain)
             process = RigProcess(
@@ -210,12 +213,14 @@ class Cluster:
                 codes[member.process.name] = await asyncio.to_thread(member.process.end)
         for proxy in (*(member.proxy for member in self.members), *self._more_proxies):
             await proxy.stop()
+        self._kept.close()
         return codes
 
     def kill(self) -> None:
         """End everything at once."""
         for member in self.members:
             member.process.kill()
+        self._kept.close()
 
     def token_suffix(self, replica: Member) -> str | None:
         """The end of the token under which a replica owns runs now; None before it owns any."""
@@ -248,12 +253,3 @@ def records(log: Path, event: str | None = None, *, since: int = 0) -> Iterator[
                 record = json.loads(line)
                 if isinstance(record, dict) and (event is None or record.get("event") == event):
                     yield record
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody uses now."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]

@@ -15,6 +15,7 @@ from client.workers import lease_of, reported
 from runkon.v1 import workers_pb2
 from runkon_client import Actions
 from runkon_client.worker.http import Egress, Service, add_service
+from runkon_server.verify.ports import kept_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -247,9 +248,8 @@ async def test_45_a_service_that_does_not_answer_in_time_is_given_up() -> None:
 
 
 async def test_a_service_that_is_not_there_may_be_later() -> None:
-    with serving(lambda _: Reply()) as (address, _):
-        pass
-    failure = (await asking(f"http://{address}/")).failure
+    with kept_port() as port:
+        failure = (await asking(f"http://127.0.0.1:{port}/")).failure
 
     assert (failure.code, failure.retryable) == ("HTTP_UNREACHABLE", True)
 
