@@ -126,9 +126,12 @@ def test_an_example_is_in_order_and_in_the_canonical_layout(page: str, block: Bl
     assert format_text(block.text, "example.wf").text == block.text
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def served(postgres_server: str, template_database: str) -> AsyncIterator[LiveApi]:
-    """A server in this process for all examples; each gets a namespace of its own."""
+    """A server in this process for all examples; each gets a namespace of its own.
+
+    It must not outlive them: failpoints that later tests arm would strike it as well.
+    """
     with cloned(postgres_server, template_database) as database:
         async with live_api(database) as api:
             yield api
