@@ -215,8 +215,10 @@ async def test_a_refused_decision_gives_its_credit_back(engine: Engine, rogue: R
     )
 
     assert await worker.answer(lease) is AckStatus.ACCEPTED
+    # The report counts before anything is decided on it.
+    await until(lambda: engine.stats.leases_lost == 1, "the decision is refused")
 
-    assert worker.session.credit == 1
+    await until(lambda: worker.session.credit == 1, "the credit is back")
     assert len(worker.leases) == 1
 
 
