@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from runkon_server import errors
+from runkon_server.runtime.commands import AckStatus
 from support.engines import BRIEF, Worker, engine_on, report, rogue_on, start, until
 from support.proxies import Loss, proxy_before
 
@@ -115,7 +117,10 @@ def _fail() -> None:
 async def test_a_row_that_stays_locked_holds_up_only_its_own_run(
     database: str, rogue: Rogue
 ) -> None:
-    """Somebody forgot a transaction; what shared the batch is committed without that run."""
+    """Somebody forgot a transaction; what shared the batch is committed without that run.
+
+    Whose report was held up for too long is told so, and reports again.
+    """
     async with engine_on(database, **BRIEF, lanes=1) as engine, rogue_on(database) as other:
         worker = Worker(engine, "build").credit(12)
         runs = [(await engine.start_run(start("call build"))).run_id for _ in range(12)]
@@ -127,5 +132,10 @@ async def test_a_row_that_stays_locked_holds_up_only_its_own_run(
             assert await rogue.all_ended(others) == {"completed"}
             assert (await rogue.run(runs[3]))["status"] == "running"
 
+        await worker.ack(11)
+        (told,) = [ack.verdict for ack in worker.acks if ack.task_id == leases[3].task_id]
+        if told.status is AckStatus.REFUSED:
+            assert isinstance(told.error, errors.UnavailableError)
+            assert await worker.answer(leases[3]) is AckStatus.ACCEPTED
         assert await rogue.ended(runs[3]) == "completed"
         await rogue.assert_sound()
