@@ -39,7 +39,7 @@ from runkon_client import (
     StartedRun,
 )
 from runkon_client.values import ConflictPolicy, GateState, RunStatus
-from support.clusters import impatient, replicas, row_counts, working
+from support.clusters import impatient, replicas, row_counts, rows, working
 from support.postgres import cloned
 from support.rows import ulid
 from support.waiting import until
@@ -56,6 +56,9 @@ GATED = """workflow gated {
 }"""
 NOWHERE = ulid(7)
 NESTED = "workflow w { " + "do { " * 100_000 + "}" * 100_000 + " }"
+MOVING = """
+SELECT 1 FROM workflow_runs
+WHERE fact_seq <> applied_fact_seq OR (ended_at IS NULL AND status <> 'waiting')"""
 SQL = "'; DROP TABLE workflow_runs; --"
 
 
@@ -71,7 +74,9 @@ class Bench:
         """What happens inside must not write anything.
 
         The worker of an earlier test is waited for: that it has left is written a little later.
+        So are runs that were answered before they had come to their end, or to a gate.
         """
+        await until(lambda: not rows(self.database, MOVING), "every run has ended or waits")
         await until(lambda: row_counts(self.database)["workers"] == 0, "every worker has left")
         await until(lambda: row_counts(self.database)["replicas"] == 1, "the replica is listed")
         before = row_counts(self.database)
