@@ -54,13 +54,18 @@ class ServerProcess:
     def started(self, within_s: float = PATIENCE_S) -> str:
         """Wait until it serves; the address of its first listener."""
         wait_until(
-            lambda: self.records("server.started") or self.process.poll() is not None,
+            lambda: self.records("server.started") or self._has_told_all(),
             "the server starts or ends",
             within_s=within_s,
         )
         assert self.records("server.started"), (self.said, self.log)
         address: str = self.records("server.started")[0]["listen"][0]
         return address
+
+    def _has_told_all(self) -> bool:
+        """Whether it has ended and everything it said was read, which takes a moment longer."""
+        is_read = not any(reader.is_alive() for reader in self._readers)
+        return is_read and self.process.poll() is not None
 
     def stop(self, number: signal.Signals = signal.SIGTERM, within_s: float = PATIENCE_S) -> int:
         """Signal it and wait for its end; its exit code."""
