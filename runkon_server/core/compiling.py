@@ -18,7 +18,6 @@ from runkon_server.core.plan import (
     QualityGateNode,
     ScriptNode,
 )
-from runkon_server.core.shell import read_shell
 from runkon_server.dsl.ast import (
     AgentRef,
     Always,
@@ -40,6 +39,7 @@ from runkon_server.dsl.ast import (
     While,
 )
 from runkon_server.dsl.queries import agent_key, all_nodes, display_name, step_key
+from runkon_server.dsl.shell import read_shell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from runkon_server.core.shell import REFERENCE_PREFIX
 from runkon_server.core.variables import text_variables
 from runkon_server.dsl.reserved import ENGINE_VARIABLES
+from runkon_server.dsl.shell import REFERENCE_PREFIX
 from runkon_server.dsl.substitute import (
     ExpansionTooLargeError,
     UnresolvedPlaceholderError,

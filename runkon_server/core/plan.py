@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from runkon_server.core.outputs_schema import Schema
-    from runkon_server.core.shell import ShellText
     from runkon_server.dsl.ast import Condition, ForEach, Gate, Pairs, QualityGate, StepMarker
+    from runkon_server.dsl.shell import ShellText
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -12,7 +12,7 @@ from runkon_server.dsl.checking.idle import check_idle
 from runkon_server.dsl.checking.loops import check_loops
 from runkon_server.dsl.checking.material import check_material
 from runkon_server.dsl.checking.providers import check_providers
-from runkon_server.dsl.checking.scripts import check_scripts
+from runkon_server.dsl.checking.scripts import check_placeholders, check_scripts
 from runkon_server.dsl.checking.serving import check_serving
 from runkon_server.dsl.checking.steps import check_steps
 from runkon_server.dsl.checking.variables import check_variables
@@ -46,6 +46,7 @@ def check(definition: Definition, world: World = NOWHERE_IN_PARTICULAR) -> tuple
             *check_providers(definition, world.providers),
             *check_serving(definition, world, library),
             *check_material(definition, world),
+            *check_placeholders(definition),
             *check_scripts(definition, world.scripts),
             *check_loops(definition, library),
             *check_idle(definition),

@@ -169,6 +169,7 @@ BAD_SCHEMA: Final = _meaning("WF563", "output schema cannot be used")
 UNKNOWN_IDENTITY: Final = _warning("WF564", "nobody knows the identity to run as")
 IDLE_OPTION: Final = _warning("WF565", "option changes nothing where it stands")
 UNSERVED_ON_FAIL: Final = _warning("WF566", "nobody serves the agent of an on_fail")
+MISPLACED_PLACEHOLDER: Final = _meaning("WF567", "placeholder where a script can take no value")
 
 UNSUPPORTED: Final = _add(
     Group.UNSUPPORTED, Severity.ERROR, "WF601", "not served by this version of the server"

@@ -1,4 +1,4 @@
-"""Whether scripts lie where their steps look for them, and can be executed."""
+"""Whether scripts can take the values they name, are where they should be, and can be executed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from runkon_server.dsl import codes
 from runkon_server.dsl.ast import Script
 from runkon_server.dsl.diagnostics import diagnostic
 from runkon_server.dsl.queries import all_nodes
+from runkon_server.dsl.shell import effort, read_shell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +26,26 @@ _ASSIGNMENT: Final = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
 _EXPANDED: Final = frozenset("$`*?[~")
 _EXECUTABLE: Final = 0o111
 _SHOWN: Final = 60
+_EFFORT_MAX: Final = 10_000
+"""Signs of the shell, in all scripts of a workflow, that are looked at: some 20 ms."""
+
+
+def check_placeholders(definition: Definition) -> Iterator[Diagnostic]:
+    """Find the placeholders in scripts that no value can be handed over to.
+
+    Behind very many signs of the shell in scripts with placeholders nothing is looked at any more;
+    there the step itself fails.
+    """
+    left = _EFFORT_MAX
+    for node in all_nodes(definition):
+        if isinstance(node, Script):
+            left -= effort(node.run)
+            if left < 0:
+                return
+            if (problem := read_shell(node.run).problem) is not None:
+                message = f"script `{node.name}` would fail: {problem}"
+                hint = "assign the value first, as in `value={{name}}`, and use `$value` there"
+                yield diagnostic(codes.MISPLACED_PLACEHOLDER, node.span, message, hint=hint)
 
 
 def check_scripts(definition: Definition, find: ScriptFinder | None) -> Iterator[Diagnostic]:

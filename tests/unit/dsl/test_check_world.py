@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runkon_server.dsl.check import World, check
+from runkon_server.dsl.strings import quote
 from support.workflows import accepted
 from support.worlds import WORLD, load, named
 
@@ -283,6 +284,37 @@ def test_steps_behind_a_certain_failure_are_never_reached(text: str, expected: l
 def test_placeholders_must_be_able_to_resolve(text: str, expected: list[str]) -> None:
     """Behind a step that may export anything, only likely slips are told."""
     assert found(text, World()) == expected
+
+
+@pytest.mark.parametrize(
+    ("run", "expected"),
+    [
+        ("f={{a}}; wc -l `basename $f` ${f%.md} $((f + 1))", []),
+        ("echo `date` {{a}} # `{{a}}`", []),
+        ("wc -l `basename {{a}}`", ["WF567"]),
+        ("echo ${x:-{{a}}}", ["WF567"]),
+        ("echo $(({{a}} + 1))", ["WF567"]),
+        ("cat <<'E'\n{{a}}\nE\n", ["WF567"]),
+        ("echo ${{a}}", ["WF567"]),
+        ("echo `{{b}}`", ["WF557", "WF567"]),
+    ],
+)
+def test_a_placeholder_stands_where_a_script_can_take_its_value(
+    run: str, expected: list[str]
+) -> None:
+    """What would fail whenever the step begins is said before, in any branch of the workflow."""
+    source = f"inputs {{ a flag boolean }} if flag {{ script s {{ run = {quote(run)} }} }}"
+    assert sorted(found(source, World())) == expected
+
+
+def test_very_many_signs_of_the_shell_are_not_looked_through() -> None:
+    """The misplaced placeholder is the last thing in a text that takes long to read."""
+    inputs = "inputs { a }"
+    long = f'script s {{ run = "{{{{a}}}} {"$" * 30_000}" }}'
+    misplaced = 'script t { run = "`{{a}}`" }'
+
+    assert found(f"{inputs} {misplaced} {long}", World()) == ["WF567"]
+    assert found(f"{inputs} {long} {misplaced}", World()) == []
 
 
 def test_items_give_values_to_the_inputs_of_a_foreach() -> None:

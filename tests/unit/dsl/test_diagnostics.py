@@ -129,6 +129,7 @@ CONTENTS: Final[dict[str, str]] = {
     "WF557": '@script s { run = "make {{targt}}" }',
     "WF558": '@gate human_review { prompt = "Ship {{version}}?" }',
     "WF566": "@call build { on_fail = nobody }",
+    "WF567": 'inputs { f } @script s { run = "wc -l `basename {{f}}`" }',
     "WF565": "@call build { retry_delay = 5 }",
     "WF561": "@call build { with = [hous-style] }",
     "WF562": "@call build { output = verdct }",

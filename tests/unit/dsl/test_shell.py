@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runkon_server.core.shell import REFERENCE_PREFIX, read_shell
+from runkon_server.dsl.shell import REFERENCE_PREFIX, read_shell
 
 SHELLS = [shell for shell in ("sh", "bash --posix") if shutil.which(shell.split()[0])]
 HOSTILE = (
