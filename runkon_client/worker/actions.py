@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -58,14 +59,17 @@ _F = TypeVar("_F", bound="Callable[[Any], Any]")
 
 
 class ActionError(Exception):
-    """A failure that the action chose; `code` is a stable word of the action's own."""
+    """A failure that the action chose; `code` is a stable word of the action's own.
+
+    Both are texts; something else, such as the exception that was the cause, is made one.
+    """
 
     retryable = True
 
-    def __init__(self, message: str, *, code: str = "") -> None:
+    def __init__(self, message: object, *, code: str | int = "") -> None:
         super().__init__(message)
-        self.message = message
-        self.code = code
+        self.message = str(message)
+        self.code = str(code)
 
 
 class RetryableError(ActionError):
@@ -172,9 +176,10 @@ class Actions:
         self._middleware += others._middleware
 
     async def close(self) -> None:
-        """Await everything that was given to `at_end`, the last one first."""
-        for close in reversed(self._at_end):
-            await close()
+        """Await everything that was given to `at_end`, the last one first, whatever one raises."""
+        async with contextlib.AsyncExitStack() as stack:
+            for close in self._at_end:
+                stack.push_async_callback(close)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -219,6 +224,8 @@ class Actions:
         return self._by_kind[_Kind.SCRIPT].get(FALLBACK)
 
     def _decorator(self, kind: _Kind, name: str) -> Callable[[_F], _F]:
+        if not isinstance(name, str):
+            raise TypeError(f"the name is missing: {kind} is registered with a name, in brackets")
         if not name or len(name.encode()) > _NAME_BYTES_MAX or name == FALLBACK:
             raise ValueError(f"{name!r} is no name for {kind}")
         return lambda function: self._add(kind, name, function)
@@ -226,8 +233,11 @@ class Actions:
     def _add(self, kind: _Kind, name: str, function: _F) -> _F:
         if name in self._by_kind[kind]:
             raise ValueError(f"there is {kind} {name!r} already")
-        is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            getattr(function, "__call__", None)  # noqa: B004 - an object with an async __call__
+        # An object may have an async `__call__`.
+        candidates = (function, getattr(function, "__call__", None))  # noqa: B004 - see above
+        is_async = any(
+            inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each)
+            for each in candidates
         )
         self._by_kind[kind][name] = Registered(function, is_async)
         return function

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
@@ -25,6 +26,7 @@ from runkon_client.worker.ledger import Ledger, Verdict
 from runkon_client.worker.outage import Outage
 from runkon_client.worker.outcomes import (
     cut_text,
+    describe,
     report_cancelled,
     report_error,
     report_failure,
@@ -221,7 +223,8 @@ class Engine:
         self, task: Task, token: str, registered: Registered, kind: Kind
     ) -> workers_pb2.TaskReport:
         try:
-            returned = await self._actions.perform(task, partial(self._call, registered, task))
+            call = partial(self._call, registered, task, token)
+            returned = await self._actions.perform(task, call)
             return _noted(kind, task, kind.report(task.id, token, returned))
         except TaskCancelledError as error:
             if task.cancelled:
@@ -229,30 +232,43 @@ class Engine:
             return report_error(task.id, token, error)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the report answers for it
             if task.cancelled:
-                return report_cancelled(task.id, token, f"{type(error).__name__}: {error}")
+                return report_cancelled(task.id, token, describe(error))
             _log_failure(kind, task, error)
             return report_error(task.id, token, error)
 
-    async def _call(self, registered: Registered, task: Task) -> object:
+    async def _call(self, registered: Registered, task: Task, token: str) -> object:
         """What the function returned: a coroutine's here, a plain function's in a thread."""
         if registered.is_async:
-            return _whole(await registered.function(task))
-        return await self._loop.run_in_executor(
-            self._pool, lambda: _whole(registered.function(task))
-        )
+            returned = registered.function(task)
+        else:
+            returned = await self._loop.run_in_executor(
+                self._pool, _call_plain, registered.function, task
+            )
+            # What a plain function left to be awaited can be cancelled from here on.
+            self._executions[token].is_async = _is_to_await(returned)
+        if inspect.isawaitable(returned):
+            returned = await returned
+        if isinstance(returned, AsyncIterator):
+            return [each async for each in returned]
+        return _whole(returned)
 
     def _end(self, token: str, runner: asyncio.Task[workers_pb2.TaskReport]) -> None:
         task = self._executions.pop(token).task
         report: workers_pb2.TaskReport | None
         if task.cancel_reason in _UNREPORTED:
             report = None
-        elif not runner.cancelled():
-            report = runner.result()
-        elif task.cancelled:
-            report = report_cancelled(task.id, token, "stopped")
+        elif runner.cancelled():
+            if task.cancelled:
+                report = report_cancelled(task.id, token, "stopped")
+            else:
+                message = "the work was cancelled from within"
+                report = report_failure(task.id, token, message, retryable=True)
+        elif (error := runner.exception()) is not None:
+            # An exception of the kinds that are not to be caught, such as GeneratorExit.
+            _log.error("%s failed, task %s", task.action, task.id, exc_info=error)
+            report = report_error(task.id, token, error)
         else:
-            message = "the work was cancelled from within"
-            report = report_failure(task.id, token, message, retryable=True)
+            report = runner.result()
         self._ledger.end(token, report)
         self._wake()
 
@@ -323,6 +339,19 @@ class Engine:
             )
             for step in steps
         )
+
+
+def _call_plain(function: Callable[[Task], object], task: Task) -> object:
+    """Call a plain function, in a thread."""
+    try:
+        return _whole(function(task))
+    except StopIteration as stop:
+        # No future can hold it: who waits would do so for ever. Coroutines do the same with it.
+        raise RuntimeError("the function raised StopIteration") from stop
+
+
+def _is_to_await(returned: object) -> bool:
+    return inspect.isawaitable(returned) or isinstance(returned, AsyncIterator)
 
 
 def _whole(returned: object) -> object:

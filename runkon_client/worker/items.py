@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -62,4 +62,6 @@ class ItemsTask(Task):
 ItemsResult: TypeAlias = Iterable[Item]
 """All items, in the order in which they are to be started; there may be none."""
 
-ItemProvider: TypeAlias = Callable[[ItemsTask], ItemsResult | Awaitable[ItemsResult]]
+ItemProvider: TypeAlias = Callable[
+    [ItemsTask], ItemsResult | Awaitable[ItemsResult] | AsyncIterator[Item]
+]

@@ -75,8 +75,16 @@ def report_error(task_id: str, token: str, error: BaseException) -> workers_pb2.
         return report_failure(
             task_id, token, error.message, code=error.code, retryable=error.retryable
         )
-    message = f"{type(error).__name__}: {error}".removesuffix(": ")
-    return report_failure(task_id, token, message, retryable=True)
+    return report_failure(task_id, token, describe(error), retryable=True)
+
+
+def describe(error: BaseException) -> str:
+    """The exception's type and text."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - the exception's own code; the type says enough
+        text = "its text cannot be made"
+    return f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def report_failure(

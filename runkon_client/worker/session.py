@@ -88,7 +88,7 @@ class Session:
                 asyncio.create_task(self._beat(lease_s, interval_s)),
             }
             try:
-                ended, _ = await asyncio.wait(watchers, return_when=asyncio.FIRST_COMPLETED)
+                ended = await _first_to_end(watchers, writer)
             finally:
                 for task in (writer, *watchers):
                     task.cancel()
@@ -169,3 +169,15 @@ class Session:
                 raise StreamSilentError("reports are not acknowledged")
             self._ledger.beat()
             self.wake()
+
+
+async def _first_to_end(
+    watchers: set[asyncio.Task[None]], writer: asyncio.Task[None]
+) -> set[asyncio.Task[None]]:
+    """Those of the watchers that end first. What a writer fails of is raised: nobody else asks."""
+    pending = {writer, *watchers}
+    while watchers <= pending:
+        ended, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        if writer in ended and not writer.cancelled():
+            writer.result()
+    return watchers - pending

@@ -266,7 +266,12 @@ class Task:
         """Tell how far the work is: text or JSON of the action's own, at most 4 KiB of it.
 
         Heartbeats without progress are sent by themselves. Does not wait; from any thread.
+
+        Raises:
+            TypeError: progress is not a text.
         """
+        if not isinstance(progress, str):
+            raise TypeError(f"progress is a text, such as JSON, not {progress!r}")
         self._host.send_progress(self._lease.token, progress)
 
     @property

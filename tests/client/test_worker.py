@@ -345,6 +345,8 @@ def test_names_of_actions_are_checked() -> None:
     for name in ("a", "", "*", "x" * 129):
         with pytest.raises(ValueError, match=r"action"):
             actions.action(name)(lambda _: None)
+    with pytest.raises(TypeError, match="the name is missing"):
+        actions.action(lambda _: None)  # type: ignore[arg-type] # `@actions.action` by mistake
     actions.include(others)
 
     assert actions.names == ("a", "b", "*")

@@ -403,12 +403,17 @@ async def test_what_only_the_server_can_read_is_reported_as_it_is() -> None:
 
 
 async def test_what_the_functions_share_is_closed_at_the_end() -> None:
-    """Once the worker has drained, on its loop, the last one first; also of an included part."""
+    """Once the worker has drained, on its loop, the last one first; also of an included part.
+
+    What one raises is raised after all of them.
+    """
     closed: list[str] = []
 
     def closing(name: str) -> Callable[[], Any]:
         async def close() -> None:
             closed.append(name)
+            if name == "of the part":
+                raise OSError(name)
 
         return close
 
@@ -422,6 +427,7 @@ async def test_what_the_functions_share_is_closed_at_the_end() -> None:
         worker.stop()
         assert await stream.is_closed_by_worker()
         stream.outgoing.put_nowait(None)
-        await running
+        with pytest.raises(OSError, match="of the part"):
+            await running
 
     assert closed == ["of the part", "its own"]
