@@ -42,7 +42,8 @@ class Client:
     What is not given comes from RUNKON_ADDRESS, RUNKON_NAMESPACE and RUNKON_PRINCIPAL, else it is
     127.0.0.1:7411, the server's `default` and the name of the operating system's user. Every call
     is repeated with growing delays while the server is away, at most for the window of `retry`,
-    and raises a `RunkonClientError` when it fails. Make and use it in one event loop.
+    and raises a `RunkonClientError` when it fails. It works in one event loop, that of its first
+    call.
     """
 
     def __init__(

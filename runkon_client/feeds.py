@@ -10,7 +10,12 @@ from runkon_client.calls.call import encode_span
 from runkon_client.calls.runs import encode_kinds
 from runkon_client.decode import decode_gate
 from runkon_client.decode_events import decode_event
-from runkon_client.following import DEFAULT_HEARTBEAT, SILENT_HEARTBEATS, is_survivable
+from runkon_client.following import (
+    DEFAULT_HEARTBEAT,
+    SILENT_HEARTBEATS,
+    is_survivable,
+    require_heartbeat,
+)
 from runkon_client.retry import Backoff
 from runkon_client.values import EventKind, Gate, NamespaceEvent
 
@@ -43,6 +48,9 @@ class FeedFilter:
     run_id: str = ""
     gate_type: str = ""
     heartbeat: timedelta = DEFAULT_HEARTBEAT
+
+    def __post_init__(self) -> None:
+        require_heartbeat(self.heartbeat)
 
 
 class _Feed(Generic[_T]):

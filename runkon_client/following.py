@@ -45,6 +45,19 @@ class Following:
     kinds: Sequence[EventKind] = ()
     heartbeat: timedelta = DEFAULT_HEARTBEAT
 
+    def __post_init__(self) -> None:
+        require_heartbeat(self.heartbeat)
+
+
+def require_heartbeat(heartbeat: timedelta) -> None:
+    """Refuse what would end every stream before its first frame; the server refuses the rest.
+
+    Raises:
+        ValueError: it is no time at all.
+    """
+    if heartbeat <= timedelta():
+        raise ValueError(f"heartbeat is 1 s to 60 s, not {heartbeat.total_seconds():g} s")
+
 
 class EventFollower:
     """State of one follower over all the streams that it goes through."""

@@ -104,6 +104,7 @@ class AsyncStream(_Buffer[_I, _T, _C]):
         super().__init__(follower, show)
         self._transport = transport
         self._call: grpc.aio.UnaryStreamCall[Message, Message] | None = None
+        self._is_closed = False
 
     def __aiter__(self) -> Self:
         return self
@@ -115,28 +116,33 @@ class AsyncStream(_Buffer[_I, _T, _C]):
             EventGapError: the server left events out.
             RunkonClientError: no stream can be opened at the cursor.
         """
-        while True:
+        while not self._is_closed:
             if self._has_next():
                 return self._pop()
             if self._follower.gap is not None:
-                await self.aclose()
+                self._hang_up()
                 raise self._follower.gap
             if self._follower.is_ended:
-                await self.aclose()
-                raise StopAsyncIteration
+                break
             await self._receive()
+        self._hang_up()
+        raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Close the stream; may be called at any time, and again."""
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
+        """End the iteration; may be called at any time, and again."""
+        self._is_closed = True
+        self._hang_up()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+    def _hang_up(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
 
     async def _receive(self) -> None:
         """Feed one frame, or deal with a stream that broke."""
@@ -153,6 +159,8 @@ class AsyncStream(_Buffer[_I, _T, _C]):
             self._call = None
             if is_cancelled():
                 raise
+            if self._is_closed:
+                return
             raise closed_error() from None
         except grpc.RpcError as rpc_error:
             error = error_from_rpc(rpc_error)
@@ -160,7 +168,9 @@ class AsyncStream(_Buffer[_I, _T, _C]):
             if frame is not grpc.aio.EOF:
                 self._items += self._follower.feed(frame)
                 return
-        await self.aclose()
+        self._hang_up()
+        if self._is_closed:
+            return
         delay_s = self._follower.delay_after(error)
         self._disconnects += 1
         await asyncio.sleep(delay_s)
@@ -188,16 +198,17 @@ class SyncStream(_Buffer[_I, _T, _C]):
             EventGapError: the server left events out.
             RunkonClientError: no stream can be opened at the cursor.
         """
-        while True:
+        while not self._closed.is_set():
             if self._has_next():
                 return self._pop()
             if self._follower.gap is not None:
                 self._hang_up()
                 raise self._follower.gap
-            if self._follower.is_ended or self._closed.is_set():
-                self._hang_up()
-                raise StopIteration
+            if self._follower.is_ended:
+                break
             self._receive()
+        self._hang_up()
+        raise StopIteration
 
     def __del__(self) -> None:
         # The watchdog's thread keeps the call alive, nothing else does.
@@ -220,13 +231,21 @@ class SyncStream(_Buffer[_I, _T, _C]):
         if call is not None:
             call.cancel()
 
+    def _open(self) -> tuple[StreamCall, _Watchdog]:
+        """The stream that is open, or another one."""
+        call, watchdog = self._call, self._watchdog
+        if call is None or watchdog is None:
+            call = self._transport.follow(self._follower)
+            watchdog = _Watchdog(call, self._follower.silence_s)
+            self._call, self._watchdog = call, watchdog
+            if self._closed.is_set():
+                self._hang_up()  # `close` may have found no call
+        return call, watchdog
+
     def _receive(self) -> None:
         """Feed one frame, or deal with a stream that broke."""
         error = None
-        if self._call is None or self._watchdog is None:
-            self._call = self._transport.follow(self._follower)
-            self._watchdog = _Watchdog(self._call, self._follower.silence_s)
-        call, watchdog = self._call, self._watchdog
+        call, watchdog = self._open()
         try:
             with watchdog:
                 frame = next(call)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, cast
 from runkon_client.calls import gates as gate_calls
 from runkon_client.calls import runs as run_calls
 from runkon_client.calls.gates import GateFilter, GateTarget, Vote
+from runkon_client.calls.texts import require_text
 from runkon_client.feeds import FeedFilter, GateFollower
 from runkon_client.following import DEFAULT_HEARTBEAT, EventFollower, Following
 from runkon_client.streams import SyncEventStream, SyncStream
@@ -42,6 +43,7 @@ class SyncRunHandle:
     """One run, to be followed, waited for, cancelled, resumed."""
 
     def __init__(self, transport: SyncTransport, run_id: str) -> None:
+        require_text("run_id", run_id)
         self.id = run_id
         self._transport = transport
         self._namespace = transport.endpoint.namespace

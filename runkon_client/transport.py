@@ -79,31 +79,45 @@ class StreamCall(Protocol):
 
 
 class AsyncTransport:
-    """Calls on one channel of the running event loop."""
+    """Calls on one channel, which belongs to the event loop that makes the first of them."""
 
     def __init__(self, endpoint: Endpoint, retry: RetryPolicy, options: Options) -> None:
         self.endpoint = endpoint
         self._retry = retry
+        self._options = options
         self._is_closed = False
-        self._channel = endpoint.open_async(options)
+        self._channel: grpc.aio.Channel | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[Message, bytes]] = {}
 
     @property
     def channel(self) -> grpc.aio.Channel:
-        """The channel, for streams of another kind."""
+        """The channel, which is opened by the first who asks.
+
+        Raises:
+            RuntimeError: another event loop opened it.
+        """
+        loop = asyncio.get_running_loop()
+        if self._channel is None:
+            self._channel = self.endpoint.open_async(self._options)
+            self._loop = loop
+        elif self._loop is not loop:
+            raise RuntimeError("this client belongs to another event loop: make one in each loop")
         return self._channel
 
     async def close(self) -> None:
         """Close the channel; calls that are under way fail."""
         self._is_closed = True
-        await self._channel.close()
+        if self._channel is not None:
+            await self._channel.close()
 
     async def perform(self, call: Call[_T], policy: RetryPolicy | None = None) -> _T:
         """Make the call until it succeeds, fails for good, or the retry window is over."""
         refuse_unsendable(call.request)
+        channel = self.channel
         method = self._methods.get(call.path)
         if method is None:
-            method = self._channel.unary_unary(call.path, _serialize, None)
+            method = channel.unary_unary(call.path, _serialize, None)
             self._methods[call.path] = method
         attempts = Attempts(policy or self._retry, now=time.monotonic())
         while True:
@@ -141,7 +155,7 @@ class AsyncTransport:
         """Open one stream."""
         if self._is_closed:
             raise closed_error()
-        method: grpc.aio.UnaryStreamMultiCallable[Message, Message] = self._channel.unary_stream(
+        method: grpc.aio.UnaryStreamMultiCallable[Message, Message] = self.channel.unary_stream(
             followed.path, _serialize, followed.response.FromString
         )
         return method(followed.request(), metadata=self.endpoint.metadata)
@@ -180,6 +194,8 @@ class SyncTransport:
                 delay_s = attempts.delay_after(error, now=time.monotonic())
                 if delay_s is None:
                     raise error from rpc_error
+            except ValueError as reason:
+                raise self._refused(reason) from reason
             else:
                 return _read(call, data)
             time.sleep(delay_s)
@@ -201,4 +217,11 @@ class SyncTransport:
         method: grpc.UnaryStreamMultiCallable[Message, Message] = self._channel.unary_stream(
             followed.path, _serialize, followed.response.FromString
         )
-        return method(followed.request(), metadata=self.endpoint.metadata)
+        try:
+            return method(followed.request(), metadata=self.endpoint.metadata)
+        except ValueError as reason:
+            raise self._refused(reason) from reason
+
+    def _refused(self, reason: ValueError) -> Exception:
+        """What it means that gRPC takes no call: another thread may have closed the client."""
+        return closed_error() if self._is_closed else reason

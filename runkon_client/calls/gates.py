@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from runkon.v1 import gates_pb2
 from runkon_client.calls.call import Call, Page, encode_span, mint_request_id, reader
+from runkon_client.calls.texts import require_fields, require_many
 from runkon_client.decode import decode_gate
 from runkon_client.errors import Code, NotFoundError
 from runkon_client.values import GateState, ReportedPullRequest, ReviewDecision
@@ -81,6 +82,9 @@ class GateTarget:
     run_id: str = ""
     gate_name: str = ""
 
+    def __post_init__(self) -> None:
+        require_fields(self)
+
     def found_in(self, gates: Sequence[values.Gate]) -> GateTarget:
         """The same gate by its id, out of its run's: the pending one, or else the latest.
 
@@ -101,6 +105,8 @@ class GateTarget:
 
 def resolve_gate(namespace: str, target: GateTarget, vote: Vote) -> Call[values.Gate]:
     """ResolveGate."""
+    require_fields(vote)
+    require_many("selections", vote.selections)
     request = gates_pb2.ResolveGateRequest(
         namespace=namespace,
         request_id=vote.request_id or mint_request_id(),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypedDict
 from runkon.v1 import events_pb2, runs_pb2, types_pb2
 from runkon_client import values
 from runkon_client.calls.call import Call, Page, encode_span, mint_request_id, reader
+from runkon_client.calls.texts import require_fields, require_many, require_text
 from runkon_client.decode import decode_fan_out_item, decode_run, decode_step
 from runkon_client.decode_events import decode_event
 from runkon_client.decode_explanations import decode_explanation
@@ -109,6 +110,7 @@ def _start_request(
 ) -> runs_pb2.StartRunRequest:
     if bool(spec.workflow) == bool(spec.source):
         raise ValueError("a start needs either the name of a workflow or a source")
+    require_fields(spec)
     request = runs_pb2.StartRunRequest(
         namespace=namespace,
         request_id=request_id,
@@ -177,6 +179,7 @@ def get_run(
     """GetRun, by id or by key."""
     if bool(run_id) == bool(key):
         raise ValueError("a run is asked for either by its id or by its key")
+    require_text("run_id", run_id)
     request = runs_pb2.GetRunRequest(
         namespace=namespace,
         view=types_pb2.VIEW_FULL if full else types_pb2.VIEW_BASIC,
@@ -362,6 +365,7 @@ def list_items(
 
 def encode_kinds(kinds: Sequence[values.EventKind]) -> list[events_pb2.EventKind.ValueType]:
     """Numbers of the kinds; `UNKNOWN` is refused, it names none."""
+    require_many("kinds", kinds)
     return [events_pb2.EventKind.Value(f"EVENT_KIND_{kind.name}") for kind in kinds]
 
 
