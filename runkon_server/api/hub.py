@@ -8,11 +8,12 @@ engine tells is a short cut; the guarantee is a look at the table every second.
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import structlog
 
-from runkon_server.api.coalesce import Coalescer
 from runkon_server.api.frames import KeptFrames, build_frame
 from runkon_server.api.recent import PAGE_BYTES, PAGE_EVENTS, Entry, FreshEvents, RecentEvents
 from runkon_server.api.waking import Pulse, Wake
@@ -20,14 +21,13 @@ from runkon_server.store.database import is_passing
 from runkon_server.store.reads.following import last_seqs, page_above, tails_above
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from runkon_server.api.frames import Frame
     from runkon_server.api.recent import StoredEvent
     from runkon_server.runtime.ambient import Ambient
     from runkon_server.runtime.commands import EventRecord
     from runkon_server.store.quick_reads import QuickReads
-    from runkon_server.store.reads.events import EventRow
 
 __all__ = ["EventSource", "Hub", "Watch"]
 
@@ -39,6 +39,7 @@ RECENT_BYTES: Final = 64 * 1024 * 1024
 TAIL_EVENTS: Final = 32
 """Most that is read of a run together with others: a notice is about a few events of each."""
 TAILS_AT_ONCE: Final = 128
+"""Runs that one read takes: whoever hears of events hears of those of many runs at once."""
 REPLAYED_BYTES: Final = 32 * 1024 * 1024
 READ_MIN: Final = 16
 READ_MAX: Final = 512
@@ -75,19 +76,13 @@ class EventSource(Protocol):
 class _Watched:
     """A run that at least one stream follows."""
 
-    __slots__ = (
-        "frame", "head", "is_far", "page_events", "reading", "run_id", "stale", "watches"
-    )  # fmt: skip
+    __slots__ = ("frame", "head", "page_events", "reading", "run_id", "watches")
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.watches: set[Watch] = set()
         self.head = 0
-        """Highest sequence known here to be committed."""
-        self.stale = False
-        """There may be more than `head`."""
-        self.is_far = False
-        """There is so much more that it is read by whole pages."""
+        """Highest sequence known here to be committed; 0 until somebody has asked."""
         self.frame: Frame | None = None
         """The frame that was built last, for streams in step with each other."""
         self.page_events = PAGE_EVENTS
@@ -184,7 +179,7 @@ class Watch:
         """Events directly above `seq`, at most a page; none if there are no more for now."""
         run = self._run
         found = self._hub.recent.above(run.run_id, seq)
-        if found or (run.head <= seq and not run.stale):
+        if found or run.head <= seq:
             return found
         read = run.reading.get(seq)
         if read is None:
@@ -226,7 +221,9 @@ class Hub:
         self.rewrites = 0
         """How often the log may have changed: a read that began before is not to be kept."""
         self._ahead: set[asyncio.Task[Frame | None]] = set()
-        self._tails = Coalescer(self._read_tails, None, batch_max=TAILS_AT_ONCE)
+        self._noticed: dict[str, _Watched] = {}
+        """Runs that may have more than their head."""
+        self._catching_up: asyncio.Task[None] | None = None
         engine.on_events(self._on_events)
         engine.on_drain(self._on_drain)
         engine.on_rewrite(self._on_rewrite)
@@ -258,6 +255,7 @@ class Hub:
             await ambient.sleep(LOOK_S)
             if not self._watched:
                 continue
+            rewrites = self.rewrites
             try:
                 heads = await last_seqs(self._engine.quick_reads, self._watched)
             except Exception as error:
@@ -265,9 +263,7 @@ class Hub:
                     raise
                 log.debug("hub.look_failed", reason=str(error))
                 continue
-            for run_id, head in heads.items():
-                if run_id in self._watched:
-                    self._watched[run_id].advance(head)
+            self._learn_heads(heads, rewrites)
 
     @property
     def may_read_ahead(self) -> bool:
@@ -293,48 +289,68 @@ class Hub:
 
         A whole page is given as it was read: whoever replays needs its frame and nothing else.
         """
-        is_at_head = seq >= run.head
-        if is_at_head:  # a page from further down may well end below what a notice was about
-            run.stale = False  # a notice that comes from here on may be about later events
-        is_tail = is_at_head and not run.is_far
-        limit = TAIL_EVENTS if is_tail else run.page_events
+        limit = run.page_events
         rewrites = self.rewrites
-        try:
-            if is_tail:
-                rows = await self._tails.get((run.run_id, seq)) or []
-            else:
-                rows = await page_above(self._engine.quick_reads, run.run_id, seq, limit=limit)
-        except BaseException:
-            run.stale = True
-            raise
+        rows = await page_above(self._engine.quick_reads, run.run_id, seq, limit=limit)
         if rewrites != self.rewrites:
             return await self.read_page(run, seq)  # these may be of the log that was
-        if is_at_head:
-            run.is_far = len(rows) == limit
-            run.stale |= run.is_far  # the notice may have been about more
         if not rows:
             return []
         run.advance(rows[-1].seq)
-        if is_tail or len(rows) < limit:
+        if len(rows) < limit:
             return self.recent.add(rows)
         run.learn_weight(rows)
         return rows
 
-    async def _read_tails(
-        self, places: Collection[tuple[str, int]]
-    ) -> dict[tuple[str, int], list[EventRow]]:
-        """Read what notices were about, of many runs at once.
+    def _notice(self, run: _Watched) -> None:
+        """The run may have more events than we know of."""
+        self._noticed[run.run_id] = run
+        if self._catching_up is None:
+            # In a context of its own: it is nobody's call.
+            self._catching_up = asyncio.create_task(self._catch_up(), context=Context())
 
-        A replica that writes names many runs in one notice. To read them one by one took each
-        replica that hears of it a millisecond per run.
+    async def _catch_up(self) -> None:
+        """Read what notices are about; while one read is under way, the next ones gather."""
+        try:
+            while self._noticed:
+                names = list(islice(self._noticed, TAILS_AT_ONCE))
+                await self._read_tails([self._noticed.pop(name) for name in names])
+        except Exception as error:
+            # The look of each second finds what is missed here, and fails for what goes on.
+            log.warning("hub.notice_lost", reason=str(error).strip())
+            self._noticed.clear()
+        finally:
+            self._catching_up = None
+
+    async def _read_tails(self, runs: Sequence[_Watched]) -> None:
+        """Have at hand what is new of many runs before their streams are woken.
+
+        The streams would each wake up to ask for it, and once more for the answer.
         """
-        return await tails_above(self._engine.quick_reads, places, limit=TAIL_EVENTS)
+        reads, rewrites = self._engine.quick_reads, self.rewrites
+        places = [(run.run_id, run.head) for run in runs if run.head and run.watches]
+        tails = await tails_above(reads, places, limit=TAIL_EVENTS) if places else {}
+        if rewrites != self.rewrites:
+            return  # all have been noticed anew, and these may be of the log that was
+        for (run_id, _), rows in tails.items():
+            if run_id in self._watched:
+                self.recent.add(rows)
+                self._watched[run_id].advance(rows[-1].seq)
+        is_read = {place[0] for place in places if len(tails.get(place, ())) < TAIL_EVENTS}
+        far = [run.run_id for run in runs if run.run_id not in is_read and run.watches]
+        if far:
+            self._learn_heads(await last_seqs(reads, far), rewrites)
+
+    def _learn_heads(self, heads: Mapping[str, int], rewrites: int) -> None:
+        """Wake the streams of runs that have more; they read it by whole pages."""
+        for run_id, head in heads.items():
+            if run_id in self._watched and rewrites == self.rewrites:
+                self._watched[run_id].advance(head)
 
     def _on_events(self, run_id: str, events: Sequence[EventRecord] | None) -> None:
         if run_id == EVERY_RUN:
             for run in self._watched.values():
-                run.stale = True
-                run.wake()
+                self._notice(run)
             return
         watched = self._watched.get(run_id)
         if watched is None:
@@ -344,8 +360,7 @@ class Hub:
             self.recent.add(events)
             watched.advance(events[-1].seq)
         else:
-            watched.stale = True
-            watched.wake()
+            self._notice(watched)
 
     def _on_rewrite(self) -> None:
         """A standby has taken over, perhaps without the last events: everything is read again."""
@@ -354,9 +369,10 @@ class Hub:
         self._fresh.clear()
         self.replayed.clear()
         for run in self._watched.values():
-            run.head, run.frame, run.stale = 0, None, True
+            run.head, run.frame = 0, None
             run.reading.clear()  # whoever waits for one of them reads again
             run.wake()
+            self._notice(run)
 
     def _on_drain(self) -> None:
         self.is_draining = True
