@@ -115,10 +115,12 @@ def measure_latency(bench: Bench) -> None:
     tell_latency(bench, "--step-s", str(STEP_S))
     print("  steps of no time: the replica has more to do than it can")
     tell_latency(bench)
-    print(f"  steps of {STEP_S:g} s, followed on another replica")
     with _setting.server(bench.dsn) as other:
         time.sleep(KNOWN_S)
-        tell_latency(bench, "--step-s", str(STEP_S), "--follow-at", other.address)
+        print(f"  steps of {STEP_S:g} s, followed on another replica")
+        tell_latency(bench, "--step-s", str(STEP_S), other=other)
+        print("  steps of no time, followed on another replica")
+        tell_latency(bench, other=other)
     print(f"  {WATCHERS} watchers of all events of 64 concurrent runs")
     with _setting.process(
         "_watchers", bench.server.address, "--count", str(WATCHERS), is_told_when_to_end=True
@@ -143,30 +145,37 @@ def time_lone_commits(conn: psycopg.Connection[Any]) -> list[float]:
     return seconds
 
 
-def tell_latency(bench: Bench, *options: str) -> None:
+def tell_latency(bench: Bench, *options: str, other: _setting.Server | None = None) -> None:
     """Print how late events come to callers that follow their runs.
 
     Args:
         options: of `_followers`.
+        other: the replica that streams; default: the one that does the rest.
     """
-    late_s, is_from_commit = follow_own(bench, *options)
+    late_s, is_from_commit = follow_own(bench, *options, other=other)
     ms = [each * 1e3 for each in late_s]
     begin = "commit" if is_from_commit else "decision"
     bench.tell(f"{begin} to subscriber, p50", _setting.percentile(ms, 0.5), 5, "ms")
     bench.tell(f"{begin} to subscriber, p99", _setting.percentile(ms, 0.99), 50, "ms")
 
 
-def follow_own(bench: Bench, *options: str) -> tuple[list[float], bool]:
+def follow_own(
+    bench: Bench, *options: str, other: _setting.Server | None
+) -> tuple[list[float], bool]:
     """How late each event was, in s, and whether that was counted from its commit.
 
     It is where the database keeps the times of commits; else from the instant that the transaction
     was given, before its commit, so the commit itself is in it.
     """
     seconds = bench.arguments.duration
+    pids = {"server": bench.server.pid}
+    if other is not None:
+        pids["other"] = other.pid
+        options = (*options, "--follow-at", other.address)
     with _setting.process(
         "_followers", bench.server.address, "--seconds", str(seconds), *options
     ) as following:
-        cores = _cores_of({"server": bench.server.pid, "followers": following.pid}, seconds)
+        cores = _cores_of(pids | {"followers": following.pid}, seconds)
         events: list[list[Any]] = json.loads(_setting.await_line(following))
     setting = bench.conn.execute("SHOW track_commit_timestamp").fetchone()
     is_from_commit = setting is not None and setting[0] == "on"
