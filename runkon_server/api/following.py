@@ -12,7 +12,7 @@ from runkon_server.api.parsing.runs import kinds_of
 if TYPE_CHECKING:
     from runkon.v1 import gates_pb2, runs_pb2
 
-__all__ = ["Following", "Start", "heartbeat_of", "parse_following"]
+__all__ = ["EVERY_KIND", "Following", "Start", "heartbeat_of", "parse_following"]
 
 HEARTBEAT_S: Final = 10.0
 EVERY_KIND: Final[frozenset[str]] = frozenset()

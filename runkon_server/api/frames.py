@@ -33,6 +33,8 @@ TERMINAL: Final = frozenset(
 
 _FRAME: Final = tag_of(runs_pb2.StreamRunEventsResponse, "events")
 _EXAMINED: Final = tag_of(runs_pb2.EventBatch, "examined_seq", 0)
+_FRAME_BYTES: Final = 512
+"""What a kept frame weighs besides its data, of which a filter may leave nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,11 @@ class Frame:
     examined_seq: int
     ending: Ending | None
     """Set if the last event examined ended an epoch."""
+
+    @property
+    def weight(self) -> int:
+        """What it takes to keep, in bytes, about."""
+        return _FRAME_BYTES + len(self.data or b"")
 
 
 def build_frame(entries: Sequence[Entry | StoredEvent], kinds: Collection[str]) -> Frame:
@@ -85,7 +92,7 @@ def build_frame(entries: Sequence[Entry | StoredEvent], kinds: Collection[str]) 
 
 
 class KeptFrames:
-    """Frames of whole pages, by what they follow: for the next who replay the same run.
+    """Frames of whole pages, by what they follow and hold: for the next who replay the same run.
 
     Of such a page only the frame is kept. To keep its events, each with what it was made from,
     would cost more than to read and encode them.
@@ -97,22 +104,22 @@ class KeptFrames:
     def __init__(self, budget: int) -> None:
         self._budget = budget
         self._weight = 0
-        self._frames: OrderedDict[tuple[str, int], Frame] = OrderedDict()
+        self._frames: OrderedDict[tuple[str, int, frozenset[str]], Frame] = OrderedDict()
 
-    def above(self, run_id: str, seq: int) -> Frame | None:
-        """The frame that begins directly above `seq`; None if it is not there."""
-        return self._frames.get((run_id, seq))
+    def above(self, run_id: str, seq: int, kinds: frozenset[str]) -> Frame | None:
+        """The frame of these kinds that begins directly above `seq`; None if it is not there."""
+        return self._frames.get((run_id, seq, kinds))
 
-    def add(self, run_id: str, frame: Frame) -> None:
-        """Keep a frame of all events that it examined."""
-        key = (run_id, frame.first_seq - 1)
+    def add(self, run_id: str, frame: Frame, kinds: frozenset[str]) -> None:
+        """Keep a frame of all events of these kinds that it examined."""
+        key = (run_id, frame.first_seq - 1, kinds)
         if key in self._frames:
             return
         self._frames[key] = frame
-        self._weight += len(frame.data or b"")
+        self._weight += frame.weight
         while self._weight > self._budget:
             _, dropped = self._frames.popitem(last=False)
-            self._weight -= len(dropped.data or b"")
+            self._weight -= dropped.weight
 
     def clear(self) -> None:
         """Forget everything."""

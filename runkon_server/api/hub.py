@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import structlog
 
+from runkon_server.api.following import EVERY_KIND
 from runkon_server.api.frames import KeptFrames, build_frame
 from runkon_server.api.recent import PAGE_BYTES, PAGE_EVENTS, Entry, FreshEvents, RecentEvents
 from runkon_server.api.waking import Pulse, Wake
@@ -133,18 +134,18 @@ class Watch:
         """The caller has read in the table how far the run is."""
         self._run.advance(head)
 
-    async def frame_above(self, seq: int) -> Frame | None:
+    async def frame_above(self, seq: int, kinds: frozenset[str] = EVERY_KIND) -> Frame | None:
         """The frame of what is directly above `seq`; None if there is no more for now.
 
-        It is built once for all streams at the same place. Behind a page of the log, the next one
-        is read while the caller writes this one.
+        It is built once for all streams at the same place, unless they choose `kinds` of what is
+        new. Behind a page of the log, the next one is read while the caller writes this one.
         """
-        frame = await self._frame_at(seq)
-        if frame is not None and self._goes_on(frame):
-            self._hub.read_ahead(self._frame_at(frame.examined_seq))
+        frame = await self._frame_at(seq, kinds)
+        if frame is not None and self._goes_on(frame, kinds):
+            self._hub.read_ahead(self._frame_at(frame.examined_seq, kinds))
         return frame
 
-    def _goes_on(self, frame: Frame) -> bool:
+    def _goes_on(self, frame: Frame, kinds: frozenset[str]) -> bool:
         """Whether it is a page of the log, not a heavy one, and the next is still to be read."""
         hub, run, seq = self._hub, self._run, frame.examined_seq
         return (
@@ -152,14 +153,14 @@ class Watch:
             and len(frame.data or b"") < AHEAD_BYTES
             and seq < run.head
             and seq not in run.reading
-            and hub.replayed.above(run.run_id, frame.first_seq - 1) is frame
-            and hub.replayed.above(run.run_id, seq) is None
+            and hub.replayed.above(run.run_id, frame.first_seq - 1, kinds) is frame
+            and hub.replayed.above(run.run_id, seq, kinds) is None
         )
 
-    async def _frame_at(self, seq: int) -> Frame | None:
+    async def _frame_at(self, seq: int, kinds: frozenset[str]) -> Frame | None:
         hub, run_id = self._hub, self._run.run_id
         if not hub.recent.has(run_id, seq + 1):
-            kept = hub.replayed.above(run_id, seq)
+            kept = hub.replayed.above(run_id, seq, kinds)
             if kept is not None:
                 return kept
         rewrites = hub.rewrites
@@ -167,12 +168,12 @@ class Watch:
         if not found:
             return None
         if isinstance(found[0], Entry):
-            return self.shared_frame(found)
-        kept = hub.replayed.above(run_id, seq)  # another stream may have shared the read
+            return build_frame(found, kinds) if kinds else self.shared_frame(found)
+        kept = hub.replayed.above(run_id, seq, kinds)  # another stream may have shared the read
         if kept is None:
-            kept = build_frame(found, ())
+            kept = build_frame(found, kinds)
             if rewrites == hub.rewrites:
-                hub.replayed.add(run_id, kept)
+                hub.replayed.add(run_id, kept, kinds)
         return kept
 
     async def above(self, seq: int) -> Sequence[Entry | StoredEvent]:
@@ -315,8 +316,7 @@ class Hub:
             while self._noticed:
                 names = list(islice(self._noticed, TAILS_AT_ONCE))
                 await self._read_tails([self._noticed.pop(name) for name in names])
-        except Exception as error:
-            # The look of each second finds what is missed here, and fails for what goes on.
+        except Exception as error:  # noqa: BLE001 - logged; the look of each second makes up for it
             log.warning("hub.notice_lost", reason=str(error).strip())
             self._noticed.clear()
         finally:

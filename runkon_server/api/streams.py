@@ -14,7 +14,7 @@ import grpc
 from runkon.v1 import runs_pb2, types_pb2
 from runkon_server.api.coalesce import Coalescer
 from runkon_server.api.following import Following, Start, parse_following
-from runkon_server.api.frames import TERMINAL, Ending, build_frame, server_time
+from runkon_server.api.frames import TERMINAL, Ending, server_time
 from runkon_server.api.pacing import WRITE_S, Pace
 from runkon_server.api.render.runs import run_status
 from runkon_server.api.snapshot import read_snapshot
@@ -179,11 +179,7 @@ class _Stream:
 
     async def _send_events(self) -> bool:
         """Send one frame of what lies above the cursor; False if there is nothing."""
-        if self._wish.kinds:
-            found = await self._watch.above(self._cursor)
-            frame = build_frame(found, self._wish.kinds) if found else None
-        else:
-            frame = await self._watch.frame_above(self._cursor)
+        frame = await self._watch.frame_above(self._cursor, self._wish.kinds)
         if frame is None:
             return False
         await failpoint_async("stream.read")

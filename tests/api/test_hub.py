@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
+from runkon_server.api.following import EVERY_KIND
 from runkon_server.api.frames import Frame, KeptFrames
 from runkon_server.api.hub import READ_MAX, TAIL_EVENTS, Hub
 from runkon_server.api.recent import PAGE_EVENTS, Entry, FreshEvents, RecentEvents
@@ -240,14 +241,42 @@ async def test_11_a_replayed_page_that_a_failover_took_back_is_read_again(
 
 
 def test_frames_stay_within_their_budget() -> None:
-    """The oldest go first; one that is there already weighs nothing."""
-    kept = KeptFrames(budget=350)
+    """The oldest go first; one that is there already weighs nothing, an empty one a little."""
+    weight = Frame(b"x" * 100, 1, 100, None).weight
+    kept = KeptFrames(budget=3 * weight + weight // 2)
     for first_seq in (1, 101, 201, 301, 301):
-        kept.add(RUN, Frame(b"x" * 100, first_seq, first_seq + 99, None))
+        kept.add(RUN, Frame(b"x" * 100, first_seq, first_seq + 99, None), EVERY_KIND)
+    at_hand = [kept.above(RUN, seq, EVERY_KIND) is not None for seq in (0, 100, 200, 300)]
+    for first_seq in range(1, 1_001, 100):
+        kept.add(RUN, Frame(None, first_seq, first_seq + 99, None), frozenset({"gate_opened"}))
 
-    assert [kept.above(RUN, seq) is not None for seq in (0, 100, 200, 300)] == [
-        False, True, True, True,
-    ]  # fmt: skip
+    assert at_hand == [False, True, True, True]
+    assert kept.above(RUN, 300, EVERY_KIND) is None
+
+
+async def test_a_filtered_log_is_read_ahead_too_and_kept_by_its_filter(
+    engine: AsyncEngine,
+) -> None:
+    """The page behind is at hand when it is asked for; a stream with another filter reads."""
+    async with engine.connect() as conn:
+        await add_events(conn, RUN, *[PROGRESS] * 300, first_seq=21)
+    replica = FakeReplica(engine)
+    hub = Hub(replica)
+    nothing, progress = frozenset({"gate_opened"}), frozenset({"step_progress"})
+    with hub.watch(RUN) as watch:
+        watch.learn_head(320)
+        first = await watch.frame_above(0, nothing)
+        await until(lambda: not hub._ahead, "the second page was read")
+        reads = len(replica.quick_reads.asked)
+        again = await watch.frame_above(0, nothing)
+        other = await watch.frame_above(0, progress)
+
+    assert (reads, len(replica.quick_reads.asked)) == (2, 3)
+    assert first is not None
+    assert (first.data, first.examined_seq) == (None, PAGE_EVENTS)
+    assert again is first
+    assert other is not None
+    assert other.data is not None
 
 
 async def test_a_frame_is_not_shared_with_a_stream_that_knows_more(engine: AsyncEngine) -> None:
