@@ -22,6 +22,11 @@ log = structlog.get_logger(__name__)
 
 MONTHS_AHEAD: Final = 3
 PARTITION_LOCK: Final = 727_002
+LOCK_WAIT_MS: Final = 500
+"""A new partition needs `run_events` for itself: while it waits for one long reader, a backup say,
+every commit waits behind it. Shorter than the committer waits for a lock."""
+SCAN_MS: Final = 4_000
+"""Nor may the rows of the default partition, which are all looked at, keep it for longer."""
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _TIME_CHARACTERS: Final = 10
 """Characters of a ULID that hold its milliseconds."""
@@ -51,7 +56,11 @@ def ensure_partitions(dsn: str) -> int:
     """Make the partitions of this month and the next ones; gives how many are new.
 
     Several replicas may ask at once. A month whose rows are in the default partition already is
-    left there.
+    left there, and so are all if there are too many rows to look at.
+
+    Raises:
+        psycopg.errors.LockNotAvailable: somebody reads or writes events for long; ask again later.
+        psycopg.Error: the database does not answer, or does not let this role make tables.
     """
     made = 0
     options = f"{schema_options(dsn)} -c timezone=UTC"
@@ -59,6 +68,8 @@ def ensure_partitions(dsn: str) -> int:
         conn.execute("SELECT pg_advisory_lock(%s)", (PARTITION_LOCK,))
         row = conn.execute("SELECT clock_timestamp()").fetchone()
         assert row is not None
+        conn.execute(f"SET lock_timeout = {LOCK_WAIT_MS}")
+        conn.execute(f"SET statement_timeout = {SCAN_MS}")
         for name, lower, upper in months(row[0], MONTHS_AHEAD):
             found = conn.execute("SELECT to_regclass(%s)", (name,)).fetchone()
             if found is not None and found[0] is not None:
@@ -70,6 +81,9 @@ def ensure_partitions(dsn: str) -> int:
                 )
             except psycopg.errors.CheckViolation:
                 log.warning("partition.rows_in_default", partition=name)
+            except psycopg.errors.QueryCanceled:
+                log.warning("partition.default_too_large", partition=name)
+                break
             else:
                 made += 1
     return made

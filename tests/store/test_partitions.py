@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from runkon_server.runtime.ambient import encode_ulid
 from runkon_server.store.migrations import upgrade
@@ -96,3 +98,35 @@ def _bytes_of(conn: psycopg.Connection[Any], table: str) -> int:
     assert row is not None
     size: int = row[0]
     return size
+
+
+def test_a_long_reader_keeps_a_partition_from_being_made_and_nobody_from_writing(
+    empty_database: str,
+) -> None:
+    """A backup reads all tables for an hour: who waits for it must not have commits wait behind."""
+    upgrade(empty_database)
+    with psycopg.connect(empty_database, autocommit=True) as conn:
+        row = conn.execute("SELECT clock_timestamp()").fetchone()
+        assert row is not None
+        name, _, _ = list(months(row[0], 1))[-1]
+        conn.execute(f"DROP TABLE {name}")
+    with (
+        psycopg.connect(empty_database) as backup,
+        psycopg.connect(empty_database, autocommit=True) as writer,
+        ThreadPoolExecutor(1) as executor,
+    ):
+        backup.execute("SELECT count(*) FROM run_events")
+        making = executor.submit(ensure_partitions, empty_database)
+        try:
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                making.result(timeout=20)
+            writer.execute("SET lock_timeout = '1s'")
+            writer.execute(
+                "INSERT INTO run_events (run_id, seq, epoch, kind, at, generation, payload)"
+                " VALUES (%s, 1, 1, 'run_started', now(), 1, '{}')",
+                (ulid_floor(0) + "Z" * 16,),
+            )
+        finally:
+            backup.rollback()
+
+    assert ensure_partitions(empty_database) == 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,8 @@ from runkon_server.store.partitions import ensure_partitions
 from runkon_server.store.session_settings import schema_options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Connection, Engine
 
 MIGRATION_LOCK: Final = 727_001
@@ -102,8 +105,8 @@ def upgrade(dsn: str, revision: str = "head") -> None:
             connection.commit()
             try:
                 if not present_schema(dsn).is_newer:
-                    _run_patiently(connection, revision)
-                ensure_partitions(dsn)
+                    _patiently(connection, partial(_run, connection, revision))
+                _patiently(connection, partial(_make_partitions, dsn))
             finally:
                 connection.rollback()
                 connection.exec_driver_sql("SELECT pg_advisory_unlock(%s)", (MIGRATION_LOCK,))
@@ -154,14 +157,21 @@ def _has_table(connection: Connection, name: str) -> bool:
     return bool(found.scalar_one())
 
 
-def _run_patiently(connection: Connection, revision: str) -> None:
-    """Run the pending steps; one that cannot have its lock soon lets others pass and tries again.
+def _make_partitions(dsn: str) -> None:
+    try:
+        ensure_partitions(dsn)
+    except psycopg.OperationalError as error:
+        raise OperationalError("CREATE TABLE", None, error) from error
+
+
+def _patiently(connection: Connection, work: Callable[[], None]) -> None:
+    """Do what is pending; what cannot have its lock soon lets others pass and tries again.
 
     A step that waits for a table stops all who want to read it, for as long as it waits.
     """
     for attempt in range(1, LOCK_ATTEMPTS_MAX + 1):
         try:
-            _run(connection, revision)
+            work()
         except OperationalError as error:
             is_locked = isinstance(error.orig, psycopg.errors.LockNotAvailable)
             if not is_locked or attempt == LOCK_ATTEMPTS_MAX:
