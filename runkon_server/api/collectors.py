@@ -53,6 +53,7 @@ _COUNTERS: Final = {
     "runs_purged": ("runkon_runs_purged", "Runs removed because they were kept no longer."),
     "tasks_dispatched": ("runkon_tasks_dispatched", "Tasks handed to workers."),
     "tasks_redelivered": ("runkon_tasks_redelivered", "Tasks handed out again."),
+    "hints_lost": ("runkon_hints_lost", "Messages to other replicas that could not be sent."),
     "queue_looks": ("runkon_queue_looks", "Statements that looked for queued tasks."),
 }
 """Field of the statistics → name, as which `_total` is added, and help."""

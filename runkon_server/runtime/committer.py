@@ -82,6 +82,7 @@ class Committer:
     Args:
         after_commit: called with each durable batch, before its entries are told.
         hint: gives what is sent behind the COMMIT of a batch, if something is.
+        hinted: told what became of that; None: it was executed.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Committer:
         *,
         after_commit: Callable[[Batch], None],
         hint: Callable[[Batch], Statement | None],
+        hinted: Callable[[Exception | None], None],
     ) -> None:
         self._config = config
         self._ambient = ambient
@@ -100,6 +102,7 @@ class Committer:
         self._stats = stats
         self._after_commit = after_commit
         self._hint = hint
+        self._hinted = hinted
         self._queue: deque[Entry] = deque()
         self._busy_runs: set[str] = set()
         self._busy_keys: set[tuple[Any, ...]] = set()
@@ -392,7 +395,7 @@ class Committer:
         conn = await database.connect_committer(
             config.dsn, config.lease_ttl_s, is_pooled=config.is_pooled
         )
-        return Pipeline(conn, settings=settings)
+        return Pipeline(conn, settings=settings, behind_answered=self._hinted)
 
     def _fail_callers(self, waiting: Sequence[Entry]) -> None:
         reason = self.trouble or errors.DatabaseUnavailableError()

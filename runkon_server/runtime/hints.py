@@ -49,6 +49,8 @@ class Hints:
         self._stats = stats
         self._lot = Lot()
         self._wanted = asyncio.Event()
+        self._is_losing = False
+        """Whether the last hint that went behind a COMMIT failed."""
 
     def behind(self, batch: Batch) -> Statement | None:
         """What tells of tasks that a batch is about to queue, right behind its COMMIT.
@@ -62,6 +64,14 @@ class Hints:
         lot.add(batch)
         batch.is_hinted = True
         return SEND_BEHIND, (lot.payloads(self._sender),)
+
+    def answered(self, error: Exception | None) -> None:
+        """What became of a hint behind a COMMIT; that they fail is logged once, until one works."""
+        if error is not None:
+            self._stats.hints_lost += 1
+            if not self._is_losing:
+                log.warning("hints.lost", error=str(error).strip())
+        self._is_losing = error is not None
 
     def tell(self, batch: Batch) -> None:
         """A batch is durable."""
@@ -90,6 +100,7 @@ class Hints:
                     pipeline = pipeline or await self._open()
                     await send_hints(pipeline, lot.payloads(self._sender))
                 except psycopg.Error as error:
+                    self._stats.hints_lost += 1
                     log.warning("hints.lost", error=str(error).strip())
                     if pipeline is not None:
                         await pipeline.close()

@@ -168,6 +168,7 @@ class Replica:
             self.stats,
             after_commit=self._after_commit,
             hint=self._hints.behind,
+            hinted=self._hints.answered,
         )
 
     def _stand_down(self) -> None:

@@ -47,6 +47,8 @@ class EngineStats:
     tasks_reported: Counter[str] = field(default_factory=Counter)
     """By acknowledgement."""
     tasks_redelivered: int = 0
+    hints_lost: int = 0
+    """Messages with hints to other replicas that could not be sent."""
     queue_looks: int = 0
     """Statements that looked for queued tasks."""
     workers_connected: int = 0

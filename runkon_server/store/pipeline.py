@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from psycopg.adapt import Transformer
-from psycopg.errors import error_from_result
+from psycopg.errors import InFailedSqlTransaction, error_from_result
 from psycopg.pq import ExecStatus
 
 from runkon_server.failpoints import failpoint_async
@@ -31,8 +31,13 @@ Parameter: TypeAlias = "str | float | datetime | Sequence[str] | None"
 Statement: TypeAlias = tuple[str, tuple[Parameter, ...]]
 """SQL with `$1`, `$2`, … and its parameters; every parameter's type must follow from the text."""
 Rows: TypeAlias = list[tuple[Any, ...]]
+Answered: TypeAlias = "Callable[[Exception | None], None]"
 
 _DONE: Final = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
+
+
+def _ignore(_: Exception | None) -> None:
+    """Nobody wants to know."""
 
 
 class Pipeline:
@@ -42,10 +47,19 @@ class Pipeline:
         conn: in autocommit mode; belongs to the pipeline from now on.
         settings: a statement that follows every BEGIN; with it, nothing is left in the session, so
             that every transaction may have another one (a pooler's). None: the session is ours.
+        behind_answered: called with what became of a statement `behind` an earlier trip: None, or
+            its error. That is during the next trip. Must not raise.
     """
 
-    def __init__(self, conn: psycopg.AsyncConnection[Any], *, settings: str | None = None) -> None:
+    def __init__(
+        self,
+        conn: psycopg.AsyncConnection[Any],
+        *,
+        settings: str | None = None,
+        behind_answered: Answered = _ignore,
+    ) -> None:
         self._conn = conn
+        self._behind_answered = behind_answered
         self._keeps_statements = settings is None
         self.opening: tuple[Statement, ...] = (("BEGIN", ()),)
         """What begins a transaction."""
@@ -57,8 +71,8 @@ class Pipeline:
         self._names: dict[str, bytes] = {}
         """Statements that are prepared."""
         self._transformer: abc.Transformer = Transformer(conn)
-        self._unread = 0
-        """Statements `behind` earlier trips whose answers nobody has waited for."""
+        self._is_behind_unread = False
+        """Whether a statement `behind` the trip before was sent."""
 
     @property
     def is_lost(self) -> bool:
@@ -85,7 +99,8 @@ class Pipeline:
             executed: called when the last answer is read and no statement has failed; a turn of
                 the event loop before the caller goes on. Must not raise.
             behind: goes with the rest and is executed after it, by itself; inside of a transaction
-                that failed, not at all. Nobody waits for it, so it is for what may be lost.
+                that failed, not at all. Nobody waits for it, so it is for what may be lost; that it
+                failed is told to `behind_answered`.
 
         Raises:
             ValueError: a parameter that no text can hold; nothing was sent.
@@ -96,8 +111,9 @@ class Pipeline:
         afterthought = None
         if behind is not None:
             afterthought = (behind[0], [encode(value) for value in behind[1]])
-        trip = _Trip(self._pg, self._transformer, executed, self._unread)
-        self._unread = 0 if afterthought is None else 1
+        unread = self._behind_answered if self._is_behind_unread else None
+        trip = _Trip(self._pg, self._transformer, executed, unread)
+        self._is_behind_unread = afterthought is not None
         for sql, parameters in encoded:
             name = self._names.get(sql)
             if not self._keeps_statements:
@@ -127,6 +143,7 @@ class _Trip:
         "_taken",
         "_transformer",
         "_unread",
+        "_unread_error",
         "_waiter",
         "prepared",
     )
@@ -136,13 +153,14 @@ class _Trip:
         pg: PGconn,
         transformer: abc.Transformer,
         executed: Callable[[], None] | None,
-        unread: int,
+        unread: Answered | None,
     ) -> None:
         self._pg = pg
         self._transformer = transformer
         self._executed = executed
         self._unread = unread
-        """How many transactions of earlier trips are answered first."""
+        """Hears the answer to what went behind the trip before, which comes first; or None."""
+        self._unread_error: Exception | None = None
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] = self._loop.create_future()
         self._expected: list[str | None] = []
@@ -214,8 +232,8 @@ class _Trip:
 
     def _take(self, result: PGresult) -> None:
         status = result.status
-        if self._unread:
-            self._unread -= status == ExecStatus.PIPELINE_SYNC
+        if self._unread is not None:
+            self._take_unread(self._unread, result)
             return
         if status == ExecStatus.PIPELINE_SYNC:
             if self._executed is not None and self._error is None:
@@ -234,6 +252,16 @@ class _Trip:
                 self._error = error_from_result(result)
         elif prepares is None:
             self._rows.append(self._read_rows(result))
+
+    def _take_unread(self, answered: Answered, result: PGresult) -> None:
+        status = result.status
+        if status == ExecStatus.PIPELINE_SYNC:
+            self._unread = None
+            # What is refused behind a transaction that failed was not meant to be executed.
+            if not isinstance(self._unread_error, InFailedSqlTransaction):
+                answered(self._unread_error)
+        elif status not in _DONE and status != ExecStatus.PIPELINE_ABORTED:
+            self._unread_error = self._unread_error or error_from_result(result)
 
     def _read_rows(self, result: PGresult) -> Rows:
         if not result.ntuples:

@@ -8,12 +8,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
 from runkon_server.runtime import listener
 from runkon_server.runtime.backlog import Backlog
 from runkon_server.runtime.hints import PAYLOADS_MAX, Lot, needs_in, requeued_hint
 from runkon_server.runtime.roster import Need
-from runkon_server.store.hints import PAYLOAD_BYTES_MAX
+from runkon_server.store.hints import PAYLOAD_BYTES_MAX, SEND_BEHIND
 from support.engines import Worker, engine_on, start, until
 from support.waiting import eventually
 
@@ -177,6 +178,48 @@ async def test_24_hints_are_sent_again_after_their_session_was_lost(
             await rogue.rows("SELECT pg_terminate_backend(%s)", pid)
 
         await eventually(are_sent, "another session sends hints")
+
+
+async def test_24_hints_that_fail_behind_a_commit_are_logged_once_until_one_works(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their tasks are found by polls; what counts them sees each."""
+    async with (
+        engine_on(database, poll_s=60.0, lanes=1) as owner,
+        engine_on(database, poll_s=0.2) as other,
+    ):
+        await know_each_other(owner, other)
+        worker = Worker(other, "build").credit(20)
+
+        async def queue(number: int) -> None:
+            for _ in range(number):
+                await owner.start_run(start("call build"))
+
+        with structlog.testing.capture_logs() as logs:
+            for statement in ("SELECT 1 / 0 FROM unnest($1::text[])", SEND_BEHIND) * 2:
+                monkeypatch.setattr("runkon_server.runtime.hints.SEND_BEHIND", statement)
+                await queue(3)
+            await until(lambda: len(worker.leases) == 12, "all are found")
+
+        assert owner.stats.hints_lost == 6
+        assert [each["event"] for each in logs].count("hints.lost") == 2
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    ['{"e": 1}', '{"c": ["task"]}', '{"f": [["run"]]}', "[" * 7_000, "7", "no JSON"],
+)
+async def test_a_hint_that_nobody_understands_ends_no_replica(
+    database: str, rogue: Rogue, garbage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may connect may notify; the replica goes on to hear what others say."""
+    monkeypatch.setattr(listener, "PROBE_S", 60.0)
+    async with engine_on(database) as engine:
+        await until(lambda: engine.database_is_up, "it has looked around")
+        await rogue.rows("SELECT pg_notify('runkon', %s)", garbage)
+        await rogue.rows("SELECT pg_notify('runkon', %s)", '{"s": "another", "h": 1}')
+
+        await until(lambda: engine.stats.peers == 1, "the hint behind it is heard")
 
 
 def test_hints_fit_their_notifications() -> None:

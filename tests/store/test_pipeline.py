@@ -102,6 +102,31 @@ async def test_nothing_goes_behind_a_transaction_that_failed(pipeline: Pipeline)
     assert await pipeline.run([("ROLLBACK", ()), ("TABLE things", ())]) == [[], []]
 
 
+async def test_what_became_of_what_went_behind_is_told_by_the_next_trip(database: str) -> None:
+    """Also what fails as late as at its own commit; but not what a failed transaction refused."""
+    told: list[Exception | None] = []
+    conn = await connections.connect_committer(database, LEASE_TTL_S)
+    pipeline = Pipeline(conn, behind_answered=told.append)
+    await pipeline.run(
+        [("CREATE TABLE things (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)", ())],
+        behind=("INSERT INTO things VALUES (1)", ()),
+    )
+    assert told == []
+    for failing in ("INSERT INTO things VALUES (1)", "SELECT 1 / 0", "no SQL"):
+        await pipeline.run([("SELECT 1", ())], behind=(failing, ()))
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        await pipeline.run([("BEGIN", ()), ("SELECT 1 / 0", ())], behind=("SELECT 1", ()))
+    assert await pipeline.run([("ROLLBACK", ()), ("TABLE things", ())]) == [[], [(1,)]]
+    await pipeline.close()
+
+    assert [type(each) for each in told] == [
+        type(None),
+        psycopg.errors.UniqueViolation,
+        psycopg.errors.DivisionByZero,
+        psycopg.errors.SyntaxError,
+    ]
+
+
 async def test_a_statement_that_could_not_be_prepared_is_prepared_later(pipeline: Pipeline) -> None:
     ask = ("SELECT count(*) FROM later", ())
     with pytest.raises(psycopg.errors.UndefinedTable):

@@ -135,6 +135,7 @@ class SimEngine(Engine):
         self._committer = SimCommitter(
             self._connect, partial(fate_of, self._tables, self._faults), config, ambient,
             self.tenure, stats, after_commit=self._after_commit, hint=self._hints.behind,
+            hinted=self._hints.answered,
         )  # fmt: skip
         self._dispatcher = Dispatcher(config, ambient, self.reads, stats)
         self._registry = Registry(
