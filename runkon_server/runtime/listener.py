@@ -125,8 +125,7 @@ class Listener:
         await conn.execute(f"LISTEN {CHANNEL}")
         await self._probe(conn)
         self.listening()
-        # Hints sent while nobody listened are lost: look at everything once.
-        self._heard({"e": EVERYTHING, "f": EVERYTHING, "r": 1, "t": EVERYTHING})
+        self._look_at_everything()  # hints sent while nobody listened are lost
         while True:
             async for note in conn.notifies(timeout=PROBE_S):
                 self._last_answer_s = self._ambient.boottime_s()
@@ -157,11 +156,19 @@ class Listener:
     def _hear(self, payload: str) -> None:
         try:
             hint = json.loads(payload)
-        except ValueError:
+        except (ValueError, RecursionError):
             log.warning("listener.garbage", size=len(payload))
             return
         if isinstance(hint, dict) and hint.get("s") != self._sender:
             failpoint("listener.heard")
             if "h" in hint:
                 self._stats.peers = max(1, self._stats.peers)
-            self._heard(hint)
+            try:
+                self._heard(hint)
+            except Exception:
+                # Anybody may notify, and a later release may say it in other words.
+                log.exception("listener.not_understood", size=len(payload))
+                self._look_at_everything()
+
+    def _look_at_everything(self) -> None:
+        self._heard({"e": EVERYTHING, "f": EVERYTHING, "r": 1, "t": EVERYTHING})

@@ -215,11 +215,16 @@ async def test_a_hint_that_nobody_understands_ends_no_replica(
     """Whoever may connect may notify; the replica goes on to hear what others say."""
     monkeypatch.setattr(listener, "PROBE_S", 60.0)
     async with engine_on(database) as engine:
-        await until(lambda: engine.database_is_up, "it has looked around")
-        await rogue.rows("SELECT pg_notify('runkon', %s)", garbage)
-        await rogue.rows("SELECT pg_notify('runkon', %s)", '{"s": "another", "h": 1}')
 
-        await until(lambda: engine.stats.peers == 1, "the hint behind it is heard")
+        async def hears() -> bool:
+            await rogue.rows("SELECT pg_notify('runkon', %s)", '{"s": "another", "h": 1}')
+            return engine.stats.peers == 1
+
+        await eventually(hears, "it listens")
+        await rogue.rows("SELECT pg_notify('runkon', %s)", garbage)
+        engine.stats.peers = 0
+
+        await eventually(hears, "a hint behind it is heard")
 
 
 def test_hints_fit_their_notifications() -> None:
