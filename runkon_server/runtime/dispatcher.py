@@ -407,8 +407,14 @@ class Dispatcher:
     async def _hand_out(self, session: WorkerSession, claimed: Sequence[ClaimedTask]) -> None:
         for number, task in enumerate(claimed):
             try:
-                program = await self._program_of(task)
-            except Exception:
+                lease = claimed_lease(task, await self._program_of(task), self._lease)
+            except Exception as error:
+                if not is_passing(error):
+                    # A newer replica may understand it, once the lease runs out; given back, it
+                    # would come again at once.
+                    log.exception("task.unreadable", run_id=task.run_id, task_id=task.id)
+                    self.release(session)
+                    continue
                 for unseen in claimed[number:]:
                     self.give_back_later(unseen.id, unseen.token)
                     self.release(session)
@@ -416,7 +422,7 @@ class Dispatcher:
             if not session.is_open:
                 self.give_back_later(task.id, task.token)
                 continue
-            self._give(session, claimed_lease(task, program, self._lease))
+            self._give(session, lease)
 
     async def _program_of(self, task: ClaimedTask) -> Program | None:
         content_hash = content_hash_of(task)

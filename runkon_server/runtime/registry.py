@@ -417,9 +417,11 @@ class Registry:
             self._facts.catch_up(actor)
 
     def forget(self, run_id: str) -> None:
-        """Drop what is in memory of a run, if anything is."""
+        """Drop what is in memory of a run, if anything is; what waited there is recorded."""
         if actor := self.actors.get(run_id):
             self._remove(actor)
+            self._reoffer(actor.pending, actor)
+            actor.pending = []
 
     def load(self, run_ids: Sequence[str]) -> None:
         """Load runs whose lease this replica has just taken."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from runkon_server.runtime import setbacks
 from runkon_server.runtime.budgets import INFRA_ATTEMPTS_MAX
+from runkon_server.runtime.commands import AckStatus
 from support.engines import Worker, engine_on, start, until
 from support.waiting import eventually
 
@@ -136,3 +137,39 @@ async def test_a_fact_that_is_not_known_here_sets_a_run_aside_that_is_in_memory(
 
         await eventually(nobodys, "a newer replica may take it")
         assert engine.stats.leases_held == 0
+
+
+async def test_a_report_that_met_such_a_fact_is_recorded_and_acknowledged(
+    database: str, rogue: Rogue
+) -> None:
+    """It waited for the fact to be read; the worker must not wait for its answer for ever."""
+    async with engine_on(database, poll_s=60.0, linger_s=60.0) as engine:
+        worker = Worker(engine, "build").credit(1)
+        run_id = (await engine.start_run(start("call build"))).run_id
+        lease = await worker.lease()
+        await rogue.rows("UPDATE workflow_runs SET fact_seq = fact_seq + 1")
+        await rogue.rows(
+            "INSERT INTO facts (run_id, fact_seq, kind, payload, recorded_at)"
+            " SELECT id, fact_seq, 'of_tomorrow', '{}', now() FROM workflow_runs"
+        )
+
+        assert await worker.answer(lease) is AckStatus.ACCEPTED
+        assert engine.stats.runs_set_aside >= 1
+        kinds = await rogue.rows("SELECT kind FROM facts WHERE run_id = %s", run_id)
+        assert [each["kind"] for each in kinds] == ["of_tomorrow", "reported"]
+
+
+async def test_a_queued_task_that_is_not_understood_here_keeps_nobody_from_the_others(
+    database: str, rogue: Rogue
+) -> None:
+    """A newer replica queued it. It stays leased, for it would come again at once, without end."""
+    async with engine_on(database) as engine:
+        odd = (await engine.start_run(start("call build"))).run_id
+        await rogue.rows("""UPDATE tasks SET payload = '{"in_other": "words"}'""")
+        plain = (await engine.start_run(start("call build"))).run_id
+        worker = Worker(engine, "build").credit(1)
+
+        assert (await worker.lease()).run_id == plain
+        task = await rogue.row("SELECT state FROM tasks WHERE run_id = %s", odd)
+        assert task["state"] == "leased"
+        assert await worker.answer(worker.leases[0]) is AckStatus.ACCEPTED
