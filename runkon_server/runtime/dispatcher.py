@@ -52,6 +52,8 @@ log = structlog.get_logger(__name__)
 
 BeatFuture: TypeAlias = "asyncio.Future[tuple[bool, str | None]]"
 """For a heartbeat that came as a call: (still counts, reason to stop)."""
+_Beat: TypeAlias = "tuple[WorkerSession | BeatFuture, TaskHeartbeat, str]"
+"""Who sent it, and in which namespace."""
 
 CLAIM_MAX = 64
 
@@ -84,7 +86,7 @@ class Dispatcher:
         self._backlog = Backlog()
         self._left_over: set[tuple[Offer, str]] = set()
         """Limited actions of which more may wait for such workers than could be handed out."""
-        self._beats: list[tuple[WorkerSession | BeatFuture, TaskHeartbeat, str]] = []
+        self._beats: list[_Beat] = []
         self._unseen: list[tuple[str, str, str]] = []
         """Leases (run id, task id, token) that never left for a worker."""
         self._claim_wanted = asyncio.Event()
@@ -157,9 +159,11 @@ class Dispatcher:
         ):
             self._claim_wanted.set()
 
-    def forget(self, task_id: str) -> None:
-        """A task was reported."""
-        self._holders.pop(task_id, None)
+    def forget(self, task_id: str, token: str) -> None:
+        """A task was reported, or lost, under this token; another session may have it by now."""
+        holder = self._holders.get(task_id)
+        if holder is not None and holder.tasks.get(task_id, token) == token:
+            del self._holders[task_id]
         if self.limits.known:
             self.limits.freed()
 
@@ -459,13 +463,12 @@ class Dispatcher:
                 if not is_passing(error):
                     raise
                 log.warning("heartbeat.failed", error=str(error).strip())
-                self._beats[:0] = beats
+                # Workers beat on meanwhile, for as long as that lasts.
+                self._beats = _newest([*beats, *self._beats])
                 self._beat_wanted.set()
                 await self._ambient.sleep(self._config.poll_s)
 
-    async def _extend(
-        self, beats: Sequence[tuple[WorkerSession | BeatFuture, TaskHeartbeat, str]]
-    ) -> None:
+    async def _extend(self, beats: Sequence[_Beat]) -> None:
         rows = {(run_of(b.task_id), b.task_id, b.token) for _, b, _ in beats}
         told = {beat.task_id for _, beat, _ in beats if beat.progress}
         async with self._reads.connect() as conn:
@@ -485,8 +488,19 @@ class Dispatcher:
                     sender.set_result((counts, reason))
             elif not counts:
                 sender.cancel(beat.task_id, beat.token, "lease_lost")
+                sender.settle(beat.task_id, beat.token)
             elif reason is not None:
                 sender.cancel(beat.task_id, beat.token, reason)
+
+
+def _newest(beats: Iterable[_Beat]) -> list[_Beat]:
+    """The last one of each task and sender, without the calls that nobody waits for any more."""
+    found: dict[tuple[object, str, str], _Beat] = {}
+    for each in beats:
+        sender, beat, _ = each
+        if not (isinstance(sender, asyncio.Future) and sender.done()):
+            found[sender, beat.task_id, beat.token] = each
+    return list(found.values())
 
 
 def _not_wired(*_: object) -> NoReturn:

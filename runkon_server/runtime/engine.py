@@ -291,7 +291,7 @@ class Engine(Replica):
             if not future.done():
                 future.set_result(verdict)
 
-        self._dispatcher.forget(report.fact.task_id)
+        self._dispatcher.forget(report.fact.task_id, report.token)
         self._registry.report(namespace, report, acknowledge)
         verdict = await future
         if verdict.error is not None:

@@ -105,7 +105,7 @@ class ItemProviders:
         await failpoint_async("items.found")
         if self._session.is_open:
             self._session.add_credit(1)
-        self._session.settle(lease.task_id)
+        self._session.settle(lease.task_id, lease.token)
         report = TaskReport(token=lease.token, fact=fact, digest="found by the server")
         self._dispatcher.report(lease.namespace, report, None)
 

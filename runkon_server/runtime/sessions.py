@@ -88,18 +88,18 @@ class WorkerSession:
         """Take reports; each is acknowledged in the outbox after its commit."""
         for report in reports:
             task_id, token = report.fact.task_id, report.token
-            if self.tasks.get(task_id) == token:
-                self.settle(task_id)
+            self.settle(task_id, token)
 
             def acknowledge(verdict: Verdict, task_id: str = task_id, token: str = token) -> None:
                 self.acknowledge(ReportAck(task_id=task_id, token=token, verdict=verdict))
 
             self._dispatcher.report(self.namespace, report, acknowledge)
 
-    def settle(self, task_id: str) -> None:
-        """A task that this worker had is reported."""
-        self.tasks.pop(task_id, None)
-        self._dispatcher.forget(task_id)
+    def settle(self, task_id: str, token: str) -> None:
+        """A task is reported, or lost, that this worker had if the token is right."""
+        if self.tasks.get(task_id) == token:
+            del self.tasks[task_id]
+            self._dispatcher.forget(task_id, token)
 
     def heartbeat(self, beats: Sequence[TaskHeartbeat]) -> None:
         """Extend the leases of these tasks; those that no longer count come back as cancels."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runkon_server import errors
+from runkon_server import errors, failpoints
 from runkon_server.core.facts import Outcome
 from runkon_server.runtime.commands import (
     AckStatus,
@@ -347,3 +347,58 @@ async def test_progress_becomes_an_event(engine: Engine, rogue: Rogue) -> None:
     progress = json.loads(said["payload"])
     assert (progress["step_name"], progress["iteration"]) == ("build", 0)
     assert progress["progress"] == "half"
+
+
+async def test_heartbeats_of_an_outage_do_not_pile_up(engine: Engine) -> None:
+    """Workers beat on while nothing can be written; of each task the last one is kept."""
+    worker = Worker(engine, "build").credit(1)
+    await engine.start_run(start("call build"))
+    lease = await worker.lease()
+    beat = TaskHeartbeat(task_id=lease.task_id, token=lease.token)
+    failpoints.arm("beats.extended=ambiguous")
+    try:
+        given_up = asyncio.create_task(engine.heartbeat_task(NAMESPACE, beat))
+        for _ in range(20):
+            worker.session.heartbeat([beat] * 5)
+            await asyncio.sleep(0)
+        given_up.cancel()
+        waits = asyncio.create_task(engine.heartbeat_task(NAMESPACE, beat))
+        await until(lambda: len(engine._dispatcher._beats) == 2, "one of each is left")
+    finally:
+        failpoints.disarm()
+
+    assert (await asyncio.wait_for(waits, 60)).known
+
+
+async def test_a_late_report_does_not_cut_off_whoever_has_the_task_now(
+    engine: Engine, rogue: Rogue
+) -> None:
+    """Nobody sends heartbeats: the second worker is told to stop as soon as somebody asks."""
+    slow, quick = Worker(engine, "build").credit(1), Worker(engine, "build")
+    run_id = (await engine.start_run(start("call build"))).run_id
+    lease = await slow.lease()
+    quick.credit(1)
+    await rogue.rows("UPDATE tasks SET lease_until = now() WHERE state = 'leased'")
+    await quick.lease()
+
+    assert await slow.answer(lease) is AckStatus.STALE
+    assert slow.session.tasks == {}
+    await cancel(engine, run_id)
+
+    await until(lambda: quick.cancels, "the worker that has the task is told to stop")
+
+
+async def test_a_session_forgets_what_it_has_lost(engine: Engine, rogue: Rogue) -> None:
+    """One that never reports it, in a stream that lasts for months, would add up."""
+    worker = Worker(engine, "build").credit(1)
+    await engine.start_run(start("call build"))
+    lease = await worker.lease()
+    beat = TaskHeartbeat(task_id=lease.task_id, token=lease.token)
+    await rogue.rows("UPDATE tasks SET lease_until = now() WHERE state = 'leased'")
+    await until(lambda: engine.stats.tasks_redelivered, "it is in the queue again")
+
+    worker.session.heartbeat([beat])
+    await until(lambda: worker.cancels, "the worker hears of it")
+
+    assert worker.cancels[0].reason == "lease_lost"
+    assert (worker.session.tasks, engine._dispatcher._holders) == ({}, {})

@@ -238,7 +238,7 @@ class SimWorker:
             return
         task_id = given.lease.task_id
         if self.is_connected and self._session.tasks.get(task_id) == report.token:
-            self._session.settle(task_id)
+            self._session.settle(task_id, report.token)
             self._session.add_credit(1)
         replica.loop.call_soon(self._arrive, replica, report)
 
