@@ -8,6 +8,7 @@ they are fenced.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
@@ -63,6 +64,7 @@ class Lessor:
         held: the runs in memory, each with its generation; called in the event loop, or while it
             stands still.
         lost: told which of them the database no longer gives us; called in the event loop.
+        failed: told what has ended the renewals that nobody expects; called in the event loop.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Lessor:
         *,
         held: Callable[[], dict[str, int]],
         lost: Callable[[Mapping[str, int]], None],
+        failed: Callable[[Exception], None],
     ) -> None:
         self._config = config
         self._ambient = ambient
@@ -80,6 +83,7 @@ class Lessor:
         self._loop = asyncio.get_running_loop()
         self._held = held
         self._lost = lost
+        self._failed = failed
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="runkon-lessor", daemon=True)
         self._answered_s = ambient.boottime_s()
@@ -109,7 +113,9 @@ class Lessor:
                 if conn is not None:
                     conn.close()
                 conn = None
-            except RuntimeError:  # the loop was closed under us: the replica is stopping
+            except Exception as error:  # noqa: BLE001 - told to the replica, which ends
+                with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended
+                    self._loop.call_soon_threadsafe(self._failed, error)
                 break
         if conn is not None:
             conn.close()

@@ -128,7 +128,7 @@ class Replica:
         self._dispatcher.removed = self._presence.closed
         self._lessor = Lessor(
             config, ambient, self.tenure,
-            held=self._registry.generations, lost=self._registry.lost,
+            held=self._registry.generations, lost=self._registry.lost, failed=self._fail,
         )  # fmt: skip
         self._dispatcher.report = self._registry.report
         self._dispatcher.progress = ProgressFilter(ambient, self._registry.submit).take
@@ -274,9 +274,11 @@ class Replica:
         return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or self._failed is None or self._failed.done():
-            return
-        if (error := task.exception()) is not None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failed is not None and not self._failed.done():
             log.error("replica.loop_failed", exc_info=error)
             self._failed.set_exception(error)
 

@@ -7,7 +7,9 @@ import json
 from typing import TYPE_CHECKING
 
 import psycopg
+import pytest
 
+from runkon_server import failpoints
 from runkon_server.core.facts import CancelAsked, Outcome, dump_fact
 from runkon_server.runtime.commands import AckStatus, RunStarted
 from support.engines import BRIEF, Worker, engine_on, rogue_on, start, until
@@ -277,3 +279,14 @@ async def test_a_replica_without_its_database_says_so(database: str) -> None:
             await until(lambda: not engine.database_is_up, "it says so")
             await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true'.encode())
         await until(lambda: engine.database_is_up, "it is up again")
+
+
+async def test_renewals_that_end_unexpectedly_end_the_replica(database: str) -> None:
+    """Like every other loop of it. They ended without a word, and left one that loses all runs."""
+    async with engine_on(database, lease_refresh_s=0.1) as engine:
+        failpoints.arm("leases.renew=raise*1")
+        try:
+            with pytest.raises(failpoints.FailpointError):
+                await asyncio.wait_for(engine.wait_failed(), 60)
+        finally:
+            failpoints.disarm()
