@@ -53,6 +53,8 @@ an action in this process, a frame that has arrived) joins instead of making a b
 SPLIT_MIN = 16
 """Fewer entries than this stay together: a batch has a price of its own."""
 CONNECTS_WHILE_CLOSING_MAX = 3
+LOSSES_UNTOLD_MAX = 5
+"""Sessions that a batch may lose, one after the other, before callers are told."""
 REFUSED_PAUSE_S = 0.5
 """Between attempts while the database answers but takes no writes."""
 
@@ -215,7 +217,7 @@ class Committer:
     async def _commit_all(self, lane: _Lane) -> None:
         """Commit what is pending, whatever happens to the connection."""
         pending = lane.pending
-        attempts = 0
+        attempts = losses = 0
         while pending:
             conn = lane.conn = lane.conn or await self._connect(pending[-1])
             # Who was told that the database is away must not have it done after all.
@@ -235,7 +237,12 @@ class Committer:
                 refusal = refusal_to_write(error)
                 if refusal is not None or database.is_connection_loss(error) or conn.is_lost:
                     await lane.disconnect()
-                    if refusal is not None and not await self._await_writable(refusal, part):
+                    if refusal is None:
+                        losses += 1
+                        is_kept = await self._outlast(losses, part)
+                    else:
+                        is_kept = await self._await_writable(refusal, part)
+                    if not is_kept:
                         pending.pop()
                     continue
                 await _roll_back(lane, conn)
@@ -250,7 +257,29 @@ class Committer:
             else:
                 pending.pop()
                 self.trouble = None
+                losses = 0
                 self._tell(batch, part)
+
+    async def _outlast(self, losses: int, waiting: Sequence[Entry]) -> bool:
+        """Pause if sessions can be had, but one after the other is lost in its transaction.
+
+        As behind a pooler that has no server: callers are told after a while, decisions are kept.
+
+        Returns:
+            Whether to try again; not when the replica is stopping.
+        """
+        if losses == 1:
+            return True
+        log.warning("database.loses_sessions", losses=losses)
+        if losses > LOSSES_UNTOLD_MAX:
+            self.trouble = errors.DatabaseUnavailableError()
+            self._fail_callers(waiting)
+            if self._closing:
+                for entry in waiting:
+                    entry.failed(self.trouble)
+                return False
+        await self._ambient.sleep(self._pause_s(losses))
+        return True
 
     async def _await_writable(
         self, refusal: errors.UnavailableError, waiting: Sequence[Entry]
@@ -376,12 +405,16 @@ class Committer:
                 if attempt > 1 or self._closing:
                     self.trouble = errors.DatabaseUnavailableError()
                     self._fail_callers(waiting)
-                await self._ambient.sleep(min(2.0, 0.05 * 2**attempt) * self._ambient.jitter())
+                await self._ambient.sleep(self._pause_s(attempt))
             else:
                 if isinstance(self.trouble, errors.DatabaseUnavailableError):
                     self.trouble = None
                 return conn
         return None
+
+    def _pause_s(self, attempt: int) -> float:
+        """Before another session is tried, longer each time; `attempt` may be any number."""
+        return float(min(2.0, 0.05 * 2 ** min(attempt, 10)) * self._ambient.jitter())
 
     async def _ask_fate(self, locked: Locked, witness: tuple[str, int] | None) -> Fate:
         config = self._config

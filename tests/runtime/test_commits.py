@@ -6,9 +6,15 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
-from runkon_server import errors
+from runkon_server import errors, failpoints
+from runkon_server.runtime.ambient import SystemAmbient
 from runkon_server.runtime.commands import AckStatus
+from runkon_server.runtime.committer import Committer
+from runkon_server.runtime.settings import EngineConfig
+from runkon_server.runtime.stats import EngineStats
+from runkon_server.runtime.tenure import Tenure
 from support.engines import BRIEF, Worker, engine_on, report, rogue_on, start, until
 from support.proxies import Loss, proxy_before
 
@@ -139,3 +145,58 @@ async def test_a_row_that_stays_locked_holds_up_only_its_own_run(
             assert await worker.answer(leases[3]) is AckStatus.ACCEPTED
         assert await rogue.ended(runs[3]) == "completed"
         await rogue.assert_sound()
+
+
+class Hasty(SystemAmbient):
+    """Pauses last no time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses_s: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses_s.append(seconds)
+        await asyncio.sleep(0)
+
+
+async def test_a_lane_outlasts_an_outage_of_any_length() -> None:
+    """As many attempts as are made in half an hour, at a port where nobody listens."""
+    ambient = Hasty()
+    committer = Committer(
+        EngineConfig(dsn="postgresql://127.0.0.1:1/nobody"),
+        ambient,
+        Tenure(ambient.ulid, ended=lambda: None),
+        EngineStats(),
+        after_commit=lambda _: None,
+        hint=lambda _: None,
+        hinted=lambda _: None,
+    )
+    with structlog.testing.capture_logs():
+        connecting = asyncio.create_task(committer._connect([]))
+        await until(lambda: connecting.done() or len(ambient.pauses_s) > 1_100, "it tries on")
+        committer.close()
+
+        assert await connecting is None
+    assert max(ambient.pauses_s) <= 2.0
+
+
+async def test_sessions_that_are_lost_again_and_again_count_as_no_database(
+    engine: Engine, rogue: Rogue
+) -> None:
+    """Each is opened, and ended in its transaction, as behind a pooler whose server is away."""
+    worker = Worker(engine, "build").credit(1)
+    run_id = (await engine.start_run(start("call build"))).run_id
+    lease = await worker.lease()
+    failpoints.arm("batch.begin=raise(57P01)")
+    try:
+        with structlog.testing.capture_logs() as logs:
+            worker.session.report([report(lease)])
+            with pytest.raises(errors.DatabaseUnavailableError):
+                await asyncio.wait_for(engine.start_run(start()), 60)
+            told = [each for each in logs if each["event"] == "database.loses_sessions"]
+            assert len(told) < 50, "it pauses"
+    finally:
+        failpoints.disarm()
+
+    assert await rogue.ended(run_id) == "completed"
+    assert (await engine.start_run(start())).started
