@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
 
 from runkon_server import errors
 from runkon_server.core.facts import GateDecision
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
     from runkon_server.runtime.commands import ResolveGate
     from runkon_server.runtime.entries import Batch, FactRecorded
     from runkon_server.store.locking import LockedGate, LockedRun, NewRequest, Wants
+
+log = structlog.get_logger(__name__)
+
+EARLY_PAUSE_S: Final = 0.05
+FAILED_PAUSE_S: Final = 1.0
 
 
 class GateVoteEntry(CallEntry[GateResolved]):
@@ -138,23 +145,24 @@ class GateTimeoutEntry(Entry):
     """Decides a gate whose deadline has passed, unless somebody else has.
 
     Args:
-        too_early: called when the gate is still open and not due by the database's clock.
+        again: called with the seconds after which to look again, when the gate may still be open:
+            it was not due by the database's clock, or nobody knows.
     """
 
-    __slots__ = ("_gate_id", "_is_early", "_recorded", "_then", "_timer_id", "_too_early")
+    __slots__ = ("_again", "_gate_id", "_is_early", "_recorded", "_then", "_timer_id")
 
     def __init__(
         self,
         run_id: str,
         timer_id: str,
         then: Callable[[FactRecorded], None],
-        too_early: Callable[[], None],
+        again: Callable[[float], None],
     ) -> None:
         super().__init__(run_id)
         self._timer_id = timer_id
         self._gate_id = timer_id.removesuffix(":gate")
         self._then = then
-        self._too_early = too_early
+        self._again = again
         self._recorded: FactRecorded | None = None
         self._is_early = False
 
@@ -187,7 +195,11 @@ class GateTimeoutEntry(Entry):
         if self._recorded is not None:
             self._then(self._recorded)
         if self._is_early:
-            self._too_early()
+            self._again(EARLY_PAUSE_S)
+
+    def failed(self, error: Exception) -> None:
+        log.warning("gate.timeout_failed", run_id=self.run_id, error=str(error))
+        self._again(FAILED_PAUSE_S)
 
 
 def _same(vote: LockedVote, command: ResolveGate, decision: str) -> bool:

@@ -284,7 +284,7 @@ class Registry:
             if offer.acknowledge is not None and verdict is not MISFIT:
                 offer.acknowledge(verdict)
             if offer.timer_id is not None and verdict is TIMER_NOT_DUE:
-                self._rearm(actor, offer.timer_id)
+                self._rearm(actor, offer.timer_id, REARM_S)
         kept = [offer for offer in entry.offers if id(offer) not in rejected]
         actor.pending[:0] = kept
         if entry.is_behind:
@@ -294,10 +294,10 @@ class Registry:
         else:
             actor.move()
 
-    def _rearm(self, actor: Actor, timer_id: str) -> None:
-        """Our clock was ahead of the database's: look again in a moment."""
+    def _rearm(self, actor: Actor, timer_id: str, pause_s: float) -> None:
+        """Our clock was ahead of the database's, say: look again in a moment."""
         if self.actors.get(actor.run_id) is actor:
-            self.arm(actor, timer_id, timer_id.rpartition(":")[2], REARM_S)
+            self.arm(actor, timer_id, timer_id.rpartition(":")[2], pause_s)
 
     def abandon(self, actor: Actor, offers: Sequence[Offer], error: Exception) -> None:
         """The database refused a decision, or its outcome is unknown: forget the run.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runkon_server import errors
+from runkon_server import errors, failpoints
 from runkon_server.runtime.commands import CancelRun, GateResolved
 from runkon_server.runtime.gates import GateTimeoutEntry
 from support.engines import NAMESPACE, engine_on, start, until, vote
@@ -123,6 +123,23 @@ async def test_a_gate_times_out(engine: Engine, rogue: Rogue) -> None:
     assert await rogue.ended(run_id) == "failed"
     assert await state_of(rogue) == {"state": "timed_out", "resolved_by": None, "feedback": None}
     await rogue.assert_sound()
+
+
+async def test_a_deadline_that_the_database_refused_once_is_tried_again(
+    database: str, rogue: Rogue
+) -> None:
+    """While its run stays in memory, where nothing else would come back to it."""
+    async with engine_on(database, linger_s=3_600.0) as engine:
+        run_id = await waiting(engine, rogue, 'timeout = "1h"')
+        failpoints.arm("batch.locked=raise(57014)*1")
+        try:
+            for statement in PAST_DEADLINE:
+                await rogue.rows(statement)
+
+            assert await rogue.ended(run_id) == "failed"
+            assert failpoints.fired() == {"batch.locked": 1}
+        finally:
+            failpoints.disarm()
 
 
 async def test_a_gate_that_timed_out_leaves_no_timer(engine: Engine, rogue: Rogue) -> None:
@@ -251,7 +268,7 @@ async def test_s10_a_deadline_right_behind_a_cancel_decides_nothing(
         engine.cancel_run(CancelRun(namespace=NAMESPACE, run_id=run_id, principal="ann"))
     )
     await asyncio.sleep(0)  # it is in the queue, and what is submitted now joins its batch
-    registry.submit(GateTimeoutEntry(run_id, f"{gate_id}:gate", registry.recorded, lambda: None))
+    registry.submit(GateTimeoutEntry(run_id, f"{gate_id}:gate", registry.recorded, lambda _: None))
     await cancelled
 
     assert await rogue.ended(run_id) == "cancelled"

@@ -99,7 +99,7 @@ def test_s10_a_deadline_comes_too_late_for_a_gate_that_is_decided_and_not_yet_ap
     while world.tables.gates[gate]["state"] == "pending":
         world.replicas[1].turn()
     world.tables.elapsed_s += 5.0
-    late = GateTimeoutEntry(run_id, f"{gate}:gate", lambda _: None, lambda: None)
+    late = GateTimeoutEntry(run_id, f"{gate}:gate", lambda _: None, lambda _: None)
     world.replicas[2].engine._registry.submit(late)
     world.replicas[2].turn(20)
 
@@ -116,7 +116,7 @@ def test_s10_a_deadline_comes_too_late_for_a_gate_that_a_recorded_cancel_closes(
     while world.tables.runs[run_id]["status"] != "cancelling":
         world.replicas[1].turn()
     world.tables.elapsed_s += 5.0
-    late = GateTimeoutEntry(run_id, f"{gate}:gate", lambda _: None, lambda: None)
+    late = GateTimeoutEntry(run_id, f"{gate}:gate", lambda _: None, lambda _: None)
     world.replicas[2].engine._registry.submit(late)
     world.replicas[2].turn(20)
     world.turn_all()
