@@ -135,6 +135,13 @@ class Loader:
         pause_s = self._setbacks.pause_s(run_id)
         self._registry.stats.runs_set_aside += 1
         log.error("run.set_aside", run_id=run_id, retry_in_s=round(pause_s, 1), exc_info=error)
+        await self.let_go(run_id, pause_s)
+
+    async def let_go(self, run_id: str, pause_s: float) -> None:
+        """Give up the lease of a run that is not in memory, for some seconds: no mark against it.
+
+        If the database does not let us, the lease runs out.
+        """
         try:
             async with self._reads.connect() as conn:
                 token = self._tenure.token

@@ -61,6 +61,8 @@ log = structlog.get_logger(__name__)
 TIMER_SLACK_S = 0.002
 """A timer fires this much late by our clock, so that it is rarely early by the database's."""
 REARM_S = 0.05
+LET_GO_S = 2.0
+"""Before a run is taken up again whose decision the database could not take."""
 
 
 class Registry:
@@ -302,7 +304,8 @@ class Registry:
     def abandon(self, actor: Actor, offers: Sequence[Offer], error: Exception) -> None:
         """The database refused a decision, or its outcome is unknown: forget the run.
 
-        Its lease is no longer renewed, so it is loaded anew (here or elsewhere) when that runs out.
+        It is loaded anew, here or elsewhere, when its lease runs out, which is no longer renewed.
+        If only something was locked, or slow, that is sooner, and no owner has fallen silent.
         """
         log.error("run.abandoned", run_id=actor.run_id, exc_info=error)
         self._remove(actor)
@@ -311,6 +314,8 @@ class Registry:
                 offer.acknowledge(not_recorded())
             if offer.notice is not None:  # the scan tells of it again
                 self.notifier.settled(offer.notice.child_run_id, is_told=True)
+        if isinstance(error, errors.ConflictError) or is_passing(error):
+            self._spawn(self.loader.let_go(actor.run_id, LET_GO_S))
 
     def recorded(self, recorded: FactRecorded) -> None:
         """A fact was stored by this replica: apply it if the run is ours."""

@@ -15,6 +15,7 @@ from runkon_server.runtime.committer import Committer
 from runkon_server.runtime.settings import EngineConfig
 from runkon_server.runtime.stats import EngineStats
 from runkon_server.runtime.tenure import Tenure
+from runkon_server.store import session_settings
 from support.engines import BRIEF, Worker, engine_on, report, rogue_on, start, until
 from support.proxies import Loss, proxy_before
 
@@ -145,6 +146,25 @@ async def test_a_row_that_stays_locked_holds_up_only_its_own_run(
             assert await worker.answer(leases[3]) is AckStatus.ACCEPTED
         assert await rogue.ended(runs[3]) == "completed"
         await rogue.assert_sound()
+
+
+async def test_a_table_that_stays_locked_is_no_mark_against_its_runs(
+    database: str, rogue: Rogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever takes it, an index that is built, say: no owner of the run has fallen silent."""
+    monkeypatch.setattr(session_settings, "LOCK_TIMEOUT_MS_MAX", 50)
+    async with engine_on(database) as engine, rogue_on(database) as other:
+        worker = Worker(engine, "build").credit(2)
+        run_id = (await engine.start_run(start("call build"))).run_id
+        lease = await worker.lease()
+        async with other.conn.transaction():
+            await other.rows("LOCK TABLE run_events IN SHARE MODE")
+            assert await worker.answer(lease) is AckStatus.REFUSED
+            await rogue.parked(run_id)
+        assert await worker.answer(lease) is AckStatus.ACCEPTED
+
+        assert await rogue.ended(run_id) == "completed"
+        assert (engine.stats.steals, engine.stats.commit_refusals) == (0, 1)
 
 
 class Hasty(SystemAmbient):
