@@ -85,7 +85,8 @@ class StartInbox:
         try:
             return 0 if self._engine.is_draining else await self.take_up()
         except Exception as error:
-            if not is_passing(error):
+            # The committer may know of trouble that a connection for reads does not meet.
+            if not isinstance(error, errors.UnavailableError) and not is_passing(error):
                 raise
             log.warning("start_inbox.failed", error=str(error).strip())
             return 0

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from runkon.v1 import runs_pb2
 from runkon.v1.runs_pb2 import StartRunRequest
 from runkon.v1.types_pb2 import RUN_STATUS_COMPLETED, RUN_STATUS_PENDING
+from runkon_server import errors
+from runkon_server.api import start_inbox
 from runkon_server.api.digests import sql_digest_of
 from support.live_api import live_api, refusal
 from support.live_work import ended, put, run_of
@@ -392,3 +394,23 @@ def test_the_digest_of_a_call_is_the_one_that_sql_makes(
 
     assert row is not None
     assert row[0] == sql_digest_of(request)
+
+
+async def test_a_request_waits_for_a_database_that_takes_no_runs(
+    api: LiveApi, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The committer has not seen yet that it is back, when a connection for reads already works."""
+    monkeypatch.setattr(start_inbox, "CLAIM_S", 0.2)
+    await put(api, QUICK)
+    api.engine._committer.trouble = errors.DatabaseUnavailableError()
+    await caller.start("held")
+    await caller.commit()
+
+    async def is_claimed() -> bool:
+        await caller.rollback()
+        return bool(await caller.ask("SELECT claimed_until IS NOT NULL FROM start_requests"))
+
+    await eventually(is_claimed, "it is taken up")
+    api.engine._committer.trouble = None
+
+    assert await settled(caller, "held") == "started"
