@@ -13,6 +13,7 @@ from runkon_server.store.failures import as_domain_error
 from runkon_server.store.quick_reads import SESSIONS_MAX, Quick, QuickReads
 from runkon_server.store.reads import following, runs, workflows
 from support.rows import add_events, add_run, add_step, engine_of, ulid
+from support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,8 +29,8 @@ PREPARED = Quick("SELECT count(*) FROM pg_prepared_statements")
 
 @pytest_asyncio.fixture
 async def reads(database: str) -> AsyncIterator[QuickReads]:
-    """As a replica has them."""
-    opened = QuickReads(database, LEASE_TTL_S, wait_s=0.2)
+    """As a replica has them, but that nobody gives up while a busy machine opens a session."""
+    opened = QuickReads(database, LEASE_TTL_S, wait_s=PATIENCE_S)
     yield opened
     await opened.close()
 
@@ -43,7 +44,7 @@ async def backend(reads: QuickReads) -> int:
 async def end_backend(database: str, pid: int) -> None:
     """Have PostgreSQL end a session, and wait until it is gone."""
     async with await psycopg.AsyncConnection.connect(database, autocommit=True) as conn:
-        ended = await conn.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+        ended = await conn.execute("SELECT pg_terminate_backend(%s, 60000)", (pid,))
         assert await ended.fetchone() == (True,)
 
 
@@ -119,9 +120,10 @@ async def test_a_read_that_is_cancelled_leaves_its_answer_to_nobody(reads: Quick
 
 
 async def test_who_does_not_get_a_turn_is_told_that_the_database_is_away(
-    reads: QuickReads,
+    database: str,
 ) -> None:
     """All sessions are busy for longer than a read waits; afterwards there are turns again."""
+    reads = QuickReads(database, LEASE_TTL_S, wait_s=0.2)
     slow = [
         asyncio.create_task(reads.fetch(ECHO, word="slow", seconds=30)) for _ in range(SESSIONS_MAX)
     ]
@@ -136,6 +138,7 @@ async def test_who_does_not_get_a_turn_is_told_that_the_database_is_away(
     assert domain_error is not None
     assert domain_error.reason == "DATABASE_UNAVAILABLE"
     assert await backend(reads)
+    await reads.close()
 
 
 async def test_through_a_pooler_nothing_is_left_in_the_session(database: str) -> None:
@@ -157,7 +160,7 @@ async def test_closing_ends_sessions_now_or_when_they_are_given_back(
     assert await busy == [("late", pid)]
     assert reads._free == []
     async with (
-        asyncio.timeout(5),
+        asyncio.timeout(PATIENCE_S),
         await psycopg.AsyncConnection.connect(database, autocommit=True) as conn,
     ):
         while (await conn.execute(SESSION, (pid,))).rowcount:  # noqa: ASYNC110 - nobody tells
