@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 PROBE_S: Final = 1.0
+ANSWER_S: Final = 2 * PROBE_S
+"""How long an answer may take; then the session counts as lost."""
 
 
 class Listener:
@@ -113,7 +115,7 @@ class Listener:
     async def _lock(self, conn: psycopg.AsyncConnection[Any]) -> None:
         """Lock under the token that counts now; it may be given up while the database answers."""
         is_held = False
-        async with asyncio.timeout(2 * PROBE_S):
+        async with asyncio.timeout(ANSWER_S):
             while not is_held:
                 token = self._tenure.token
                 await sessions.lock_session(conn, token)
@@ -141,7 +143,7 @@ class Listener:
 
     async def _probe(self, conn: psycopg.AsyncConnection[Any]) -> None:
         began_s = self._ambient.boottime_s()
-        async with asyncio.timeout(2 * PROBE_S):
+        async with asyncio.timeout(ANSWER_S):
             census = await sessions.look_around(conn)
         self.is_read_only = census.is_read_only
         self._last_answer_s = self._ambient.boottime_s()

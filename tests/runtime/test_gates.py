@@ -164,7 +164,7 @@ async def test_a_gate_that_timed_out_leaves_no_timer(engine: Engine, rogue: Rogu
 
 async def test_a_vote_after_the_deadline_is_refused(database: str, rogue: Rogue) -> None:
     """Nobody has noticed the deadline yet: the replica scans once a minute."""
-    async with engine_on(database, scan_s=60.0) as engine:
+    async with engine_on(database, scan_s=3600.0) as engine:
         run_id = await waiting(engine, rogue, 'timeout = "1h"')
         await rogue.rows(PAST_DEADLINE[0])
 

@@ -54,9 +54,9 @@ def lot(**told: object) -> Lot:
 async def test_a_task_wakes_only_the_sessions_that_serve_it(database: str) -> None:
     """Nobody polls; the worker is on another replica, beside one that serves something else."""
     async with (
-        engine_on(database, poll_s=60.0) as owner,
-        engine_on(database, poll_s=60.0) as other,
-        engine_on(database, poll_s=60.0) as bystander,
+        engine_on(database, poll_s=3600.0) as owner,
+        engine_on(database, poll_s=3600.0) as other,
+        engine_on(database, poll_s=3600.0) as bystander,
     ):
         await know_each_other(owner, other, bystander)
         worker = Worker(other, "build").credit(8)
@@ -80,10 +80,10 @@ async def test_a_replica_that_was_alone_tells_a_new_one_at_once(
 ) -> None:
     """Neither polls, nor does the first one look around again to see the second."""
     monkeypatch.setattr(listener, "PROBE_S", 60.0)
-    async with engine_on(database, poll_s=60.0) as alone:
+    async with engine_on(database, poll_s=3600.0) as alone:
         await until(lambda: alone.database_is_up, "it has looked around")
         assert alone.stats.peers == 0
-        async with engine_on(database, poll_s=60.0) as new:
+        async with engine_on(database, poll_s=3600.0) as new:
             await until(lambda: alone.stats.peers == 1, "the first one knows of the second")
             worker = Worker(new, "build").credit(1)
             await have_looked(new)
@@ -96,8 +96,8 @@ async def test_what_another_replica_queued_again_goes_before_what_is_new(
 ) -> None:
     """Only the replica without workers looks for lost tasks; nobody polls."""
     async with (
-        engine_on(database, poll_s=60.0) as finder,
-        engine_on(database, poll_s=60.0, scan_s=60.0) as other,
+        engine_on(database, poll_s=3600.0) as finder,
+        engine_on(database, poll_s=3600.0, scan_s=3600.0) as other,
     ):
         await know_each_other(finder, other)
         worker = Worker(other, "build").credit(1)
@@ -120,8 +120,8 @@ async def test_equal_workers_share_one_look(database: str) -> None:
     And they take turns, so that the first one does not get all.
     """
     async with (
-        engine_on(database, poll_s=60.0) as owner,
-        engine_on(database, poll_s=60.0) as other,
+        engine_on(database, poll_s=3600.0) as owner,
+        engine_on(database, poll_s=3600.0) as other,
     ):
         await know_each_other(owner, other)
         workers = [Worker(other, "build").credit(4) for _ in range(10)]
@@ -146,8 +146,8 @@ async def test_steps_of_many_runs_cross_replicas_without_a_poll(
 ) -> None:
     """Each step is decided on one replica and worked on at the other: by hints alone."""
     async with (
-        engine_on(database, poll_s=60.0) as owner,
-        engine_on(database, poll_s=60.0) as other,
+        engine_on(database, poll_s=3600.0) as owner,
+        engine_on(database, poll_s=3600.0) as other,
     ):
         await know_each_other(owner, other)
         Worker(other, "build").serve(credit=5)

@@ -164,7 +164,7 @@ async def test_a_run_that_waits_is_not_taken_by_a_replica_without_a_lock(
     database: str, rogue: Rogue
 ) -> None:
     """A vote is recorded, for that needs no lease; the run goes on with who may own it."""
-    async with engine_on(database, **NEVER, lanes=1, poll_s=60.0) as engine:
+    async with engine_on(database, **NEVER, lanes=1, poll_s=3600.0) as engine:
         run_id = (await engine.start_run(start("gate human_approval { name = check }"))).run_id
         await rogue.parked(run_id)
         token = engine.tenure.token

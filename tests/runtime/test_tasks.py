@@ -252,7 +252,7 @@ async def test_what_was_lost_goes_before_what_is_new(database: str, rogue: Rogue
 
     So it is when a worker reports: the next step is decided before any look into the queue ends.
     """
-    async with engine_on(database, poll_s=60.0) as engine:
+    async with engine_on(database, poll_s=3600.0) as engine:
         worker = Worker(engine, "build").credit(1)
         await engine.start_run(start("call build"))
         lost = await worker.lease()
@@ -268,7 +268,7 @@ async def test_what_was_lost_goes_before_what_is_new(database: str, rogue: Rogue
 
 async def test_a_queue_made_elsewhere_is_emptied_without_polling(database: str) -> None:
     """A worker with a credit of one beside a replica that only queues; polls are rare."""
-    async with engine_on(database) as other, engine_on(database, poll_s=60.0) as engine:
+    async with engine_on(database) as other, engine_on(database, poll_s=3600.0) as engine:
         await other.start_runs([start("call build")] * 12)
         worker = Worker(engine, "build").serve(credit=1)
 

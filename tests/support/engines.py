@@ -13,7 +13,7 @@ from psycopg.rows import dict_row
 
 from runkon_server.core.facts import Outcome, Reported
 from runkon_server.dsl import snapshot
-from runkon_server.runtime import tenure
+from runkon_server.runtime import listener, tenure
 from runkon_server.runtime.commands import (
     AckStatus,
     PinnedDefinition,
@@ -69,9 +69,13 @@ _numbers = itertools.count()
 
 
 def be_patient_with_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no replica lose its runs because the machine held its listener up for a second."""
+    """Let no replica lose its runs because the machine held its listener up for a second.
+
+    Nor the session itself: a new one looks at everything once, which tests count.
+    """
     monkeypatch.setattr(tenure, "RELOCK_S", PATIENCE_S)
     monkeypatch.setattr(tenure, "ABSENT_S", PATIENCE_S)
+    monkeypatch.setattr(listener, "ANSWER_S", PATIENCE_S)
 
 
 @asynccontextmanager
