@@ -90,7 +90,7 @@ async def test_a_fact_that_nobody_understands_holds_up_its_run_only(
     database: str, rogue: Rogue
 ) -> None:
     """It is read in one query with that of another run, which goes on; nobody polls."""
-    async with engine_on(database, poll_s=60.0, linger_s=60.0) as engine:
+    async with engine_on(database, poll_s=3600.0, linger_s=60.0) as engine:
         Worker(engine, "build").credit(2)
         ids = [await started(engine, "call build") for _ in range(2)]
         for run_id, kind, payload in zip(
@@ -107,15 +107,17 @@ async def test_a_fact_that_nobody_understands_holds_up_its_run_only(
 async def test_a_fact_during_parking_is_not_lost(database: str, rogue: Rogue) -> None:
     """The fact is recorded while the parking decision waits for the lock; nothing polls."""
     async with (
-        engine_on(database, poll_s=60.0, scan_s=60.0, linger_s=0.3) as engine,
+        engine_on(database, poll_s=3600.0, scan_s=3600.0, linger_s=3600.0) as engine,
         rogue_on(database) as other,
     ):
-        Worker(engine, "build").credit(1)
+        worker = Worker(engine, "build").credit(1)
         run_id = await started(engine, "call build")
+        await worker.lease()
         async with other.conn.transaction():
             await other.rows(CANCEL, run_id, FACT)
 
             async def is_waited_for() -> bool:
+                engine._registry.actors[run_id].park_if_idle()  # not earlier than the fact
                 waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
                 return bool(await rogue.rows(waiting))
 

@@ -78,7 +78,7 @@ LIMITS: dict[str, tuple[int, Callable[[], dict[str, str]], bytes, float, float]]
     "403 with seconds": (403, lambda: {"Retry-After": "7"}, b"{}", 7, 7),
     "429 with seconds": (429, lambda: {"Retry-After": "7"}, b"{}", 7, 7),
     "429 with a date": (
-        429, lambda: {"Retry-After": formatdate(time.time() + 30, usegmt=True)}, b"{}", 10, 30
+        429, lambda: {"Retry-After": formatdate(time.time() + 999, usegmt=True)}, b"{}", 9, 999
     ),
     "quota used up": (
         403,
