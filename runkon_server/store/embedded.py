@@ -47,7 +47,7 @@ __all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "default_data_dir", "fin
 
 _MAJOR_MIN = 15
 _SCRAM_ITERATIONS = 16  # the major version that first lets us choose them
-_RETRY_S = 10
+_RETRY_S = 60  # on a busy machine one try may take ten
 _PAUSE_S = 0.1
 _LOG_MAX_BYTES = 16 * 1024 * 1024
 _OPTIONS = {

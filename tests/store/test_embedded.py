@@ -16,6 +16,7 @@ import psutil
 import psycopg
 import pytest
 
+from runkon_server.store import embedded
 from runkon_server.store.embedded import (
     EmbeddedPostgres,
     EmbeddedPostgresError,
@@ -266,6 +267,20 @@ def test_remembered_port_that_is_taken_gives_way(root: Path) -> None:
         EmbeddedPostgres(root, fast=True) as second,
     ):
         assert second != first
+
+
+def test_port_that_is_taken_under_our_hands_gives_way(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was free when it was chosen, and somebody has it when the server begins: another is."""
+    find = embedded._free_port
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        taken: int = other.getsockname()[1]
+        ports = iter([taken])
+        monkeypatch.setattr(embedded, "_free_port", lambda last: next(ports, None) or find(last))
+        with EmbeddedPostgres(root, fast=True) as dsn:
+            assert psycopg.conninfo.conninfo_to_dict(dsn)["port"] != str(taken)
 
 
 def test_server_that_cannot_start_says_why(root: Path) -> None:
