@@ -15,6 +15,7 @@ import pytest
 from runkon.v1 import runs_pb2, runs_pb2_grpc
 from runkon_server.api.health import LIVENESS, ask_health
 from runkon_server.store.embedded import EmbeddedPostgres
+from runkon_server.verify.ports import kept_port
 from support.servers import runkon_server
 from support.waiting import wait_until
 
@@ -259,9 +260,17 @@ def test_dev_needs_nothing_else(open_folder: Path) -> None:
     assert found[0][-1] == "run_finished"
 
 
-def test_a_lost_database_shows_and_heals(open_folder: Path) -> None:
+@pytest.fixture
+def postgres(open_folder: Path) -> Iterator[EmbeddedPostgres]:
+    """A database to stop and start, whose port nobody else gets meanwhile."""
+    with kept_port() as port:
+        server = EmbeddedPostgres(open_folder / "data", port=port, fast=True)
+        yield server
+        server.stop()
+
+
+def test_a_lost_database_shows_and_heals(postgres: EmbeddedPostgres) -> None:
     """Readiness goes and comes by itself, liveness stays, and the server serves again."""
-    postgres = EmbeddedPostgres(open_folder / "data", fast=True)
     environment = {"RUNKON_DATABASE_URL": postgres.start()}
     with runkon_server(["serve", *LOOPBACK, "--migrate"], environment) as server:
         address = server.started()
@@ -272,23 +281,20 @@ def test_a_lost_database_shows_and_heals(open_folder: Path) -> None:
         wait_until(lambda: health(address) == "SERVING", "it is ready again")
         kinds = events_of(address, start_run(address))
         code = server.stop()
-    postgres.stop()
 
     assert alive == "SERVING"
     assert kinds[-1] == "run_finished"
     assert code == 0
 
 
-def test_a_database_that_comes_late_is_awaited(open_folder: Path) -> None:
+def test_a_database_that_comes_late_is_awaited(postgres: EmbeddedPostgres) -> None:
     """The server tells why it waits, without the password, and starts when it is there."""
-    postgres = EmbeddedPostgres(open_folder / "data", fast=True)
     dsn = postgres.start()
     postgres.stop()
     with runkon_server(["serve", *LOOPBACK, "--migrate"], {"RUNKON_DATABASE_URL": dsn}) as server:
         wait_until(lambda: server.records("database.awaited"), "it says that it waits")
         assert postgres.start() == dsn
         ready = health(server.started())
-    postgres.stop()
 
     assert ready == "SERVING"
     assert str(urlsplit(dsn).password) not in str(server.log)

@@ -23,6 +23,7 @@ from runkon_server.store.embedded import (
     default_data_dir,
     find_bindir,
 )
+from runkon_server.verify.ports import kept_port
 from support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -96,10 +97,11 @@ def postmaster_of(root: Path) -> psutil.Process:
 
 def test_data_and_address_survive_a_restart(root: Path) -> None:
     """Stop in order, start again by another object: same rows, same URL."""
-    with EmbeddedPostgres(root) as first:
-        fill(first, 1000)
-    with EmbeddedPostgres(root) as second:
-        counted = count(second)
+    with kept_port() as port:
+        with EmbeddedPostgres(root, port=port) as first:
+            fill(first, 1000)
+        with EmbeddedPostgres(root) as second:
+            counted = count(second)
 
     assert counted == (1000,)
     assert second == first
