@@ -242,6 +242,8 @@ async def delete_tree(conn: AsyncConnection, namespace: str, run_id: str) -> int
     if not removed:
         culprit = live[0][0] if live else run_id
         status = await fetch(conn, _STATUS, {"run_id": culprit})
+        if not status:  # somebody else removed it since it was looked at
+            return await delete_tree(conn, namespace, run_id)
         raise RunStateError(culprit, status=status[0][0], wish="deleted now")
     return removed
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import psycopg
 from grpc import StatusCode
+from sqlalchemy import event
 
 from runkon.v1 import gates_pb2, runs_pb2, types_pb2, workflows_pb2
 from runkon.v1.gates_pb2 import ReportPullRequestRequest, ResolveGateRequest
@@ -170,6 +172,30 @@ async def test_what_has_not_ended_is_neither_deleted_nor_dismissed(api: LiveApi)
     for run_id, reason in ((live, "RUN_STATE"), (ulid(4), "RUN_NOT_FOUND")):
         refused = await refusal(api.runs.DismissRun(DismissRunRequest(run_id=run_id)))
         assert refused.reason == reason, run_id
+
+
+async def test_a_run_that_somebody_else_deletes_meanwhile_is_gone(
+    api: LiveApi, database: str
+) -> None:
+    """It was seen and locked by the other, who commits before its status is asked for."""
+    run = await ended(api)
+    with psycopg.connect(database) as other:
+        other.execute("INSERT INTO run_tombstones (run_id, namespace, workflow_name, status, epoch,"
+                      " last_seq, ended_at, is_swept) SELECT id, namespace, workflow_name, status,"
+                      " epoch, last_seq, ended_at, true FROM workflow_runs")  # fmt: skip
+        other.execute("DELETE FROM workflow_runs")
+        commits = []
+
+        def commit(_conn: object, _cursor: object, statement: str, *_: object) -> None:
+            if statement.startswith("SELECT status FROM workflow_runs"):
+                other.commit()
+                commits.append(statement)
+
+        event.listen(api.engine.reads.sync_engine, "before_cursor_execute", commit)
+        answer = await api.runs.DeleteRun(DeleteRunRequest(run_id=run.id))
+        event.remove(api.engine.reads.sync_engine, "before_cursor_execute", commit)
+
+    assert (len(commits), answer.deleted) == (1, 0)
 
 
 async def test_a_dismissed_run_can_be_told_from_others_and_put_back(api: LiveApi) -> None:
