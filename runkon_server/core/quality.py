@@ -76,7 +76,9 @@ def _confidence(output: str) -> _Confidence:
     if "confidence" not in fields:
         return _Confidence(0, "no `confidence` in the output")
     value = fields["confidence"]
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+    # `isnan` would turn a whole number into a float, and JSON has some that are none.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or (isinstance(value, float) and math.isnan(value)):
         return _Confidence(0, "`confidence` is no number")
     if not 0 <= value <= CONFIDENCE_MAX:
         return _Confidence(0 if value < 0 else CONFIDENCE_MAX, f"the output says {value}")

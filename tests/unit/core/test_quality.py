@@ -54,6 +54,8 @@ def test_098_failure_ends_the_body_without_fail_fast_too() -> None:
         ({"confidence": float("nan")}, 0, "`confidence` is no number"),
         ({"confidence": -1}, 0, "the output says -1"),
         ({"confidence": 150}, 100, "the output says 150"),
+        ({"confidence": 10**400}, 100, f"the output says {10**400}"),
+        ({"confidence": -(10**400)}, 0, f"the output says -{10**400}"),
         ({"confidence": 69.9}, 69, None),
         ({"confidence": 70.0}, 70, None),
     ],
