@@ -151,7 +151,10 @@ def listed(task_id: str, work: ItemsWork) -> ItemsCollected:
     items: list[Item] = []
     dependencies: list[Dependency] = []
     for number, element in enumerate(elements):
-        item, blockers = _element(number, element)
+        try:
+            item, blockers = _element(number, element)
+        except RecursionError:  # read on the last of the stack, and one level more to write
+            raise ProviderError(f"item {number} is nested too deeply") from None
         items.append(item)
         dependencies += [Dependency(blocker, item.item_id) for blocker in blockers]
     return ItemsCollected(task_id=task_id, items=tuple(items), dependencies=tuple(dependencies))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -75,6 +77,14 @@ def test_elements_that_are_no_items_are_refused(elements: object, why: str) -> N
 def test_a_list_wants_its_items_and_nothing_beside(fields: dict[str, Any]) -> None:
     with pytest.raises(ProviderError):
         listed("t", work(**fields))
+
+
+def test_an_element_that_can_just_be_read_is_an_item_or_refused() -> None:
+    """To write it down again takes as much of the stack, and there may be a little less."""
+    for depth in range(sys.getrecursionlimit() - 400, sys.getrecursionlimit() + 1):
+        text = f'[{{"id": "a", "deep": {"[" * depth}{"]" * depth}}}]'
+        with contextlib.suppress(ProviderError):
+            listed("t", work(scope={"items": text}))
 
 
 def test_a_filter_of_runs_is_read() -> None:
