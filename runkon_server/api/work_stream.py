@@ -198,10 +198,12 @@ class WorkStream:
             if number:
                 await self._give_way()
             self._take_reports(reports)
-        for number, beats in enumerate(_portions(frame.heartbeats)):
-            if number:
+        taken = 0
+        for beats in _portions(frame.heartbeats):
+            if taken:
                 await self._give_way()
-            self._take_heartbeats(beats)
+            self._take_heartbeats(beats, taken)
+            taken += len(beats)
         if frame.credit:
             self._credit += frame.credit
             if not 0 < frame.credit <= CREDIT_MAX or self._credit > CREDIT_MAX:
@@ -233,12 +235,12 @@ class WorkStream:
         if reports:
             self._session.report(reports)
 
-    def _take_heartbeats(self, beats: Sequence[workers_pb2.TaskHeartbeat]) -> None:
-        for beat in beats:
+    def _take_heartbeats(self, beats: Sequence[workers_pb2.TaskHeartbeat], first: int) -> None:
+        for number, beat in enumerate(beats, first):
             if beat.progress:
                 # Too long a word must not cost the lease: it is cut, not refused.
                 beat.progress = short_progress(beat.progress)
-            check_heartbeat(beat)
+            check_heartbeat(beat, number)
         self._session.heartbeat([parse_heartbeat(beat) for beat in beats])
 
     async def _write(self) -> None:

@@ -432,7 +432,7 @@ def test_pieces_of_a_workers_frames_keep_their_limits() -> None:
         check_report(
             made(workers_pb2.TaskReport, task_id=TASK.task_id, token="t", gate_answer=answer)
         )
-    check_heartbeat(workers_pb2.TaskHeartbeat(task_id=TASK.task_id, token="t"))
+    check_heartbeat(workers_pb2.TaskHeartbeat(task_id=TASK.task_id, token="t"), 0)
 
     for bad in (
         made(workers_pb2.WorkerHello, worker_id="w", actions=["a"]),
@@ -465,7 +465,7 @@ def test_pieces_of_a_workers_frames_keep_their_limits() -> None:
             check_report(report)
     with pytest.raises(InvalidArgumentError):
         check_heartbeat(
-            made(workers_pb2.TaskHeartbeat, task_id=TASK.task_id, token="t", progress="x" * 4097)
+            made(workers_pb2.TaskHeartbeat, task_id=TASK.task_id, token="t", progress="x" * 4097), 0
         )
 
 

@@ -24,6 +24,7 @@ from runkon_server.runtime.commands import (
     Verdict,
 )
 from runkon_server.runtime.reports import not_recorded, stale
+from support.live_api import refusal
 from support.replicas import FakeReplica, FakeSession, lease, read, serving
 from support.rows import NOON, ulid
 from support.waiting import eventually
@@ -372,6 +373,19 @@ async def test_too_long_a_word_does_not_cost_the_lease(bench: Bench) -> None:
     words = await heard(session, 1)
 
     assert words[0][1][0].progress == "é" * 2048
+
+
+async def test_a_heartbeat_that_is_none_is_told_by_its_place(bench: Bench) -> None:
+    """Counted over the whole frame, which is taken in portions."""
+    call, _ = await bench.open()
+    beat = workers_pb2.TaskHeartbeat(task_id=TASK, token="t0", progress="x" * 4_000)
+
+    await call.write(
+        workers_pb2.WorkRequest(heartbeats=[*[beat] * 40, workers_pb2.TaskHeartbeat(task_id="no")])
+    )
+    refused = await refusal(call.read())
+
+    assert refused.fields == ["heartbeats[40].task_id", "heartbeats[40].token"]
 
 
 async def test_the_last_acks_reach_a_worker_that_has_closed_its_side(bench: Bench) -> None:

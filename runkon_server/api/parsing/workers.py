@@ -155,17 +155,19 @@ def check_heartbeat_task(request: workers_pb2.HeartbeatTaskRequest) -> None:
     check.done()
 
 
-def check_heartbeat(heartbeat: workers_pb2.TaskHeartbeat) -> None:
-    """Refuse one heartbeat of a frame."""
+def check_heartbeat(heartbeat: workers_pb2.TaskHeartbeat, number: int) -> None:
+    """Refuse one heartbeat of a frame, `number` from 0."""
     check = Check()
-    add_heartbeat(check, heartbeat)
+    add_heartbeat(check, heartbeat, f"heartbeats[{number}]")
     check.done()
 
 
-def add_heartbeat(check: Check, heartbeat: workers_pb2.TaskHeartbeat) -> None:
+def add_heartbeat(
+    check: Check, heartbeat: workers_pb2.TaskHeartbeat, field: str = "heartbeat"
+) -> None:
     """Note what is wrong with a heartbeat."""
-    _check_task(check, "heartbeat", heartbeat.task_id, heartbeat.token)
-    check.text("heartbeat.progress", heartbeat.progress, NOTE_BYTES)
+    _check_task(check, field, heartbeat.task_id, heartbeat.token)
+    check.text(f"{field}.progress", heartbeat.progress, NOTE_BYTES)
 
 
 def _check_task(check: Check, field: str, task_id: str, token: str) -> None:
