@@ -218,6 +218,7 @@ async def test_a_call_while_the_transaction_is_open_does_not_stop_the_others(
         ("SELECT runkon.start_run('quick', conflict_policy => 'x')", "INVALID_ARGUMENT"),
         ("SELECT runkon.start_run('quick', conflict_policy => NULL)", "INVALID_ARGUMENT"),
         ("SELECT runkon.start_run('quick', priority => NULL)", "INVALID_ARGUMENT"),
+        ("SELECT runkon.start_run(NULL)", "WORKFLOW_NOT_FOUND"),
     ],
 )
 async def test_what_is_plainly_wrong_fails_in_the_callers_transaction(
@@ -229,6 +230,23 @@ async def test_what_is_plainly_wrong_fails_in_the_callers_transaction(
         await caller.ask(statement)
 
     assert raised.value.diag.message_detail == reason
+
+
+@pytest.mark.parametrize(
+    "delay", ["90 days 1 second", "-1 second", "178000000 years", "-9999 years"]
+)
+async def test_a_delay_that_no_run_can_have_is_named(
+    api: LiveApi, caller: Caller, delay: str
+) -> None:
+    """Whether or not its microseconds fit 64 bits, and at once."""
+    await put(api, QUICK)
+
+    with pytest.raises(
+        psycopg.errors.InvalidParameterValue, match=r"^start_delay must be "
+    ) as raised:
+        await caller.ask("SELECT runkon.start_run('quick', start_delay => %s::interval)", delay)
+
+    assert raised.value.diag.message_detail == "INVALID_ARGUMENT"
 
 
 async def test_a_request_that_cannot_start_says_why(api: LiveApi, caller: Caller) -> None:
