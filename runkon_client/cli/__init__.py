@@ -7,6 +7,7 @@ way of its entry points.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from runkon_client.cli.exits import explain
+from runkon_client.cli.exits import Exit, explain
 from runkon_client.cli.extensions import load_extension
 from runkon_client.cli.host import Host
 from runkon_client.cli.session import server_options
@@ -133,6 +134,9 @@ EXTENSIONS: Final[dict[str, str]] = {
 """The line in the help of each command from elsewhere: nothing is imported to show it."""
 
 
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+
+
 class LazyGroup(click.Group):
     """A group that imports its commands when they are asked for."""
 
@@ -151,6 +155,31 @@ class LazyGroup(click.Group):
         entry = COMMANDS.get(cmd_name)
         return None if entry is None else entry[0]()
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is meant; of a name that there is not, what may have been meant."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not ctx.resilient_parsing:
+            from difflib import get_close_matches
+
+            for close in get_close_matches(name, self.list_commands(ctx), n=1):
+                ctx.fail(f"No such command {name!r}. Did you mean {close!r}?")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; output that nobody reads, or that finds no room, ends it."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # What is left in the buffers goes nowhere, rather than failing once more at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(Exit.UNREAD) from None
+        except OSError as reason:
+            if reason.errno not in _NO_ROOM:
+                raise
+            raise click.UsageError(f"cannot write the output: {reason.strerror}", ctx) from reason
+
     def format_commands(
         self,
         ctx: click.Context,  # noqa: ARG002 - click's signature
@@ -167,7 +196,9 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     params=server_options(),
     epilog=explain(
-        failed="the run failed, or problems were found", run_cancelled="the run was cancelled"
+        failed="the run failed, or problems were found",
+        run_cancelled="the run was cancelled",
+        unread="nobody read the rest of the output",
     ),
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -16,6 +16,8 @@ class Exit(IntEnum):
     REFUSED = 4
     UNAVAILABLE = 5
     INTERRUPTED = 130
+    UNREAD = 141
+    """As of a program that SIGPIPE ends: `head` had enough."""
 
 
 _MEANINGS: Final = {
@@ -26,6 +28,7 @@ _MEANINGS: Final = {
     Exit.REFUSED: "not found, or refused by the server",
     Exit.UNAVAILABLE: "no server answered",
     Exit.INTERRUPTED: "interrupted (Ctrl-C)",
+    Exit.UNREAD: "nobody read the rest of the output",
 }
 
 _ALWAYS: Final = (Exit.OK, Exit.USAGE, Exit.REFUSED, Exit.UNAVAILABLE, Exit.INTERRUPTED)

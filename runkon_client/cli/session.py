@@ -25,6 +25,7 @@ _META: Final = "runkon."
 _LISTED: Final = {
     "WORKFLOW_NOT_FOUND": ("workflows", "lists what there is"),
     "RUN_NOT_FOUND": ("runs", "lists the newest ones"),
+    "GATE_NOT_FOUND": ("gates", "lists those that wait"),
 }
 """What to list when something was not found, and what that does."""
 _IMPOSSIBLE: Final = "status = running AND status = waiting"
@@ -207,8 +208,11 @@ def _with(message: str, reason: str) -> str:
 
 
 def _hint(error: RunkonClientError, settings: Settings) -> str:
-    if error.reason in _LISTED:
-        group, does = _LISTED[error.reason]
+    reason = error.reason
+    if any(violation.field == "gate_id" for violation in error.violations):
+        reason = "GATE_NOT_FOUND"
+    if reason in _LISTED:
+        group, does = _LISTED[reason]
         return f"`{settings.command(group, 'list')}` {does}"
     if error.reason == "WORKFLOW_DELETED":
         return f"`{settings.command('workflows', 'put', 'FILE')}` brings it back"

@@ -35,14 +35,17 @@ def read_source(path: str) -> str:
     """The text of a file, or of standard input for `-`.
 
     Raises:
-        click.UsageError: it cannot be read, or is not UTF-8.
+        click.UsageError: it cannot be read, is empty, or is not UTF-8.
     """
     try:
-        return _read_bytes(path).decode("utf-8")
+        source = _read_bytes(path).decode("utf-8")
     except OSError as reason:
         raise click.UsageError(f"cannot read {path}: {reason.strerror}") from reason
     except UnicodeDecodeError as reason:
         raise click.UsageError(f"{path} is not UTF-8: byte {reason.start} is invalid") from reason
+    if not source:
+        raise click.UsageError(f"{path} is empty")
+    return source
 
 
 def _read_bytes(path: str) -> bytes:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import click
 
 from runkon_client.cli.exits import explain
+from runkon_client.cli.numbers import Seconds
 from runkon_client.cli.session import ServerCommand, Settings, columns, print_document
 from runkon_client.cli.telling import between
 
@@ -46,7 +47,7 @@ class Sight:
     "--interval",
     default=2.0,
     show_default=True,
-    type=click.FloatRange(0.5, 3600),
+    type=Seconds(0.5, 3600),
     metavar="SECONDS",
 )
 @click.option("--once", is_flag=True, help="Look once and leave; so does --json.")

@@ -15,6 +15,7 @@ import click
 from runkon_client.channel import resolve_endpoint
 from runkon_client.cli.exits import explain
 from runkon_client.cli.modules import load_actions, told_from_inside
+from runkon_client.cli.numbers import Seconds
 from runkon_client.cli.session import ServerCommand, Settings, print_document
 from runkon_client.cli.worker_programs import program_options, serve_programs
 from runkon_client.worker import Actions, Worker
@@ -110,7 +111,7 @@ def _script_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "grace_s",
     default=30.0,
     show_default=True,
-    type=click.FloatRange(min=0),
+    type=Seconds(0),
     help="Seconds that tasks in hand are given when it is stopped; a second Ctrl-C gives none.",
 )
 @program_options

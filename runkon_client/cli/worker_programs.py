@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from runkon_client.cli.numbers import Seconds
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -63,7 +65,7 @@ def program_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--http-timeout",
                 "http_timeout_s",
-                type=click.FloatRange(min=0.1, max=86_400),
+                type=Seconds(0.1, 86_400),
                 default=60.0,
                 show_default=True,
                 help="Seconds for one answer.",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from runkon_server.store.migrations import Schema
 
@@ -61,7 +62,7 @@ def await_database(ask: Callable[[], Schema], wait_s: float) -> Schema:
     """What `ask` returns once the database answers; tells why while it does not.
 
     Raises:
-        click.ClickException: it did not answer in time, or the URL is no URL.
+        click.ClickException: it did not answer in time, it refuses, or the URL is no URL.
     """
     import time
 
@@ -73,7 +74,8 @@ def await_database(ask: Callable[[], Schema], wait_s: float) -> Schema:
     told = ""
     while True:
         try:
-            return ask()
+            with refusals_told():
+                return ask()
         except (ArgumentError, ValueError):
             raise click.ClickException(
                 "the database URL is not one; it looks like postgresql://USER:PASSWORD@HOST/NAME"
@@ -86,3 +88,26 @@ def await_database(ask: Callable[[], Schema], wait_s: float) -> Schema:
                 log.warning("database.awaited", reason=reason)
                 told = reason
         time.sleep(PAUSE_S)  # noqa: TID251 - as above
+
+
+@contextlib.contextmanager
+def refusals_told() -> Iterator[None]:
+    """Tell in a line what the database does not let its caller do.
+
+    Raises:
+        click.ClickException: the role has no right to something, or the database is a standby.
+    """
+    from psycopg.errors import InsufficientPrivilege, ReadOnlySqlTransaction
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        yield
+    except DBAPIError as error:
+        if isinstance(error.orig, InsufficientPrivilege):
+            advice = "`deploy/roles.sql` makes roles that have the rights"
+        elif isinstance(error.orig, ReadOnlySqlTransaction):
+            advice = "a standby takes no changes, its primary does"
+        else:
+            raise
+        refusal = str(error.orig).partition("\n")[0]
+        raise click.ClickException(f"the database refuses: {refusal}; {advice}") from None

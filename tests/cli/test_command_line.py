@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,7 +21,6 @@ from runkon_client.cli.sources import is_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 def invoke(*words: str) -> tuple[int, str]:
@@ -126,6 +127,9 @@ def test_every_server_command_takes_the_same_options(words: str) -> None:
         ["worker", "no-such-file.py"],
         ["--principal", "Zoë", "runs", "list"],
         ["no-such-command"],
+        ["top", "--interval", "nan"],
+        ["run", "/dev/null"],
+        ["workflows", "put", "/dev/null"],
     ],
     ids=lambda words: ascii(" ".join(words)),
 )
@@ -244,3 +248,27 @@ def test_a_mistake_inside_a_module_shows_itself(tmp_path: Path) -> None:
 
     with pytest.raises(ModuleNotFoundError, match="no_such_thing_at_all"):
         load_actions(str(file))
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("gate", "gates"), ("evnts", "events"), ("fmr", "fmt")]
+)
+def test_a_command_with_a_typo_is_guessed(typed: str, meant: str) -> None:
+    """Also those from elsewhere; without importing one of them."""
+    assert f"No such command '{typed}'. Did you mean '{meant}'?" in invoke(typed)[1]
+
+
+def test_output_without_room_or_reader_ends_a_command_without_a_traceback() -> None:
+    """On a full disk, and into `head`, whose writers a shell expects to end by SIGPIPE."""
+    line = [sys.executable, "-m", "runkon_client.cli", "check", "--help"]
+    with Path("/dev/full").open("w") as full:
+        refused = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as unread:
+        left = subprocess.run(line, stdout=unread, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert refused.returncode == Exit.USAGE
+    assert "cannot write the output: No space left on device" in refused.stderr
+    assert left.returncode == Exit.UNREAD
+    assert "Traceback" not in refused.stderr + left.stderr

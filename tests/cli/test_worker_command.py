@@ -86,6 +86,8 @@ def refusal_of(*words: str, env: dict[str, str] | None = None) -> tuple[int, str
     ("words", "complaint"),
     [
         ([], "nothing to offer"),
+        (["--grace", "nan"], "is not a number"),
+        (["--grace", "inf"], "is not in the range"),
         (["--script-write"], "need --allow-scripts"),
         (["--sandbox", "none"], "need --allow-scripts"),
         (["--allow-scripts", "missing"], "does not exist"),

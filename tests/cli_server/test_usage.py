@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import socket
+import uuid
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
 
+import psycopg
 import pytest
 from click.testing import CliRunner
 
@@ -133,6 +136,15 @@ def test_who_asks_a_database_that_is_away_is_told_at_once(run: Run, words: str) 
     assert "geheim" not in said
 
 
+@pytest.mark.parametrize("url", ["mysql://u@h/db", "postgresql+asyncpg://u@h/db", "h/db"])
+def test_the_url_of_another_database_is_no_url(run: Run, url: str) -> None:
+    """It would be looked for a driver that is not there."""
+    code, _, said = run("migrate", "--database-url", url)
+
+    assert code == 1
+    assert "it looks like postgresql://USER:PASSWORD@HOST/NAME" in said
+
+
 def test_health_of_nobody_is_bad() -> None:
     """Exit code 1 and a reason."""
     with socket.socket() as taken:
@@ -153,3 +165,37 @@ def test_a_folder_that_holds_something_else_is_no_data_dir(tmp_path: Path) -> No
     assert code == 1
     assert "holds something else" in said
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        ("migrate", "schema public"),
+        ("purge", "table runkon_schema_version"),
+        ("retention set 2w", "table retention"),
+    ],
+)
+def test_what_a_role_may_not_do_is_told_in_a_line(
+    run: Run, database: str, empty_database: str, words: str, refused: str
+) -> None:
+    """By the first statement or by a later one; it was a traceback."""
+    dsn = empty_database if words == "migrate" else database
+    role = f"stranger_{uuid.uuid4().hex}"
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'".encode())
+        if words.startswith("retention"):
+            conn.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}".encode())
+        try:
+            code, _, said = run(*words.split(), "--database-url", _as_role(dsn, role))
+        finally:
+            conn.execute(f"DROP OWNED BY {role}".encode())
+            conn.execute(f"DROP ROLE {role}".encode())
+
+    assert code == 1
+    assert said.startswith(f"Error: the database refuses: permission denied for {refused}; `deploy")
+
+
+def _as_role(dsn: str, role: str) -> str:
+    parts = urlsplit(dsn)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{role}:secret@{host}"))

@@ -29,6 +29,7 @@ MIGRATION_LOCK: Final = 727_001
 """Key of the advisory lock that lets one replica migrate while the others wait."""
 
 VERSION_TABLE: Final = "runkon_schema_version"
+_SCHEME: Final = "postgresql+psycopg"
 OLDEST_COMPATIBLE: Final = "schema_oldest_compatible"
 """Name of the setting that says for which releases the schema is: see `compatible_from`."""
 LOCK_WAIT_S: Final = 2
@@ -63,11 +64,15 @@ class Schema:
 
 
 def sqlalchemy_url(dsn: str) -> str:
-    """The same database for SQLAlchemy: `postgresql://…` names another driver there."""
-    scheme, separator, rest = dsn.partition("://")
-    if scheme in {"postgres", "postgresql"}:
-        scheme = "postgresql+psycopg"
-    return f"{scheme}{separator}{rest}"
+    """The same database for SQLAlchemy: `postgresql://…` names another driver there.
+
+    Raises:
+        ValueError: it is no database of PostgreSQL, or meant for another driver.
+    """
+    scheme, _, rest = dsn.partition("://")
+    if scheme not in {"postgres", "postgresql", _SCHEME}:
+        raise ValueError("the URL of a database begins with postgresql://")
+    return f"{_SCHEME}://{rest}"
 
 
 def compatible_from(revision: str) -> str:
