@@ -16,8 +16,9 @@ from runkon_client.cli import COMMANDS, EXTENSIONS, main
 from runkon_client.cli.exits import Exit, explain
 from runkon_client.cli.modules import load_actions
 from runkon_client.cli.pairs import read_pairs
-from runkon_client.cli.session import ServerCommand, Settings
+from runkon_client.cli.session import ServerCommand, Settings, report
 from runkon_client.cli.sources import is_file
+from runkon_client.errors import Code, InvalidArgumentError, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -272,3 +273,16 @@ def test_output_without_room_or_reader_ends_a_command_without_a_traceback() -> N
     assert "cannot write the output: No space left on device" in refused.stderr
     assert left.returncode == Exit.UNREAD
     assert "Traceback" not in refused.stderr + left.stderr
+
+
+def test_who_names_no_gate_is_told_where_they_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The refusal has no reason of its own, only the field."""
+    place = Violation("gate_id", "is not the id of a gate")
+    error = InvalidArgumentError(
+        "gate_id: is not the id of a gate", code=Code.INVALID_ARGUMENT, violations=(place,)
+    )
+    report(error, Settings(namespace="team"))
+
+    assert "hint: `runkon gates list --namespace team` lists those that" in capsys.readouterr().err
