@@ -165,6 +165,21 @@ def test_every_shipped_module_is_used() -> None:
     assert not dead
 
 
+def test_what_a_package_of_tests_shares_ends_with_it() -> None:
+    """Pytest takes a folder without `__init__.py` for none: its fixtures would last for all tests.
+
+    A server of theirs would then pass the failpoints that other tests arm in this process.
+    """
+    sharing = {
+        path.parent
+        for path in python_files("tests")
+        if path.name == "conftest.py" and 'scope="package"' in path.read_text(encoding="utf-8")
+    }
+
+    assert sharing
+    assert [folder for folder in sharing if not (folder / "__init__.py").exists()] == []
+
+
 def public_modules() -> set[str]:
     """What users import and nothing of ours does: named in the documents."""
     papers = [*ROOT.glob("*.md"), *ROOT.joinpath("docs").rglob("*.md")]

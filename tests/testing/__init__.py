@@ -1,0 +1,1 @@
+"""Tests of what `runkon_client.testing` gives to its users."""
