@@ -110,7 +110,7 @@ async def test_an_idle_stream_holds_two_frames_and_no_event(database: str) -> No
     """
     async with bench_on(database, Register()) as bench:
         (await bench.open()).cancel()  # so that connections and the like are there
-        await until(lambda: not bench.hub.watches_open, "its end")
+        await until(lambda: not _held()["_guarded.<locals>.call"], "its end")
         before = _held()
 
         calls = [await bench.open() for _ in range(10)]
