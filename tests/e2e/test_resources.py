@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import signal
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import grpc
+import pytest
+
 from runkon_client import Actions, Client, RunSpec, StartedRun
 from runkon_client.values import GateState, RunStatus
+from runkon_server.api.health import ask_health
 from support.clusters import replicas, rows, working
 from support.waiting import eventually
 
@@ -133,3 +139,47 @@ async def test_l6_what_a_replica_holds_comes_back_after_load(database: str) -> N
             await eventually(is_back, "all is given back")
         except AssertionError as error:
             raise AssertionError(f"{before} became {settled}") from error
+
+
+async def test_42_without_free_descriptors_those_who_are_connected_are_served(
+    database: str,
+) -> None:
+    """Strangers knock in vain; a run goes through its gate; with descriptors again they get in."""
+    with replicas(database) as (one,), contextlib.ExitStack() as strangers:
+        process = one.server.process.pid
+        actions = Actions()
+
+        @actions.action("tick")
+        async def tick(task: Task) -> None:
+            task.heartbeat("here")
+
+        async with working(one.address, actions), Client(one.address) as client:
+            await client.start_run(source="workflow w { call tick }")
+            run = await client.start_run(source=SOURCE)
+            await first_gate(client, run.id)
+            limits = resource.prlimit(process, resource.RLIMIT_NOFILE)
+            taken = (await held(one, database)).descriptors
+            resource.prlimit(process, resource.RLIMIT_NOFILE, (taken + 3, limits[1]))
+            host, _, port = one.address.rpartition(":")
+            for _ in range(30):
+                strangers.enter_context(socket.create_connection((host, int(port))))
+            with pytest.raises(grpc.RpcError):
+                await asyncio.to_thread(ask_health, one.address, timeout_s=1)
+            await client.run(run.id).gate("check").approve()
+            ended = await client.run(run.id).wait()
+            strangers.close()
+            resource.prlimit(process, resource.RLIMIT_NOFILE, limits)
+            assert await asyncio.to_thread(ask_health, one.address, timeout_s=30) == "SERVING"
+
+        assert ended.status is RunStatus.COMPLETED
+        assert one.server.records("loop.failed") == []
+        assert await one.stop(signal.SIGTERM) == 0
+
+
+async def first_gate(client: Client, run_id: str) -> None:
+    """Return when the run waits at its gate."""
+
+    async def waits() -> bool:
+        return (await client.run(run_id).get()).status is RunStatus.WAITING
+
+    await eventually(waits, "the run waits")
