@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 
 from runkon_server.errors import RunkonError
 from runkon_server.store import purging
-from runkon_server.store.database import is_passing
+from runkon_server.store.database import is_passing, is_too_slow
 from runkon_server.store.retention import read_retention
 from runkon_server.store.transactions import in_transaction
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from runkon_server.runtime.stats import EngineStats
     from runkon_server.store.purging import Place, Purged
 
-    _Step = Callable[[AsyncConnection], Awaitable[int]]
+
+_Result = TypeVar("_Result")
+_Step: TypeAlias = "Callable[..., Awaitable[_Result]]"
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +51,8 @@ class Sweeper:
         self._ambient = ambient
         self._reads = reads
         self._stats = stats
+        self._at_once = purging.RUNS_AT_ONCE
+        """Runs of one transaction: fewer, for the rest of a pass, after one that took too long."""
 
     async def run(self) -> None:
         """Pass after pass; never returns."""
@@ -68,6 +73,7 @@ class Sweeper:
             older_than: remove what ended so long ago, whatever was set for its namespace.
         """
         removed = 0
+        self._at_once = purging.RUNS_AT_ONCE
         async with self._reads.connect() as conn:
             retention = await read_retention(conn)
             names = await purging.namespaces(conn)
@@ -85,8 +91,8 @@ class Sweeper:
         place = purging.BEGINNING
         removed = 0
         for _ in range(STEPS_MAX):
-            purged = await in_transaction(
-                self._reads, partial(_due, namespace=namespace, keep_for=keep_for, after=place)
+            purged = await self._purge(
+                partial(_due, namespace=namespace, keep_for=keep_for, after=place)
             )
             self._stats.runs_purged += purged.runs
             removed += purged.runs
@@ -96,10 +102,21 @@ class Sweeper:
             await self._ambient.sleep(BREATH_S)
         return removed
 
-    async def _repeat(self, step: _Step) -> int:
+    async def _purge(self, step: _Step[_Result]) -> _Result:
+        """Carry a step out, with as many runs as the database removes in time."""
+        while True:
+            try:
+                return await in_transaction(self._reads, partial(step, limit=self._at_once))
+            except DBAPIError as error:
+                if self._at_once == 1 or not is_too_slow(error):
+                    raise
+                self._at_once = max(1, self._at_once // 4)
+                log.warning("sweep.too_slow", runs_at_once=self._at_once)
+
+    async def _repeat(self, step: _Step[int]) -> int:
         removed = 0
         for _ in range(STEPS_MAX):
-            number = await in_transaction(self._reads, step)
+            number = await self._purge(step)
             self._stats.runs_purged += number
             removed += number
             if not number:
@@ -109,17 +126,17 @@ class Sweeper:
 
 
 async def _due(
-    conn: AsyncConnection, *, namespace: str, keep_for: timedelta, after: Place
+    conn: AsyncConnection, *, namespace: str, keep_for: timedelta, after: Place, limit: int
 ) -> Purged:
     if not await purging.try_sweep_lock(conn):
         return purging.Purged(0, None)
-    return await purging.purge_due(conn, namespace, keep_for, after)
+    return await purging.purge_due(conn, namespace, keep_for, after, limit)
 
 
-async def _half_gone(conn: AsyncConnection) -> int:
+async def _half_gone(conn: AsyncConnection, *, limit: int) -> int:
     if not await purging.try_sweep_lock(conn):
         return 0
-    return await purging.purge_half_gone(conn)
+    return await purging.purge_half_gone(conn, limit)
 
 
 async def _leftovers(conn: AsyncConnection) -> int:

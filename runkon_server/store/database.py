@@ -217,6 +217,11 @@ def is_lock_timeout(error: BaseException) -> bool:
     return isinstance(cause, psycopg.Error) and cause.sqlstate == _LOCK_TIMEOUT
 
 
+def is_too_slow(error: BaseException) -> bool:
+    """Whether a statement took longer than its session allows: less of it may not."""
+    return isinstance(_driver_error(error), psycopg.errors.QueryCanceled)
+
+
 def is_retryable(error: BaseException) -> bool:
     """Whether the same transaction may be tried again: deadlock, serialization, lock timeout."""
     cause = _driver_error(error)

@@ -172,21 +172,27 @@ async def count_due(conn: AsyncConnection, namespace: str, keep_for: timedelta) 
 
 
 async def purge_due(
-    conn: AsyncConnection, namespace: str, keep_for: timedelta, after: Place
+    conn: AsyncConnection,
+    namespace: str,
+    keep_for: timedelta,
+    after: Place,
+    limit: int = RUNS_AT_ONCE,
 ) -> Purged:
     """Remove some trees of a namespace whose roots ended so long ago, in this transaction."""
-    roots = await due_roots(conn, namespace, keep_for, after, RUNS_AT_ONCE)
+    roots = await due_roots(conn, namespace, keep_for, after, limit)
     if not roots:
         return Purged(0, None)
-    removed = await purge_trees(conn, [root.id for root in roots])
+    removed = await purge_trees(conn, [root.id for root in roots], limit)
     # Where the trees were many or large, the same roots are looked at again.
-    return Purged(removed, after if removed >= RUNS_AT_ONCE else roots[-1])
+    return Purged(removed, after if removed >= limit else roots[-1])
 
 
-async def purge_half_gone(conn: AsyncConnection, *, is_for_age: bool = True) -> int:
+async def purge_half_gone(
+    conn: AsyncConnection, limit: int = RUNS_AT_ONCE, *, is_for_age: bool = True
+) -> int:
     """Go on with trees whose upper part is gone, in this transaction; gives the number of runs."""
-    roots = [run_id for (run_id,) in await fetch(conn, _HALF_GONE, {"limit": RUNS_AT_ONCE})]
-    removed = await purge_trees(conn, roots, is_for_age=is_for_age) if roots else 0
+    roots = [run_id for (run_id,) in await fetch(conn, _HALF_GONE, {"limit": limit})]
+    removed = await purge_trees(conn, roots, limit, is_for_age=is_for_age) if roots else 0
     await conn.exec_driver_sql(_SWEPT)
     return removed
 

@@ -245,3 +245,25 @@ async def test_more_trees_than_one_transaction_takes_go_in_one_pass(
     await sweeper(engine).sweep()
 
     assert await left(conn) == [ulid(0), live]
+
+
+async def test_runs_that_are_too_large_to_go_together_go_in_smaller_portions(
+    database: str, conn: AsyncConnection
+) -> None:
+    """Their hundred events take 20 ms each, and a statement may take no more than a second."""
+    for number in range(50):
+        await add_ended(conn, number)
+    await conn.execute(
+        text("""
+        CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_sleep(0.02); RETURN OLD; END $$""")
+    )
+    await conn.execute(
+        text("""
+        CREATE TRIGGER slow BEFORE DELETE ON run_events
+            FOR EACH ROW EXECUTE FUNCTION dawdle()""")
+    )
+    async with engine_of(f"{database}?options=-c%20statement_timeout%3D1000") as hurried:
+        assert await sweeper(hurried).sweep() == 50
+
+    assert await left(conn) == []
