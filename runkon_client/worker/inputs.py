@@ -99,7 +99,7 @@ def _read(text: str, hint: Any) -> Any:  # noqa: ANN401 - any annotation, any va
         kind, read = _READERS[hint]
         try:
             return read(text.strip())
-        except (ValueError, KeyError, InvalidOperation):
+        except (ValueError, KeyError, OverflowError, InvalidOperation):
             raise _UnfitError(f"must be {kind}") from None
     if _is_optional(hint):
         rest = [each for each in get_args(hint) if each is not type(None)]
@@ -130,7 +130,10 @@ def _fit(value: Any, hint: Any) -> Any:  # noqa: ANN401 - one case for each kind
     if hint is type(None) and value is None:
         return None
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # JSON has whole numbers of any size
+            raise _UnfitError("must be a number") from None
     if hint in (str, int, float, bool) and type(value) is hint:
         return value
     if hint in _READERS and isinstance(value, str) and hint not in (int, float, bool):

@@ -177,9 +177,10 @@ def _element(number: int, element: object) -> tuple[Item, list[str]]:
     if sum(len(n.encode(errors="replace")) + len(v) for n, v in context.items()) > _CONTEXT_BYTES:
         raise ProviderError(f"item {number} is larger than {_CONTEXT_BYTES} bytes")
     item = Item(item_type, item_id, item_ref, context)
-    if not _is_storable(item):
+    names = [str(each) for each in blockers]
+    if not (_is_storable(item) and all(map(is_storable, names))):
         raise ProviderError(f"item {number} holds a character that cannot be stored")
-    return item, [str(each) for each in blockers]
+    return item, names
 
 
 def _plain(value: object) -> str:

@@ -55,6 +55,8 @@ class Everything:
     made: list[str] = field(default_factory=lambda: ["x"])
 
 
+LARGE = 10**400
+POINT = f'{{"x": 1, "y": {LARGE}'[:80]
 GOOD = {
     "text": " as it is ",
     "count": " 3 ",
@@ -121,6 +123,8 @@ def test_a_typed_dict_holds_what_is_there() -> None:
     [
         ("count", "3.5", "`count` must be a whole number, not '3.5'"),
         ("ratio", "much", "`ratio` must be a number, not 'much'"),
+        ("span", "1e300", "`span` must be a number of seconds, not '1e300'"),
+        ("span", "inf", "`span` must be a number of seconds, not 'inf'"),
         ("price", "x", "`price` must be a number, not 'x'"),
         ("is_urgent", "yes", "`is_urgent` must be `true` or `false`, not 'yes'"),
         ("day", "soon", "`day` must be a date such as 2026-11-23, not 'soon'"),
@@ -130,6 +134,7 @@ def test_a_typed_dict_holds_what_is_there() -> None:
         ("mode", "", "`mode` must be one of fast, slow, not ''"),
         ("point", "{", "`point` must be JSON, not '{'"),
         ("point", "[]", "`point` must be Point, not '[]'"),
+        ("point", f'{{"x": 1, "y": {LARGE}}}', f"`point` must be a number, not '{POINT}…'"),
         ("point", '{"y": 1}', "`point` must have `x`, not '{\"y\": 1}'"),
         ("point", '{"x": true}', "`point` must be int, not '{\"x\": true}'"),
         ("tags", '"a"', "`tags` must be list[str], not '\"a\"'"),

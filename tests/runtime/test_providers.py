@@ -57,6 +57,8 @@ def test_dependencies_name_the_blocker_first() -> None:
         ([{"id": "a", "big": "x" * 70_000}], "larger"),
         ([{"id": "a", "bad": "\x00"}], "stored"),
         ([{"id": "\ud800"}], "stored"),
+        ([{"id": "a", "depends_on": ["\ud800"]}], "stored"),
+        ([{"id": "a", "depends_on": [{"\x00": 1}, "\x00"]}], "stored"),
     ],
 )
 def test_elements_that_are_no_items_are_refused(elements: object, why: str) -> None:
