@@ -49,7 +49,7 @@ TRIED_MIN: Final = 60
 AGAIN_MAX: Final = 4
 PAUSE_S: Final = 2.0
 SHOWN: Final = 20
-SQL_SHARE: Final = 20
+SQL_SHARE: Final = 50
 """For so many calls one is made in SQL."""
 ELSEWHERE: Final = "fuzz-end"
 """A namespace that no request names."""
