@@ -240,6 +240,7 @@ async def serving(
     *register: Callable[[grpc.aio.Server], None],
     observer: CallObserver | None = None,
     open_streams: OpenStreams | None = None,
+    channel_options: Sequence[tuple[str, int]] = (),
 ) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to a server with these services behind the guard of every call."""
     server = grpc.aio.server(
@@ -252,7 +253,7 @@ async def serving(
     await server.start()
     try:
         async with grpc.aio.insecure_channel(
-            f"127.0.0.1:{port}", options=[("grpc.enable_http_proxy", 0)]
+            f"127.0.0.1:{port}", options=[("grpc.enable_http_proxy", 0), *channel_options]
         ) as channel:
             yield channel
     finally:
