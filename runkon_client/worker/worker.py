@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import threading
 import uuid
 from datetime import timedelta
 from importlib.metadata import version
@@ -104,26 +105,36 @@ class Worker:
     def stop(self) -> None:
         """Ask the worker to drain and end; from any thread, and more than once."""
         self._is_stopping = True
-        if self._loop is not None and self._stopped is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._stopped.set)
+        loop, stopped = self._loop, self._stopped  # `run` may be ending in its own thread
+        if loop is not None and stopped is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(stopped.set)
 
     async def run(self) -> None:
-        """Work until `stop`.
+        """Work until `stop`; a worker that was stopped does nothing more.
 
         Raises:
+            RuntimeError: it is at work already.
             ValueError: it has nothing to offer.
             RunkonClientError: the server refuses the worker; it is not tried again.
         """
         if self.actions.is_empty:
             raise ValueError("a worker needs something to offer: an action, for one")
-        self._loop = asyncio.get_running_loop()
-        self._stopped = asyncio.Event()
+        if self._stopped is not None:
+            raise RuntimeError("this worker is at work already: make another one")
         if self._is_stopping:
             return
+        self._loop = asyncio.get_running_loop()
+        self._stopped = stop = asyncio.Event()
+        try:
+            await self._work_until(stop)
+        finally:
+            self._stopped = None
+
+    async def _work_until(self, stop: asyncio.Event) -> None:
         transport = AsyncTransport(self._endpoint, RetryPolicy(), WORKER_CHANNEL_OPTIONS)
         engine = Engine(transport, self._hello(), self.actions)
         serving = asyncio.create_task(engine.serve())
-        stopped = asyncio.create_task(self._stopped.wait())
+        stopped = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():
@@ -139,7 +150,16 @@ class Worker:
             await self.actions.close()
 
     def run_forever(self) -> None:
-        """Work until SIGTERM or SIGINT, in an event loop of its own; a second signal cuts short."""
+        """Work until SIGTERM or SIGINT, in an event loop of its own; a second signal cuts short.
+
+        Raises:
+            RuntimeError: this is not the main thread, which alone is told of signals.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError(
+                "signals reach the main thread only: in another one use asyncio.run(worker.run()),"
+                " and worker.stop() to end it"
+            )
         asyncio.run(self._run_with_signals())
 
     async def _run_with_signals(self) -> None:

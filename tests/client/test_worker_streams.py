@@ -295,3 +295,19 @@ async def test_a_refused_worker_ends() -> None:
 
         with pytest.raises(InvalidArgumentError):
             await running
+
+
+async def test_a_worker_is_run_once_and_by_signals_in_the_main_thread_only() -> None:
+    """Of two streams with one name each takes the other's tasks, and `stop` ended the second."""
+    async with working(one_action(lambda _: None)) as (worker, work, running):
+        stream = await work.next_stream()
+        with pytest.raises(RuntimeError, match="at work already"):
+            await worker.run()
+        worker.stop()
+        assert await stream.is_closed_by_worker()
+        stream.outgoing.put_nowait(None)
+        await running
+        await worker.run()
+
+    with pytest.raises(RuntimeError, match="main thread only: in another one use"):
+        await asyncio.to_thread(Worker(actions=one_action(lambda _: None)).run_forever)
