@@ -53,15 +53,15 @@ class Hints:
         """Whether the last hint that went behind a COMMIT failed."""
 
     def behind(self, batch: Batch) -> Statement | None:
-        """What tells of tasks that a batch is about to queue, right behind its COMMIT.
+        """What tells of a batch right behind its COMMIT; None if there is nothing to tell.
 
-        Whoever has a worker for them waits for this. All else, which nobody would notice a
-        millisecond earlier, is told in lots.
+        A pooler's session is not kept for it. There, all is told in lots.
         """
-        if not self._stats.peers or not batch.queued_tasks or self._config.is_pooled:
+        if not self._stats.peers or self._config.is_pooled:
             return None
         lot = Lot()
-        lot.add(batch)
+        if not lot.add(batch):
+            return None
         batch.is_hinted = True
         return SEND_BEHIND, (lot.payloads(self._sender),)
 

@@ -161,14 +161,12 @@ async def test_steps_of_many_runs_cross_replicas_without_a_poll(
 async def test_24_hints_are_sent_again_after_their_session_was_lost(
     database: str, rogue: Rogue
 ) -> None:
-    """Of events, of runs with a worker beside them: queued tasks are told of by their batches."""
-    async with engine_on(database) as owner, engine_on(database) as other:
-        await know_each_other(owner, other)
-        Worker(owner, "build").serve(credit=100)
+    """Of those that go in lots: greetings here, as everything does past a pooler."""
+    async with engine_on(database) as owner:
         before: set[int] = set()
 
         async def are_sent() -> bool:
-            await owner.start_run(start("call build"))
+            owner._hints.greet()
             found = {each["pid"] for each in await rogue.rows(HINTERS)} - before
             before.update(found)
             return bool(found)
