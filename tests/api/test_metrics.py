@@ -119,18 +119,19 @@ async def test_queues_are_read_from_the_database(database: str) -> None:
         metrics = Metrics(FakeReplica(engine), NO_STREAMS)
         following = asyncio.create_task(metrics.follow(SystemAmbient()))
         depth = 'runkon_task_queue_depth{action="plan",namespace="team",queue="default"}'
+        ratio = "runkon_notification_queue_ratio"
 
         async def is_read() -> bool:
-            return depth in samples(metrics)
+            return {depth, ratio} <= samples(metrics).keys()
 
-        await eventually(is_read, "the queues are read")
+        await eventually(is_read, "the queues are read, one after the other")
         shown = samples(metrics)
         following.cancel()
 
     assert shown[depth] == 2
     assert shown[depth.replace("default", "gpu")] == 1
     assert 90 <= shown[depth.replace("depth", "age_seconds")] < 3_600
-    assert 0 <= shown["runkon_notification_queue_ratio"] < 0.5
+    assert 0 <= shown[ratio] < 0.5
 
 
 def test_the_reference_lists_every_metric_with_its_type() -> None:
