@@ -11,7 +11,6 @@ from support.stage_live import LiveStage
 
 if TYPE_CHECKING:
     from conformance.conftest import Served
-
     from support.stage import Stage
 
 

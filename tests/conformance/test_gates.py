@@ -14,7 +14,6 @@ from support.stage import Refused
 
 if TYPE_CHECKING:
     from conformance.conftest import Served
-
     from support.stage import Stage
 
 ASK = 'gate human_review { name = ask prompt = "well?" options = { x = "the X" y = "the Y" } }'

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from conformance.conftest import Served
-
     from runkon_server.runtime.engine import Engine
     from support.engines import Rogue
     from support.stage import Stage

@@ -7,7 +7,6 @@ import time
 from datetime import timedelta
 
 import pytest
-from testing.workers import working
 
 from runkon_client import ActionOutput, Actions, Client, SyncClient, Task, Worker
 from runkon_client.testing import (
@@ -22,6 +21,7 @@ from runkon_client.values import GateWaiting, RunStatus, StepRetrying
 from runkon_server.api.streaming import Streaming
 from runkon_server.cli.local import LocalServerFailedError
 from support.waiting import wait_until
+from testing.workers import working
 
 
 def test_a_gate_of_thirty_days_takes_no_time(server: LocalServer) -> None:

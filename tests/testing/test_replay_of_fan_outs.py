@@ -6,12 +6,12 @@ import asyncio
 import json
 
 import pytest
-from testing.workers import working
 
 from runkon_client import ActionOutput, Actions, Client, Task, Worker
 from runkon_client.testing import LocalServer, Recording, record, replay
 from runkon_client.values import RunStatus
 from runkon_client.worker import FinalError, Item, ItemsTask
+from testing.workers import working
 
 TICKET = """workflow ticket {
   inputs { id required  title default = "" }
