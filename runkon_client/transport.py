@@ -6,8 +6,9 @@ The two classes do the same; each line that differs waits for bytes or for time.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import grpc
 import grpc.aio
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from runkon_client.retry import RetryPolicy
 
 _T = TypeVar("_T")
+CLOSE_S: Final = 2.0
+"""For how long a sync client waits for gRPC to close its channel."""
 
 
 def closed_error() -> CallCancelledError:
@@ -172,9 +175,16 @@ class SyncTransport:
         self._methods: dict[str, grpc.UnaryUnaryMultiCallable[Message, bytes]] = {}
 
     def close(self) -> None:
-        """Close the channel; calls that are under way fail."""
+        """Close the channel; calls that are under way fail.
+
+        gRPC waits without end for the thread that serves its streams. If Ctrl-C, or the handler of
+        another signal, raised in the moment in which a stream began, there may be none. Then the
+        channel is left to the end of the process, which must not hang for it.
+        """
         self._is_closed = True
-        self._channel.close()
+        closing = threading.Thread(target=self._channel.close, daemon=True)
+        closing.start()
+        closing.join(CLOSE_S)
 
     def perform(self, call: Call[_T], policy: RetryPolicy | None = None) -> _T:
         """Make the call until it succeeds, fails for good, or the retry window is over."""

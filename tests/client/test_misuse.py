@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -138,3 +139,33 @@ def test_a_client_closed_at_the_last_moment_says_so() -> None:
 
     with pytest.raises(CallCancelledError, match="the client was closed"):
         transport.perform(call)
+
+
+INTERRUPTED = """
+import sys
+import grpc._channel
+from runkon_client import SyncClient
+
+def interrupted(state):
+    raise KeyboardInterrupt
+
+grpc._channel._run_channel_spin_thread = interrupted
+try:
+    with SyncClient(sys.argv[1]) as client:
+        next(client.run(sys.argv[2]).events())
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+async def test_an_interrupt_while_a_stream_begins_lets_the_process_end() -> None:
+    """A call is there then, and no thread that would ever end it; gRPC waits for its end."""
+    async with serve(Peer()) as address:
+        program = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", INTERRUPTED, address, RUN_ID
+        )
+        try:
+            assert await asyncio.wait_for(program.wait(), 60) == 130
+        finally:
+            if program.returncode is None:
+                program.kill()
