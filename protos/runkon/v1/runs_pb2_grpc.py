@@ -198,7 +198,8 @@ class RunServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CancelRun(self, request, context):
-        """CancelRun asks for the end of a run and answers at once, with status CANCELLING.
+        """CancelRun asks for the end of a run and answers at once, with status CANCELLING; CANCELLED, if it
+        has ended by then.
 
         Workers are told to stop, children are cancelled, and the `always` section runs within its
         grace period. Cancelling a run that is being or has been cancelled is OK. Errors:

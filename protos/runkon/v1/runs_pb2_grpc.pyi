@@ -81,7 +81,8 @@ class RunServiceStub:
     INVALID_ARGUMENT FILTER_INVALID: a filter that cannot be read, as for ListRuns.
     """
     CancelRun: _grpc.UnaryUnaryMultiCallable[_runs_pb2.CancelRunRequest, _runs_pb2.CancelRunResponse]
-    """CancelRun asks for the end of a run and answers at once, with status CANCELLING.
+    """CancelRun asks for the end of a run and answers at once, with status CANCELLING; CANCELLED, if it
+    has ended by then.
 
     Workers are told to stop, children are cancelled, and the `always` section runs within its
     grace period. Cancelling a run that is being or has been cancelled is OK. Errors:
@@ -254,7 +255,8 @@ class RunServiceAsyncStub(RunServiceStub):
     INVALID_ARGUMENT FILTER_INVALID: a filter that cannot be read, as for ListRuns.
     """
     CancelRun: _aio.UnaryUnaryMultiCallable[_runs_pb2.CancelRunRequest, _runs_pb2.CancelRunResponse]  # type: ignore[assignment]
-    """CancelRun asks for the end of a run and answers at once, with status CANCELLING.
+    """CancelRun asks for the end of a run and answers at once, with status CANCELLING; CANCELLED, if it
+    has ended by then.
 
     Workers are told to stop, children are cancelled, and the `always` section runs within its
     grace period. Cancelling a run that is being or has been cancelled is OK. Errors:
@@ -460,7 +462,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _runs_pb2.CancelRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_runs_pb2.CancelRunResponse, _abc.Awaitable[_runs_pb2.CancelRunResponse]]:
-        """CancelRun asks for the end of a run and answers at once, with status CANCELLING.
+        """CancelRun asks for the end of a run and answers at once, with status CANCELLING; CANCELLED, if it
+        has ended by then.
 
         Workers are told to stop, children are cancelled, and the `always` section runs within its
         grace period. Cancelling a run that is being or has been cancelled is OK. Errors:
